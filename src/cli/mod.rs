@@ -1,0 +1,84 @@
+//! The command line: what the user typed becomes one call into the floors below, and its result an exit
+//! code: 0 done, 1 failed (one sentence on stderr: whose fault, what to do), 2 usage.
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+mod bench;
+mod check;
+mod create;
+mod progress;
+mod seed;
+mod show;
+mod tracker;
+
+/// A BitTorrent seeder engine on io_uring.
+#[derive(Debug, Parser)]
+#[command(name = "seedring", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Seed(seed::SeedArgs),
+    Create(create::CreateArgs),
+    Show(show::ShowArgs),
+    Check(check::CheckArgs),
+    Tracker(tracker::TrackerArgs),
+    Bench(bench::BenchArgs),
+}
+
+/// What went wrong, as the user reads it: one sentence that says whose fault it is and what to do next.
+/// Any error of the floors below becomes one through `?`, followed by its causes.
+pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Parses the process's arguments and runs the command.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Seed(args) => seed::run(args),
+        Command::Create(args) => create::run(args),
+        Command::Show(args) => show::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Tracker(args) => tracker::run(args),
+        Command::Bench(args) => bench::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("seedring: {}", with_causes(error.as_ref()));
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// A reader that has seen enough is no failure.
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(current) = cause {
+        if let Some(io) = current.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::BrokenPipe
+        {
+            return true;
+        }
+        cause = current.source();
+    }
+    false
+}
+
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        let message = current.to_string();
+        if !text.contains(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = current.source();
+    }
+    text
+}

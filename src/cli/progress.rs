@@ -1,0 +1,1 @@
+//! Progress on everything that lasts: a bar on a terminal, plain lines elsewhere.

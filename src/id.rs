@@ -1,0 +1,99 @@
+//! Names of twenty bytes: info-hashes (BEP 3) and peer ids (BEP 20).
+
+use crate::rng::Rng;
+use std::fmt;
+
+/// SHA-1 of the raw bytes of a torrent's info dictionary (BEP 3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InfoHash(pub [u8; 20]);
+
+impl InfoHash {
+    /// The hash of an info dictionary's raw bytes.
+    pub fn of(info_bytes: &[u8]) -> Self {
+        Self(sha1_smol::Sha1::from(info_bytes).digest().bytes())
+    }
+
+    /// Reads 40 hexadecimal digits; `None` for anything else.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        if digits.len() != 40 {
+            return None;
+        }
+        let mut bytes = [0; 20];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let high = char::from(pair[0]).to_digit(16)?;
+            let low = char::from(pair[1]).to_digit(16)?;
+            *byte = u8::try_from(high * 16 + low).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for InfoHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for InfoHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InfoHash({self})")
+    }
+}
+
+/// A peer's name for itself, in the style of BEP 20: `-SR0100-` and twelve random characters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub [u8; 20]);
+
+impl PeerId {
+    /// Seedring's two letters, the version, and random letters and digits.
+    pub fn generate(rng: &mut Rng) -> Self {
+        const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        let mut bytes = *b"-SR0100-000000000000";
+        for byte in &mut bytes[8..] {
+            *byte = ALPHABET[rng.index(ALPHABET.len())];
+        }
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for PeerId {
+    /// Printable ASCII as it is, every other byte as `%xx`: safe on a terminal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|&byte| match byte {
+            b'%' => f.write_str("%25"),
+            0x21..=0x7e => write!(f, "{}", char::from(byte)),
+            _ => write!(f, "%{byte:02x}"),
+        })
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerId({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_round_trips_and_refuses_the_rest() {
+        let hash = InfoHash::of(b"d4:name1:xe");
+        assert_eq!(InfoHash::from_hex(&hash.to_string()), Some(hash));
+        assert_eq!(InfoHash::from_hex(&hash.to_string().to_uppercase()), Some(hash));
+        assert_eq!(InfoHash::from_hex("abc"), None);
+        assert_eq!(InfoHash::from_hex(&"g".repeat(40)), None);
+        assert_eq!(InfoHash::from_hex(&"é".repeat(20)), None);
+    }
+
+    #[test]
+    fn peer_ids_are_printable_and_differ() {
+        let mut rng = Rng::from_seed(3);
+        let (one, two) = (PeerId::generate(&mut rng), PeerId::generate(&mut rng));
+        assert_ne!(one, two);
+        assert!(one.to_string().starts_with("-SR0100-"));
+        assert_eq!(PeerId([0; 20]).to_string(), "%00".repeat(20));
+    }
+}

@@ -1,0 +1,46 @@
+//! Seedring: a BitTorrent seeder engine and peer on io_uring.
+//!
+//! The modules stand here in the order of the house's floors: a module names only modules above
+//! its own line. `tests/layering.rs` keeps that true. ARCHITECTURE.md draws the floors.
+
+// 0 · vocabulary
+pub mod units;
+pub mod time;
+pub mod rng;
+pub mod id;
+pub mod bitfield;
+pub mod limits;
+
+// 1 · bytes <-> values
+pub mod bencode;
+pub mod metainfo;
+pub mod wire;
+pub mod tracker_wire;
+
+// 2a · policy: plain data in, decisions out
+pub mod meter;
+pub mod choker;
+pub mod pipeline;
+pub mod announcer;
+
+// 2b · protocol state machines
+pub mod peer;
+pub mod torrent;
+pub mod swarm_registry;
+
+// 3 · storage, and the clock and entropy that shells pass down
+pub mod clock;
+pub mod storage;
+
+// 4 · all peer I/O
+pub mod engine;
+
+// 5 · I/O shells beside the engine
+pub mod service;
+pub mod tracker_client;
+pub mod tracker_server;
+pub mod load;
+
+// 6 · what the user touches
+pub mod session;
+pub mod cli;

@@ -1,0 +1,88 @@
+//! Every bound of the program in one place: unit, reason, and what happens at the bound.
+
+use crate::time::Duration;
+
+// --- Torrent files -----------------------------------------------------------------------------------------
+
+/// Bytes of a .torrent file we read. libtorrent's default; a larger file is refused.
+pub const TORRENT_FILE_LEN_MAX: u64 = 10 * 1024 * 1024;
+/// Nesting of lists and dictionaries. Real torrents use 5; deeper input is an error.
+pub const BENCODE_DEPTH_MAX: usize = 100;
+/// Values in one bencoded document; more is an error in bounded time.
+pub const BENCODE_TOKENS_MAX: usize = 3_000_000;
+/// Pieces of one torrent (libtorrent's default); the bitfield then has 256 KiB.
+pub const PIECES_MAX: u32 = 2_097_152;
+/// Bytes of one piece we accept. BEP 3 has no bound; nobody ships more than 256 MiB.
+pub const PIECE_LEN_MAX: u32 = 256 * 1024 * 1024;
+/// Components of a file's path below the torrent's own folder.
+pub const PATH_DEPTH_MAX: usize = 100;
+/// Bytes of one path component, as Linux file systems have it (NAME_MAX).
+pub const PATH_COMPONENT_LEN_MAX: usize = 255;
+/// Bytes of a file's whole path below the folder it is saved in (PATH_MAX less room for that folder).
+pub const PATH_LEN_MAX: usize = 3072;
+/// Trackers we take from one torrent or magnet link; the rest is ignored.
+pub const TRACKERS_PER_TORRENT_MAX: usize = 100;
+/// Web seeds we take from one torrent or magnet link; the rest is ignored.
+pub const WEB_SEEDS_PER_TORRENT_MAX: usize = 100;
+/// Bytes of a magnet link we read.
+pub const MAGNET_LEN_MAX: usize = 64 * 1024;
+
+// --- Peer wire ---------------------------------------------------------------------------------------------
+
+/// Bytes of one block in a request we serve. BEP 3 clients ask 16 KiB; some ask up to 128 KiB, above is a fault.
+pub const REQUEST_LEN_MAX: u32 = 128 * 1024;
+/// Bytes of an extended message's payload that we hold in memory. Handshakes have a few hundred.
+pub const EXTENDED_LEN_MAX: usize = 16 * 1024;
+/// Bytes of a message that we skip because we do not speak its type. More ends the connection.
+pub const UNKNOWN_MESSAGE_LEN_MAX: usize = 1024 * 1024;
+/// Requests a peer may have queued here; told as `reqq` (BEP 10). Above it requests are rejected or dropped.
+pub const REQUESTS_QUEUED_MAX: usize = 1000;
+/// Requests above the queue's bound that we reject before the connection ends.
+pub const REJECTS_MAX: u32 = 2000;
+/// Bytes of control messages waiting for one peer; a peer that makes us say more without reading is closed.
+pub const CONTROL_QUEUED_LEN_MAX: usize = 64 * 1024;
+/// Time a connection has to complete its handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence after which a connection is closed. BEP 3 has peers send keep-alives every two minutes.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(240);
+/// Our own silence after which we send a keep-alive (BEP 3).
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(110);
+/// Time a send may make no progress at all before the connection is closed.
+pub const SEND_STALL_TIMEOUT: Duration = Duration::from_secs(300);
+/// Pieces granted to a choked peer by allowed-fast (BEP 6 suggests ten).
+pub const ALLOWED_FAST_MAX: usize = 10;
+
+// --- Connections -------------------------------------------------------------------------------------------
+
+/// Connections of one worker.
+pub const CONNECTIONS_PER_WORKER_MAX: usize = 32_768;
+/// Connections of one worker that have not completed their handshake; above it the oldest is closed.
+pub const HALF_OPEN_PER_WORKER_MAX: usize = 4_096;
+/// Connections from one address prefix (/24, /64) of one worker without a finished handshake.
+/// Loopback is exempt, since every local test would meet it.
+pub const HALF_OPEN_PER_PREFIX_MAX: usize = 256;
+
+// --- Choker ------------------------------------------------------------------------------------------------
+
+/// Time between two rounds of the choker (BEP 3).
+pub const CHOKE_ROUND_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two turns of the optimistic slot (BEP 3).
+pub const OPTIMISTIC_INTERVAL: Duration = Duration::from_secs(30);
+/// Regular slots while leeching: the textbook's four.
+pub const REGULAR_SLOTS: usize = 4;
+/// Slots that `--upload-slots auto` opens for one torrent at most.
+pub const UPLOAD_SLOTS_AUTO_MAX: usize = 4_096;
+
+// --- Data path ---------------------------------------------------------------------------------------------
+
+/// Bytes of one send at most: 1 MiB keeps the worker busy for about 0.25 ms.
+pub const BATCH_LEN_MAX: u32 = 1024 * 1024;
+/// Bytes of one send at least, when that much is asked: below 64 KiB the cost of a send shows.
+pub const BATCH_LEN_MIN: u32 = 4 * crate::units::BLOCK_LEN;
+/// Zero-copy bytes of one connection that the kernel has not yet released; above it sends copy.
+pub const ZERO_COPY_UNNOTIFIED_MAX: u64 = 4 * 1024 * 1024;
+
+const _: () = assert!(REQUEST_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));
+const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_MAX);
+const _: () = assert!(REQUEST_LEN_MAX <= BATCH_LEN_MAX);
+const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
