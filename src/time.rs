@@ -3,8 +3,8 @@
 //! An [`Instant`] counts nanoseconds from an origin that only its producer knows: `clock` uses the
 //! kernel's monotonic clock, the simulator starts at zero.
 
-pub use std::time::Duration;
 use std::ops::{Add, AddAssign, Sub};
+pub use std::time::Duration;
 
 /// A point in time, in nanoseconds since an arbitrary origin. 64 bits last 584 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
