@@ -1,7 +1,9 @@
-//! Names of twenty bytes: info-hashes (BEP 3) and peer ids (BEP 20).
+//! Names: info-hashes (BEP 3) and peer ids (BEP 20) of twenty bytes, connections of this process, and the
+//! address prefixes that fairness counts by.
 
 use crate::rng::Rng;
 use std::fmt;
+use std::net::IpAddr;
 
 /// SHA-1 of the raw bytes of a torrent's info dictionary (BEP 3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +76,50 @@ impl fmt::Debug for PeerId {
     }
 }
 
+/// A connection of this process, on whichever worker it lives. Never reused within a run, because the
+/// generation goes up each time its slot is taken again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId {
+    /// The worker that owns the connection, from zero.
+    pub worker: u16,
+    /// The connection's place in its worker's table.
+    pub slot: u32,
+    /// How many connections had this place before.
+    pub generation: u32,
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.worker, self.slot, self.generation)
+    }
+}
+
+/// The part of an address that one party usually holds whole: /24 of IPv4, /64 of IPv6. Slots, half-open
+/// handshakes and other scarce things are shared out by prefix, since addresses inside one cost nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AddressPrefix {
+    /// The first three bytes of an IPv4 address, also of one mapped into IPv6.
+    V4([u8; 3]),
+    /// The first eight bytes of an IPv6 address.
+    V6([u8; 8]),
+}
+
+impl AddressPrefix {
+    /// The prefix that `address` belongs to.
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                let [a, b, c, _] = v4.octets();
+                Self::V4([a, b, c])
+            }
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +132,15 @@ mod tests {
         assert_eq!(InfoHash::from_hex("abc"), None);
         assert_eq!(InfoHash::from_hex(&"g".repeat(40)), None);
         assert_eq!(InfoHash::from_hex(&"é".repeat(20)), None);
+    }
+
+    #[test]
+    fn a_mapped_address_has_the_prefix_of_its_ipv4_address() {
+        let prefix = |text: &str| AddressPrefix::of(text.parse().expect("a literal address"));
+        assert_eq!(prefix("::ffff:192.0.2.7"), prefix("192.0.2.200"));
+        assert_ne!(prefix("192.0.2.7"), prefix("192.0.3.7"));
+        assert_eq!(prefix("2001:db8:0:1::7"), prefix("2001:db8:0:1:ffff::"));
+        assert_ne!(prefix("2001:db8:0:1::7"), prefix("2001:db8:0:2::7"));
     }
 
     #[test]

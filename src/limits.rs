@@ -72,6 +72,17 @@ pub const OPTIMISTIC_INTERVAL: Duration = Duration::from_secs(30);
 pub const REGULAR_SLOTS: usize = 4;
 /// Slots that `--upload-slots auto` opens for one torrent at most.
 pub const UPLOAD_SLOTS_AUTO_MAX: usize = 4_096;
+/// Upload rate of a slot, in bytes a second, below which auto holds fewer slots to be of more use to each peer.
+pub const SLOT_RATE_MIN: u64 = 16 * 1024;
+/// Pieces a seed's unchoked peer may take before its slot goes to one that waits.
+pub const SEED_QUANTUM_PIECES: u64 = 3;
+/// Time a seed's unchoked peer may hold its slot while others wait.
+pub const SEED_QUANTUM_TIME: Duration = Duration::from_secs(60);
+/// Time during which a peer is a newcomer, three times as likely to be the optimistic choice (BEP 3).
+pub const NEWCOMER_TIME: Duration = Duration::from_secs(30);
+/// Time between two considerations of one peer, or of one torrent's waiting peers, outside the rounds. A peer that
+/// flips its interest a thousand times a second costs one look a second.
+pub const FILL_INTERVAL: Duration = Duration::from_secs(1);
 
 // --- Data path ---------------------------------------------------------------------------------------------
 
@@ -79,10 +90,21 @@ pub const UPLOAD_SLOTS_AUTO_MAX: usize = 4_096;
 pub const BATCH_LEN_MAX: u32 = 1024 * 1024;
 /// Bytes of one send at least, when that much is asked: below 64 KiB the cost of a send shows.
 pub const BATCH_LEN_MIN: u32 = 4 * crate::units::BLOCK_LEN;
+/// Bytes of a connection's first send, before anything is known about the line to its peer.
+pub const BATCH_LEN_START: u32 = 256 * 1024;
+/// Active connections of one worker up to which each may send `BATCH_LEN_MAX` at once.
+pub const BATCH_QUOTA_WHOLE_CONNECTIONS: usize = 64;
+/// Active connections of one worker from which each sends at most `BATCH_LEN_START` at once, so that none waits
+/// long for its turn and the pages in flight stay in the cache.
+pub const BATCH_QUOTA_LEAST_CONNECTIONS: usize = 200;
+/// Longest wait that the rate gate proposes, so that a changed limit is noticed soon.
+pub const RATE_RETRY_MAX: Duration = Duration::from_secs(1);
 /// Zero-copy bytes of one connection that the kernel has not yet released; above it sends copy.
 pub const ZERO_COPY_UNNOTIFIED_MAX: u64 = 4 * 1024 * 1024;
 
 const _: () = assert!(REQUEST_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));
 const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_MAX);
+const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_START && BATCH_LEN_START <= BATCH_LEN_MAX);
+const _: () = assert!(BATCH_QUOTA_WHOLE_CONNECTIONS < BATCH_QUOTA_LEAST_CONNECTIONS);
 const _: () = assert!(REQUEST_LEN_MAX <= BATCH_LEN_MAX);
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
