@@ -1,1 +1,16 @@
-//! Not yet written.
+//! The peer wire as bytes and values: handshake, messages, extension handshake (BEP 3, 6, 10, 21).
+//!
+//! Nothing here knows a connection's state: whether a message is allowed *now* is for `peer` to decide;
+//! whether its bytes can be a message at all is decided here, before anything of it is kept.
+//! Deliberately absent: the payload of piece messages. The decoder stops after their header, so that the
+//! shell can receive the payload straight to where it belongs.
+
+mod decoder;
+mod error;
+mod handshake;
+mod message;
+
+pub use decoder::{BitfieldLen, Decoder, DecoderLimits};
+pub use error::WireError;
+pub use handshake::{HANDSHAKE_LEN, Handshake, Reserved, check_prefix};
+pub use message::{Message, PIECE_HEADER_LEN, REQUEST_MESSAGE_LEN, encode, piece_header};
