@@ -102,6 +102,19 @@ pub const RATE_RETRY_MAX: Duration = Duration::from_secs(1);
 /// Zero-copy bytes of one connection that the kernel has not yet released; above it sends copy.
 pub const ZERO_COPY_UNNOTIFIED_MAX: u64 = 4 * 1024 * 1024;
 
+// --- Trackers, both sides ----------------------------------------------------------------------------------
+
+/// Bytes of a tracker's failure reason, warning or error that we keep; the rest is cut off.
+pub const TRACKER_MESSAGE_LEN_MAX: usize = 512;
+/// Peers we take from one announce response; the rest is ignored. Trackers send 50 to 200.
+pub const TRACKER_RESPONSE_PEERS_MAX: usize = 2_000;
+/// Bytes of a tracker id that we keep and send back (BEP 3); a longer one is forgotten.
+pub const TRACKER_ID_LEN_MAX: usize = 256;
+/// Torrents of one UDP scrape: as many as fit one packet (BEP 15); the rest is left out of the answer.
+pub const UDP_SCRAPE_HASHES_MAX: usize = 74;
+/// Torrents of one HTTP scrape; more is refused. A request line of 8 KiB holds about 115.
+pub const HTTP_SCRAPE_HASHES_MAX: usize = 128;
+
 const _: () = assert!(REQUEST_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));
 const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_MAX);
 const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_START && BATCH_LEN_START <= BATCH_LEN_MAX);
