@@ -1,0 +1,163 @@
+//! What goes wrong with content on disk, said so that the reader knows whose fault it is and what to do.
+//!
+//! Causes are kept as error numbers, not as `io::Error`, so that one error can stand in a torrent's state, in a
+//! report and in a log at the same time.
+
+use super::layout::LayoutError;
+use rustix::io::Errno;
+use std::path::{Path, PathBuf};
+
+/// Whose fault it is, which decides between pausing a torrent and ending the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The torrent's content on disk, or the disk. Other torrents go on.
+    Disk,
+    /// The machine's limits or the user's settings. It will meet every torrent.
+    Config,
+    /// The torrent itself.
+    Torrent,
+}
+
+/// Why content cannot be served, hashed or checked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// Nothing at that path.
+    #[error("{} is missing; put it back, or name the folder that holds it", .0.display())]
+    Missing(PathBuf),
+    /// The file was there when the torrent was added.
+    #[error("{} has vanished since it was added; put it back and add the torrent again", .0.display())]
+    Vanished(PathBuf),
+    /// Another file has taken its place.
+    #[error("{} has been replaced by another file since it was added; check the torrent again", .0.display())]
+    Replaced(PathBuf),
+    /// Written to since it was added.
+    #[error("{} has been modified since it was added; check the torrent again", .0.display())]
+    Modified(PathBuf),
+    /// Not as long as the torrent says.
+    #[error("{} has {found} bytes where the torrent has {expected}; restore it, or make a new torrent", .path.display())]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that the torrent says.
+        expected: u64,
+        /// Bytes on disk.
+        found: u64,
+    },
+    /// A folder, FIFO, socket or device where a file is due.
+    #[error("{} is a {kind} where a {due} is due; move it away and restore the content", .path.display())]
+    WrongKind {
+        /// The path.
+        path: PathBuf,
+        /// What lies there.
+        kind: &'static str,
+        /// What should lie there.
+        due: &'static str,
+    },
+    /// A symbolic link on the way; following it could lead out of the content's folder.
+    #[error("{} is, or lies behind, a symbolic link, which is not followed inside a torrent's folder; put the file itself there", .0.display())]
+    SymbolicLink(PathBuf),
+    /// No permission.
+    #[error("{} may not be read by this user; change its permissions", .0.display())]
+    Denied(PathBuf),
+    /// The process has as many files open as it may.
+    #[error("too many open files at {}; raise the limit (ulimit -n, or LimitNOFILE= of the service)", .0.display())]
+    TooManyOpenFiles(PathBuf),
+    /// The process has as many mappings as it may, or no address space is left.
+    #[error("no room to map {}; raise the limits (sysctl vm.max_map_count, ulimit -v)", .0.display())]
+    TooManyMappings(PathBuf),
+    /// The disk is full.
+    #[error("no space left to write {}; free some", .0.display())]
+    NoSpace(PathBuf),
+    /// Anything else the kernel says.
+    #[error("cannot {action} {}; check the disk and its file system", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        errno: Errno,
+    },
+    /// The data given is not this torrent's: neither its file or folder nor what holds it.
+    #[error("{} does not hold {name:?}; name the content itself or the folder that holds it", .data.display())]
+    NotContent {
+        /// Where the user pointed.
+        data: PathBuf,
+        /// The torrent's name.
+        name: String,
+    },
+    /// The torrent's files make no sense.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// No thread could be had.
+    #[error("cannot start a thread to hash with; raise the limit (ulimit -u, or TasksMax= of the service)")]
+    NoThread(#[source] Errno),
+    /// The caller asked to stop.
+    #[error("stopped before the end")]
+    Cancelled,
+}
+
+impl StorageError {
+    /// Whose fault it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::TooManyOpenFiles(_)
+            | Self::TooManyMappings(_)
+            | Self::Denied(_)
+            | Self::NotContent { .. }
+            | Self::NoThread(_)
+            | Self::Cancelled => Blame::Config,
+            Self::Layout(_) => Blame::Torrent,
+            _ => Blame::Disk,
+        }
+    }
+
+    /// The error for `errno`, met when trying to `action` (a verb) the file or folder at `path`.
+    pub(super) fn at(action: &'static str, path: &Path, errno: Errno) -> Self {
+        let path = path.to_path_buf();
+        match errno {
+            Errno::NOENT | Errno::NOTDIR => Self::Missing(path),
+            Errno::ACCESS | Errno::PERM => Self::Denied(path),
+            // BENEATH answers XDEV when a path would leave the root.
+            Errno::LOOP | Errno::XDEV => Self::SymbolicLink(path),
+            Errno::NXIO => Self::WrongKind { path, kind: "socket or device", due: "file" },
+            Errno::MFILE | Errno::NFILE => Self::TooManyOpenFiles(path),
+            Errno::NOSPC | Errno::DQUOT => Self::NoSpace(path),
+            _ => Self::Io { action, path, errno },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_names_the_file_and_one_line_says_what_to_do() {
+        let path = Path::new("/srv/film.mkv");
+        for (errno, part) in [
+            (Errno::NOENT, "is missing"),
+            (Errno::ACCESS, "permissions"),
+            (Errno::MFILE, "ulimit -n"),
+            (Errno::LOOP, "symbolic link"),
+            (Errno::NXIO, "socket or device"),
+            (Errno::NOSPC, "no space"),
+            (Errno::IO, "check the disk"),
+            (Errno::STALE, "check the disk"),
+        ] {
+            let message = StorageError::at("read", path, errno).to_string();
+            assert!(message.contains("/srv/film.mkv") && message.contains(part), "{message}");
+            assert!(!message.contains('\n') && !message.ends_with('.'), "{message}");
+        }
+    }
+
+    #[test]
+    fn limits_are_the_users_to_mend_and_files_the_disks() {
+        let path = Path::new("x");
+        assert_eq!(StorageError::at("open", path, Errno::MFILE).blame(), Blame::Config);
+        assert_eq!(StorageError::at("read", path, Errno::IO).blame(), Blame::Disk);
+        assert_eq!(StorageError::from(LayoutError::TooLong).blame(), Blame::Torrent);
+    }
+}

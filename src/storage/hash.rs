@@ -1,0 +1,194 @@
+//! Hashes pieces on all cores: to make a torrent, and to check content against one.
+//!
+//! Threads take short runs of pieces from one counter, so that each reads forward and all end together; the
+//! hash itself is one function of a piece's bytes ([`piece_hash`]), which is where a faster one would go in.
+//! SHA-1 costs four times what sending the same bytes costs, so this never runs on a data core while
+//! it serves. Absent: BEP 52's SHA-256 trees.
+
+use super::error::StorageError;
+use super::fingerprint::Fingerprint;
+use super::layout::{FileIndex, Layout};
+use super::piece_reader::{FileTroubles, PieceReader};
+use super::root::Root;
+use crate::bitfield::Bitfield;
+use crate::units::PieceIndex;
+use rustix::io::Errno;
+use sha1::{Digest, Sha1};
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+/// Bytes of the run of pieces that a thread takes at a time: long enough for the disk to read ahead, short
+/// enough (about 15 ms of hashing) for the threads to end together.
+const RUN_LEN: u32 = 16 * 1024 * 1024;
+
+/// Bytes of the buffers that hash together, one piece a thread; larger pieces get fewer threads.
+const HASH_BUFFERS_LEN_MAX: u64 = 1024 * 1024 * 1024;
+
+/// SHA-1 of one piece, with the CPU's own instructions where it has them.
+pub fn piece_hash(piece: &[u8]) -> [u8; 20] {
+    Sha1::digest(piece).into()
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckReport {
+    /// The pieces whose bytes are right.
+    pub bitfield: Bitfield,
+    /// Files that are missing, of a wrong length or unreadable, in the torrent's order.
+    pub problems: Vec<FileProblem>,
+}
+
+/// What is wrong with one file, apart from its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileProblem {
+    /// The file.
+    pub file: FileIndex,
+    /// What is wrong.
+    pub error: StorageError,
+}
+
+impl CheckReport {
+    /// Whether every piece is right and every file as it should be.
+    pub fn is_complete(&self) -> bool {
+        self.bitfield.is_full() && self.problems.is_empty()
+    }
+
+    /// Number of pieces with bytes of `file` that are wrong or unreadable.
+    pub fn bad_pieces_of(&self, layout: &Layout, file: FileIndex) -> u32 {
+        let pieces = layout.pieces_of(file);
+        pieces.filter(|&piece| !self.bitfield.contains(PieceIndex(piece))).count() as u32
+    }
+}
+
+/// The hash of every piece, in order. Ends at the first file that is missing, of another length than the
+/// layout says, unreadable, or written to while it is hashed. `threads` of 0 is one for every core; `on_progress` receives
+/// the bytes hashed since its last call, on any thread.
+pub fn hash_pieces(
+    layout: &Layout,
+    root: &Path,
+    threads: usize,
+    on_progress: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<[u8; 20]>, StorageError> {
+    let before = Fingerprint::take(layout, root)?;
+    let cancel = AtomicBool::new(false);
+    let job = Job { layout, root: Root::open(root)?, on_progress, cancel: &cancel, ends_at_trouble: true };
+    let (mut hashes, troubles) = job.run(threads, &|_, bytes| Some(piece_hash(bytes)))?;
+    if let Some((_, trouble)) = troubles.into_iter().next() {
+        return Err(trouble);
+    }
+    if let Some(file) = before.first_difference(&Fingerprint::take(layout, root)?, layout) {
+        return Err(StorageError::Modified(job.root.full_path(&file.path)));
+    }
+    hashes.sort_unstable_by_key(|&(piece, _)| piece);
+    Ok(hashes.into_iter().map(|(_, hash)| hash).collect())
+}
+
+/// Which pieces are right. `expected` gives a piece's hash, on any thread; a piece without one counts as wrong.
+/// Files that are missing, short or unreadable cost their pieces and are reported; only a root that
+/// cannot be opened, or `cancel` becoming true, is an error. The rest as in [`hash_pieces`].
+pub fn check(
+    layout: &Layout,
+    root: &Path,
+    expected: &(dyn Fn(PieceIndex) -> Option<[u8; 20]> + Sync),
+    threads: usize,
+    on_progress: &(dyn Fn(u64) + Sync),
+    cancel: &AtomicBool,
+) -> Result<CheckReport, StorageError> {
+    let job = Job { layout, root: Root::open(root)?, on_progress, cancel, ends_at_trouble: false };
+    let is_good = |piece, bytes: &[u8]| expected(piece).filter(|&hash| hash == piece_hash(bytes)).map(|_| ());
+    let (good, troubles) = job.run(threads, &is_good)?;
+    if cancel.load(Relaxed) {
+        return Err(StorageError::Cancelled);
+    }
+    let mut bitfield = Bitfield::none(layout.piece_count());
+    for (piece, ()) in good {
+        bitfield.insert(piece);
+    }
+    let problems = troubles.into_iter().map(|(file, error)| FileProblem { file, error }).collect();
+    Ok(CheckReport { bitfield, problems })
+}
+
+struct Job<'a> {
+    layout: &'a Layout,
+    root: Root,
+    on_progress: &'a (dyn Fn(u64) + Sync),
+    cancel: &'a AtomicBool,
+    ends_at_trouble: bool,
+}
+
+/// What is made of a piece's bytes; `None` leaves the piece out of the result.
+type Visit<'a, T> = &'a (dyn Fn(PieceIndex, &[u8]) -> Option<T> + Sync);
+
+impl Job<'_> {
+    /// Reads every piece on `threads` threads. Answers what `visit` made of those that could be read, in no
+    /// order, and what was wrong with files.
+    fn run<T: Send>(
+        &self,
+        threads: usize,
+        visit: Visit<'_, T>,
+    ) -> Result<(Vec<(PieceIndex, T)>, FileTroubles), StorageError> {
+        let next = AtomicU32::new(0);
+        let work = || self.work(&next, visit);
+        let outcome = crossbeam::thread::scope(|scope| {
+            let started: Result<Vec<_>, _> = (0..self.thread_count(threads))
+                .map(|_| scope.builder().name("hash".into()).spawn(|_| work()))
+                .collect();
+            match started {
+                Ok(started) => Ok(started.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()),
+                Err(error) => {
+                    // Those that run already find no more work.
+                    next.store(self.layout.piece_count(), Relaxed);
+                    Err(StorageError::NoThread(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)))
+                }
+            }
+        });
+        let mut pieces = Vec::new();
+        let mut troubles = FileTroubles::new();
+        for joined in outcome.unwrap_or_else(|panic| resume_unwind(panic))? {
+            let (some, more) = joined.unwrap_or_else(|panic| resume_unwind(panic));
+            pieces.extend(some);
+            for (file, trouble) in more {
+                troubles.entry(file).or_insert(trouble);
+            }
+        }
+        Ok((pieces, troubles))
+    }
+
+    fn work<T>(&self, next: &AtomicU32, visit: Visit<'_, T>) -> (Vec<(PieceIndex, T)>, FileTroubles) {
+        let piece_count = self.layout.piece_count();
+        let run = (RUN_LEN / self.layout.piece_length()).max(1);
+        let mut reader = PieceReader::new(self.layout, &self.root);
+        let mut buffer = vec![0; self.layout.piece_len(PieceIndex(0)) as usize];
+        let mut made = Vec::new();
+        // Relaxed: the counter only hands out numbers; results travel by joining the threads. PIECES_MAX, threads and
+        // runs are far too small together to overflow it.
+        while let first = next.fetch_add(run, Relaxed)
+            && first < piece_count
+        {
+            for piece in (first..first.saturating_add(run).min(piece_count)).map(PieceIndex) {
+                if self.cancel.load(Relaxed) {
+                    return (made, reader.into_troubles());
+                }
+                let len = self.layout.piece_len(piece);
+                let bytes = buffer.get_mut(..len as usize).unwrap_or_default();
+                if reader.read(piece, bytes) {
+                    made.extend(visit(piece, bytes).map(|result| (piece, result)));
+                } else if self.ends_at_trouble {
+                    next.store(piece_count, Relaxed);
+                    return (made, reader.into_troubles());
+                }
+                (self.on_progress)(u64::from(len));
+            }
+        }
+        (made, reader.into_troubles())
+    }
+
+    /// Threads to use: as many as wanted, but no more than there are pieces or than buffers may be had.
+    fn thread_count(&self, wanted: usize) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let wanted = if wanted == 0 { cores() } else { wanted };
+        let buffers = HASH_BUFFERS_LEN_MAX / u64::from(self.layout.piece_length());
+        wanted.min(self.layout.piece_count() as usize).min(buffers as usize).max(1)
+    }
+}
