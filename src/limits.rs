@@ -38,7 +38,9 @@ pub const UNKNOWN_MESSAGE_LEN_MAX: usize = 1024 * 1024;
 /// Requests a peer may have queued here; told as `reqq` (BEP 10). Above it requests are rejected or dropped.
 pub const REQUESTS_QUEUED_MAX: usize = 1000;
 /// Requests above the queue's bound that we reject before the connection ends.
-pub const REJECTS_MAX: u32 = 2000;
+pub const REJECTS_MAX: u32 = 50;
+/// Requests from a peer that we choke, before the connection ends. A full pipeline may cross our choke on its way.
+pub const REQUESTS_WHILE_CHOKED_MAX: u32 = 2000;
 /// Bytes of control messages waiting for one peer; a peer that makes us say more without reading is closed.
 pub const CONTROL_QUEUED_LEN_MAX: usize = 64 * 1024;
 /// Time a connection has to complete its handshake.

@@ -1,1 +1,20 @@
-//! Not yet written.
+//! The engine: rings, connections and workers. All peer I/O happens here, and almost all unsafe code.
+
+pub mod listener;
+pub mod mailbox;
+pub mod message;
+pub mod ring;
+pub mod ring_error;
+pub mod send_slot;
+pub mod slab;
+pub mod statistics;
+pub mod store;
+pub mod threads;
+pub mod timers;
+pub mod uring;
+pub mod worker;
+pub mod zero_copy;
+
+pub use message::{EngineEvent, SharedTorrent};
+pub use threads::{Engine, EngineConfig, EngineError};
+pub use zero_copy::ZeroCopyMode;

@@ -1,0 +1,137 @@
+//! A worker's mailbox: a bounded lock-free queue and a doorbell the ring listens to.
+//!
+//! Any thread may post; one worker reads. A full mailbox refuses, the sender keeps the message and tries
+//! again in its next turn, so nothing is lost and nothing grows without bound. The doorbell is an eventfd,
+//! because a thread without a ring of its own must be able to ring it too; it is rung once for as many
+//! messages as arrive before the worker wakes.
+
+use crossbeam::queue::ArrayQueue;
+use rustix::event::{EventfdFlags, eventfd};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The reading end.
+#[derive(Debug)]
+pub struct Mailbox<T> {
+    shared: Arc<Shared<T>>,
+}
+
+/// The posting end.
+#[derive(Debug)]
+pub struct Address<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Clone for Address<T> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+#[derive(Debug)]
+struct Shared<T> {
+    queue: ArrayQueue<T>,
+    doorbell: OwnedFd,
+    rung: AtomicBool,
+}
+
+/// A mailbox with room for `capacity` messages, and its address.
+pub fn mailbox<T>(capacity: usize) -> io::Result<(Mailbox<T>, Address<T>)> {
+    let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let shared =
+        Arc::new(Shared { queue: ArrayQueue::new(capacity), doorbell, rung: AtomicBool::new(false) });
+    Ok((Mailbox { shared: Arc::clone(&shared) }, Address { shared }))
+}
+
+impl<T> Address<T> {
+    /// Posts a message and rings; gives the message back when the mailbox is full.
+    pub fn post(&self, message: T) -> Result<(), T> {
+        let result = self.shared.queue.push(message);
+        // AcqRel pairs with the swap in `quiet`: either the reader sees the message after it cleared the
+        // flag, or we see the cleared flag and ring again.
+        if !self.shared.rung.swap(true, Ordering::AcqRel) {
+            let one = 1u64.to_ne_bytes();
+            // The counter cannot overflow: it is rung only while `rung` was false.
+            let _ = rustix::io::write(&self.shared.doorbell, &one);
+        }
+        result
+    }
+}
+
+impl<T> Mailbox<T> {
+    /// The descriptor that becomes readable when somebody rings.
+    pub fn doorbell(&self) -> RawFd {
+        self.shared.doorbell.as_raw_fd()
+    }
+
+    /// Silences the doorbell. Call it before reading, never after, or a message could lie there unheard.
+    pub fn quiet(&self) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.shared.doorbell, &mut count);
+        self.shared.rung.swap(false, Ordering::AcqRel);
+    }
+
+    /// The oldest message.
+    pub fn read(&self) -> Option<T> {
+        self.shared.queue.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_mailbox_gives_the_message_back() {
+        let (mailbox, address) = mailbox(1).unwrap();
+        assert_eq!(address.post(1), Ok(()));
+        assert_eq!(address.post(2), Err(2));
+        assert_eq!((mailbox.read(), mailbox.read()), (Some(1), None));
+        assert_eq!(address.post(3), Ok(()));
+    }
+
+    #[test]
+    fn rings_once_until_quieted() {
+        let (mailbox, address) = mailbox(8).unwrap();
+        let count = |mailbox: &Mailbox<i32>| {
+            let mut count = [0; 8];
+            rustix::io::read(&mailbox.shared.doorbell, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
+        };
+        address.post(1).unwrap();
+        address.post(2).unwrap();
+        assert_eq!(count(&mailbox), 1);
+        mailbox.quiet();
+        address.post(3).unwrap();
+        assert_eq!(count(&mailbox), 1);
+    }
+
+    #[test]
+    fn every_message_posted_by_many_threads_is_read_once() {
+        let (mailbox, address) = mailbox::<u32>(4).unwrap();
+        let mut seen = Vec::new();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let address = address.clone();
+                scope.spawn(move || {
+                    for number in 0..1000 {
+                        let mut message = thread * 1000 + number;
+                        while let Err(back) = address.post(message) {
+                            message = back;
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+            while seen.len() < 4000 {
+                match mailbox.read() {
+                    Some(message) => seen.push(message),
+                    None => std::thread::yield_now(),
+                }
+            }
+        });
+        seen.sort_unstable();
+        assert_eq!(seen, (0..4000).collect::<Vec<_>>());
+    }
+}

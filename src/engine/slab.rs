@@ -1,0 +1,137 @@
+//! A slab with generations: a key that outlives its value finds nothing, never the slot's next tenant.
+
+/// Names one value for as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Index of the slot.
+    pub slot: u32,
+    /// How many tenants the slot had before.
+    pub generation: u32,
+}
+
+/// Values in reused slots.
+#[derive(Debug)]
+pub struct Slab<T> {
+    entries: Vec<Entry<T>>,
+    free: Vec<u32>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), free: Vec::new(), len: 0 }
+    }
+}
+
+impl<T> Slab<T> {
+    /// Puts the value that `make` builds from its own key.
+    pub fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(Entry { generation: 0, value: None });
+            (self.entries.len() - 1) as u32
+        });
+        let entry = &mut self.entries[slot as usize];
+        let key = Key { slot, generation: entry.generation };
+        entry.value = Some(make(key));
+        self.len += 1;
+        key
+    }
+
+    /// Takes the value out; its key is dead from now on.
+    pub fn remove(&mut self, key: Key) -> Option<T> {
+        let entry = self.entries.get_mut(key.slot as usize)?;
+        if entry.generation != key.generation {
+            return None;
+        }
+        let value = entry.value.take()?;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(key.slot);
+        self.len -= 1;
+        Some(value)
+    }
+
+    /// The value, unless it is gone.
+    pub fn get(&self, key: Key) -> Option<&T> {
+        self.entries.get(key.slot as usize).filter(|entry| entry.generation == key.generation)?.value.as_ref()
+    }
+
+    /// The value, unless it is gone.
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        self.entries
+            .get_mut(key.slot as usize)
+            .filter(|entry| entry.generation == key.generation)?
+            .value
+            .as_mut()
+    }
+
+    /// Values held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All keys, in the order of slots.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.entries
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry.value.is_some())
+            .map(|(slot, entry)| Key { slot: slot as u32, generation: entry.generation })
+    }
+
+    /// All values, in the order of slots.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().filter_map(|entry| entry.value.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_dead_key_does_not_find_the_next_tenant() {
+        let mut slab = Slab::default();
+        let first = slab.insert_with(|_| "first");
+        assert_eq!(slab.remove(first), Some("first"));
+        let second = slab.insert_with(|_| "second");
+        assert_eq!(first.slot, second.slot);
+        assert_eq!(slab.get(first), None);
+        assert_eq!(slab.remove(first), None);
+        assert_eq!(slab.get(second), Some(&"second"));
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_map(steps in prop::collection::vec((any::<bool>(), any::<usize>()), 0..200)) {
+            let mut slab = Slab::default();
+            let mut oracle = BTreeMap::new();
+            let mut issued = Vec::new();
+            for (insert, number) in steps {
+                if insert || issued.is_empty() {
+                    let key = slab.insert_with(|_| number);
+                    prop_assert_eq!(oracle.insert(key, number), None);
+                    issued.push(key);
+                } else {
+                    let key = issued[number % issued.len()];
+                    prop_assert_eq!(slab.remove(key), oracle.remove(&key));
+                }
+                prop_assert_eq!(slab.len(), oracle.len());
+                prop_assert!(issued.iter().all(|key| slab.get(*key) == oracle.get(key)));
+                prop_assert!(slab.keys().all(|key| oracle.contains_key(&key)));
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What the worker needs of a torrent's content: where a block lies in memory, and whether touching it would
+//! wait for a disk. Production is [`storage::Content`](crate::storage::Content), the simulator has its own.
+
+use super::ring::MappedRange;
+use crate::time::Instant;
+use crate::units::BlockSpan;
+use std::os::fd::RawFd;
+
+/// Bytes for the kernel to read; never dereferenced by us, since a file can shrink under its mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First byte in memory.
+    pub address: *const u8,
+    /// Number of bytes.
+    pub len: usize,
+}
+
+/// Whether a block can be sent now.
+#[derive(Clone, Copy, Debug)]
+pub enum Readiness {
+    /// Its extents were appended.
+    Ready,
+    /// A part of it is not in memory; nothing was appended. Fetch this first.
+    Cold(ColdRange),
+    /// The content cannot be served any more; see [`BlockStore::fault`].
+    Failed,
+}
+
+/// A part of a mapped file that has to be read from its disk before a send may touch it.
+#[derive(Clone, Copy, Debug)]
+pub struct ColdRange {
+    /// The file.
+    pub file: RawFd,
+    /// First byte in the file.
+    pub offset: u64,
+    /// The same bytes in memory.
+    pub mapped: MappedRange,
+}
+
+/// Content of one torrent, shared by all cores. It outlives every send that reads from it.
+pub trait BlockStore: Send + Sync + 'static {
+    /// Appends where the block lies. The block is inside the torrent. Never touches the bytes.
+    fn gather(&self, now: Instant, span: BlockSpan, extents: &mut Vec<Extent>) -> Readiness;
+
+    /// A fetch of `range` has ended, with this errno if it failed; a failure becomes the content's fault.
+    fn handle_fetched(&self, now: Instant, range: &ColdRange, errno: Option<i32>);
+
+    /// A send of this content failed with EFAULT: find out why, and make it the content's fault.
+    fn handle_unreadable(&self);
+
+    /// Reads a block into memory of ours. Only for blocks in too many pieces for one send.
+    fn read(&self, span: BlockSpan, bytes: &mut Vec<u8>) -> Readiness;
+
+    /// Why this content cannot be served any more.
+    fn fault(&self) -> Option<String>;
+}

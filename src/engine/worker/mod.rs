@@ -1,0 +1,407 @@
+//! One worker: a thread, its ring, its listeners and its connections. Nothing on its data path takes a lock.
+//!
+//! A turn: hand queued operations to the kernel and wait; then act on completions, on the mailbox, on timers;
+//! then build sends for connections that have something to say, a bounded number of bytes a turn. Time is
+//! sampled once a turn. The worker is generic over the ring and the store, so the simulator drives the very
+//! same code through short sends, resets, late notifications and full queues.
+
+mod accept;
+mod connection;
+mod home;
+mod receive;
+mod send;
+
+use super::mailbox::{Address, Mailbox};
+use super::message::{EngineEvent, SharedTorrent, ToWorker};
+use super::ring::{Completion, Op, OpKind, Ring, Tag};
+use super::send_slot::SendSlot;
+use super::slab::{Key, Slab};
+use super::statistics::WorkerStatistics;
+use super::store::{BlockStore, Extent};
+use super::timers::Timers;
+use super::zero_copy::ZeroCopyPolicy;
+use crate::id::{AddressPrefix, InfoHash};
+use crate::pipeline::RateGate;
+use crate::rng::Rng;
+use crate::time::{Duration, Instant};
+use connection::Connection;
+use home::Home;
+use send::InFlight;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+/// Messages a worker reads per turn.
+const MESSAGES_PER_TURN: usize = 256;
+/// Time between two looks at the load.
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time until a message that found a full mailbox is posted again.
+const REPOST_INTERVAL: Duration = Duration::from_millis(1);
+/// Time a stopping worker waits for its connections to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Events kept for a session that does not keep up.
+const EVENTS_UNSENT_MAX: usize = 4096;
+
+/// What a worker is made of.
+pub struct WorkerParts<R, S: BlockStore> {
+    /// Its number, from zero.
+    pub index: u16,
+    /// Its ring.
+    pub ring: R,
+    /// Its listening sockets.
+    pub listeners: Vec<OwnedFd>,
+    /// The port peers can reach us on, for the extension handshake.
+    pub port: u16,
+    /// Its mailbox.
+    pub mailbox: Mailbox<ToWorker<S>>,
+    /// The mailboxes of all workers, its own included, by number.
+    pub workers: Vec<Address<ToWorker<S>>>,
+    /// Where events go.
+    pub events: EventSink,
+    /// The counters of all workers, its own included, by number.
+    pub statistics: Arc<[WorkerStatistics]>,
+    /// The upload limit of the whole process.
+    pub gate: Arc<RateGate>,
+    /// When sends go without a copy.
+    pub zero_copy: ZeroCopyPolicy,
+    /// Randomness for the choker.
+    pub rng: Rng,
+}
+
+/// Takes an event, or gives it back when the session has not kept up.
+pub type EventSink = Box<dyn Fn(EngineEvent) -> Result<(), EngineEvent> + Send>;
+
+/// A worker.
+pub struct Worker<R: Ring, S: BlockStore> {
+    index: u16,
+    ring: R,
+    listeners: Vec<OwnedFd>,
+    port: u16,
+    mailbox: Mailbox<ToWorker<S>>,
+    workers: Vec<Address<ToWorker<S>>>,
+    events: EventSink,
+    all_statistics: Arc<[WorkerStatistics]>,
+    gate: Arc<RateGate>,
+    zero_copy: ZeroCopyPolicy,
+    rng: Rng,
+
+    now: Instant,
+    connections: Slab<Connection>,
+    torrents: BTreeMap<InfoHash, Arc<SharedTorrent<S>>>,
+    homes: BTreeMap<InfoHash, Home>,
+    in_flight: Slab<InFlight<S>>,
+    #[expect(clippy::vec_box, reason = "a slot must not move between its sends: it moves by its box")]
+    idle_slots: Vec<Box<SendSlot<S>>>,
+    /// Connections with something to say, in the order in which they had it.
+    ready: VecDeque<Key>,
+    /// Connections without a finished handshake, oldest first; those that have finished are skipped.
+    half_open: VecDeque<Key>,
+    half_open_by_prefix: BTreeMap<AddressPrefix, u32>,
+    timers: Timers<TimerOwner>,
+    /// Messages that found a full mailbox, by worker; each connection and torrent has a bounded number.
+    unposted: Vec<VecDeque<ToWorker<S>>>,
+    unsent_events: VecDeque<EngineEvent>,
+    /// Connections whose last send carried blocks and completed within the last tick.
+    active: usize,
+    load: LoadSample,
+    /// The mailbox was not read to its end in the last turn.
+    mail_waits: bool,
+    stopping: Option<Instant>,
+
+    completions: Vec<Completion>,
+    scratch: Vec<u8>,
+    extents: Vec<Extent>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct LoadSample {
+    at: Instant,
+    busy: Duration,
+    payload: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum TimerOwner {
+    Connection(Key),
+    Throttled(Key),
+    Torrent(InfoHash),
+    Accept(usize),
+    Tick,
+}
+
+impl<R: Ring, S: BlockStore> Worker<R, S> {
+    /// A worker that listens from its first turn on.
+    pub fn new(parts: WorkerParts<R, S>) -> Self {
+        let now = parts.ring.now();
+        let mut worker = Self {
+            index: parts.index,
+            ring: parts.ring,
+            listeners: parts.listeners,
+            port: parts.port,
+            mailbox: parts.mailbox,
+            unposted: parts.workers.iter().map(|_| VecDeque::new()).collect(),
+            workers: parts.workers,
+            events: parts.events,
+            all_statistics: parts.statistics,
+            gate: parts.gate,
+            zero_copy: parts.zero_copy,
+            rng: parts.rng,
+            now,
+            connections: Slab::default(),
+            torrents: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            in_flight: Slab::default(),
+            idle_slots: Vec::new(),
+            ready: VecDeque::new(),
+            half_open: VecDeque::new(),
+            half_open_by_prefix: BTreeMap::new(),
+            timers: Timers::default(),
+            unsent_events: VecDeque::new(),
+            active: 0,
+            load: LoadSample { at: now, ..LoadSample::default() },
+            mail_waits: false,
+            stopping: None,
+            completions: Vec::new(),
+            scratch: Vec::new(),
+            extents: Vec::new(),
+        };
+        for listener in 0..worker.listeners.len() {
+            worker.listen(listener);
+        }
+        worker.watch_doorbell();
+        worker.timers.set(now + TICK_INTERVAL, TimerOwner::Tick);
+        worker
+    }
+
+    /// Runs until [`ToWorker::Stop`] has been obeyed.
+    pub fn run(mut self) -> io::Result<()> {
+        while self.turn()? {}
+        Ok(())
+    }
+
+    /// One turn; false when the worker has ended.
+    pub fn turn(&mut self) -> io::Result<bool> {
+        let deadline = self.next_deadline();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.turn(deadline, &mut completions)?;
+        self.now = self.ring.now();
+        for completion in completions.drain(..) {
+            self.handle_completion(completion);
+        }
+        self.completions = completions;
+        self.read_mailbox();
+        self.run_timers();
+        self.send_ready();
+        self.repost();
+        Ok(!self.has_stopped())
+    }
+
+    fn next_deadline(&self) -> Instant {
+        if !self.ready.is_empty() || self.mail_waits {
+            return self.now;
+        }
+        let mut deadline = self.timers.next().unwrap_or(self.now + TICK_INTERVAL);
+        if !self.unsent_events.is_empty() || self.unposted.iter().any(|queue| !queue.is_empty()) {
+            deadline = deadline.min(self.now + REPOST_INTERVAL);
+        }
+        self.stopping.map_or(deadline, |stop| deadline.min(stop))
+    }
+
+    fn handle_completion(&mut self, completion: Completion) {
+        match completion.tag.kind {
+            OpKind::Accept => self.handle_accept(&completion),
+            OpKind::Receive => self.handle_receive(completion),
+            OpKind::Send => self.handle_send(&completion),
+            OpKind::Advise => self.handle_advised(&completion),
+            OpKind::Populate => self.handle_populated(&completion),
+            OpKind::Doorbell => {
+                self.mailbox.quiet();
+                if !completion.more {
+                    self.watch_doorbell();
+                }
+            }
+            OpKind::Connect => self.handle_connect(&completion),
+            OpKind::Cancel => {}
+        }
+    }
+
+    fn watch_doorbell(&mut self) {
+        let tag = Tag { kind: OpKind::Doorbell, slot: 0, generation: 0 };
+        self.ring.push(Op::Doorbell { file: self.mailbox.doorbell() }, tag);
+    }
+
+    fn read_mailbox(&mut self) {
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(message) = self.mailbox.read() else {
+                self.mail_waits = false;
+                return;
+            };
+            self.handle_message(message);
+        }
+        self.mail_waits = true;
+    }
+
+    fn handle_message(&mut self, message: ToWorker<S>) {
+        match message {
+            ToWorker::Add(torrent) => self.add_torrent(torrent),
+            ToWorker::Remove(info_hash) => self.remove_torrent(info_hash),
+            ToWorker::Connect(info_hash, address) => self.connect(info_hash, address),
+            ToWorker::Joined { torrent, conn, prefix, counters } => {
+                self.home_joined(torrent, conn, prefix, counters);
+            }
+            ToWorker::Interest { torrent, conn, interested } => self.home_interest(torrent, conn, interested),
+            ToWorker::Left { torrent, conn } => self.home_left(torrent, conn),
+            ToWorker::Choke { conn, choke } => self.choke(conn, choke),
+            ToWorker::Stop => self.stop(),
+        }
+    }
+
+    fn add_torrent(&mut self, torrent: Arc<SharedTorrent<S>>) {
+        let info_hash = torrent.facts.info_hash;
+        if torrent.home == self.index {
+            self.homes.insert(info_hash, Home::new(torrent.parameters));
+        }
+        self.torrents.insert(info_hash, torrent);
+    }
+
+    fn remove_torrent(&mut self, info_hash: InfoHash) {
+        self.torrents.remove(&info_hash);
+        self.close_connections(|connection| connection.torrent == Some(info_hash));
+        self.homes.remove(&info_hash);
+    }
+
+    fn stop(&mut self) {
+        self.stopping = Some(self.now + STOP_TIMEOUT);
+        for listener in 0..self.listeners.len() {
+            let target = Self::accept_tag(listener);
+            self.ring.push(Op::Cancel { target }, Tag { kind: OpKind::Cancel, ..target });
+        }
+        self.close_connections(|_| true);
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.stopping.is_some_and(|deadline| {
+            self.now >= deadline || (self.connections.is_empty() && self.in_flight.is_empty())
+        })
+    }
+
+    fn run_timers(&mut self) {
+        while let Some(owner) = self.timers.poll(self.now) {
+            match owner {
+                TimerOwner::Connection(key) => self.handle_connection_timeout(key),
+                TimerOwner::Throttled(key) => self.handle_unthrottled(key),
+                TimerOwner::Torrent(info_hash) => self.handle_home_timeout(info_hash),
+                TimerOwner::Accept(listener) => self.listen(listener),
+                TimerOwner::Tick => self.tick(),
+            }
+        }
+    }
+
+    /// Once a second: how busy is this core, how busy is the line? Then tell the torrents at home here.
+    fn tick(&mut self) {
+        let elapsed = self.now.since(self.load.at);
+        let busy = self.ring.processor_time();
+        let statistics = self.statistics();
+        statistics.busy_nanos().set(u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX));
+        statistics.major_faults().set(self.ring.major_faults());
+        let payload = self.all_statistics.iter().map(|worker| worker.snapshot().payload_sent).sum::<u64>();
+        let sample = LoadSample { at: self.now, busy, payload };
+        self.tell_load(elapsed, self.load, sample);
+        self.load = sample;
+        self.active = 0;
+        self.timers.set(self.now + TICK_INTERVAL, TimerOwner::Tick);
+    }
+
+    fn statistics(&self) -> &WorkerStatistics {
+        &self.all_statistics[usize::from(self.index)]
+    }
+
+    /// Posts to a worker, in order; keeps what does not fit. A message to ourselves is handled at once.
+    fn post(&mut self, worker: u16, message: ToWorker<S>) {
+        if worker == self.index {
+            return self.handle_message(message);
+        }
+        let Some(queue) = self.unposted.get_mut(usize::from(worker)) else { return };
+        if queue.is_empty() {
+            if let Err(message) = self.workers[usize::from(worker)].post(message) {
+                queue.push_back(message);
+            }
+        } else {
+            queue.push_back(message);
+        }
+    }
+
+    fn repost(&mut self) {
+        for (queue, address) in self.unposted.iter_mut().zip(&self.workers) {
+            while let Some(message) = queue.pop_front() {
+                if let Err(message) = address.post(message) {
+                    queue.push_front(message);
+                    break;
+                }
+            }
+        }
+        while let Some(event) = self.unsent_events.pop_front() {
+            if let Err(event) = (self.events)(event) {
+                self.unsent_events.push_front(event);
+                break;
+            }
+        }
+    }
+
+    fn tell(&mut self, event: EngineEvent) {
+        if self.unsent_events.len() >= EVENTS_UNSENT_MAX {
+            // Failures are also kept with their content, so what is lost here is found again.
+            self.unsent_events.pop_front();
+        }
+        self.unsent_events.push_back(event);
+    }
+
+    /// The content of this torrent has failed: its connections go, the other torrents do not notice.
+    fn fail_torrent(&mut self, info_hash: InfoHash) {
+        let Some(torrent) = self.torrents.get(&info_hash) else { return };
+        let reason = torrent.content.fault().unwrap_or_else(|| "its content could not be read".to_owned());
+        self.tell(EngineEvent::TorrentFailed { torrent: info_hash, reason });
+        self.remove_torrent(info_hash);
+    }
+
+    /// Connections held, for tests and statistics.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Sends the kernel has not let go of, for tests.
+    pub fn in_flight_count(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// The ring, for the simulator.
+    pub fn ring_mut(&mut self) -> &mut R {
+        &mut self.ring
+    }
+
+    fn listener_fd(&self, listener: usize) -> Option<i32> {
+        self.listeners.get(listener).map(AsRawFd::as_raw_fd)
+    }
+}
+
+impl<R: Ring, S: BlockStore> Drop for Worker<R, S> {
+    fn drop(&mut self) {
+        // Whatever the kernel may still read must outlive the ring; it is only ever a stopping process that
+        // leaves sends behind.
+        if !self.in_flight.is_empty() {
+            std::mem::forget(std::mem::take(&mut self.in_flight));
+        }
+    }
+}
+
+impl<R: Ring, S: BlockStore> std::fmt::Debug for Worker<R, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("index", &self.index)
+            .field("connections", &self.connections.len())
+            .field("torrents", &self.torrents.len())
+            .finish_non_exhaustive()
+    }
+}

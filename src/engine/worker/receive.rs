@@ -1,0 +1,127 @@
+//! Bytes from a peer: into its machine, and what its machine says becomes deeds.
+
+use super::super::message::EngineEvent;
+use super::super::ring::{Completion, Ring};
+use super::super::slab::Key;
+use super::super::store::BlockStore;
+use super::connection::Closing;
+use super::{ToWorker, Worker};
+use crate::meter::PeerCounters;
+use crate::peer::{Identity, PeerError, PeerEvent};
+use crate::wire::Handshake;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl<R: Ring, S: BlockStore> Worker<R, S> {
+    pub(super) fn handle_receive(&mut self, completion: Completion) {
+        let key = Self::key_of(completion.tag);
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        if let Some(buffer) = completion.buffer {
+            // A few requests of 17 bytes: copying them frees the shared buffer before anything can go wrong.
+            bytes.extend_from_slice(self.ring.received(&buffer, completion.result.max(0) as usize));
+            self.ring.recycle(buffer);
+        }
+        self.handle_received(key, completion.result, completion.more, &bytes);
+        self.scratch = bytes;
+    }
+
+    fn handle_received(&mut self, key: Key, result: i32, more: bool, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.receiving = more;
+        if connection.closing.is_some() {
+            return self.remove_if_quiet(key);
+        }
+        match result {
+            1.. => self.handle_bytes(key, bytes),
+            0 => return self.close(key, Closing::Gracefully),
+            errno if errno == -libc::ENOBUFS => {}
+            _ => return self.close(key, Closing::Abruptly),
+        }
+        if !more && self.connections.get(key).is_some_and(|connection| connection.closing.is_none()) {
+            self.arm_receive(key);
+        }
+    }
+
+    fn handle_bytes(&mut self, key: Key, mut bytes: &[u8]) {
+        while let Some(connection) = self.connections.get_mut(key) {
+            if connection.closing.is_some() {
+                return;
+            }
+            match connection.machine.handle_bytes(self.now, &mut bytes) {
+                Ok(Some(event)) => self.handle_peer_event(key, event),
+                Ok(None) => break,
+                Err(error) => return self.close_at_fault(key, &error),
+            }
+        }
+        self.schedule(key);
+    }
+
+    fn close_at_fault(&mut self, key: Key, error: &PeerError) {
+        if let Some(connection) = self.connections.get(key) {
+            tracing::debug!(peer = %connection.ends.remote, client = connection.machine.client(), %error, "closing");
+        }
+        self.statistics().peer_faults().add(1);
+        self.close(key, Closing::Abruptly);
+    }
+
+    fn handle_peer_event(&mut self, key: Key, event: PeerEvent) {
+        match event {
+            PeerEvent::Handshake(handshake) => self.handle_handshake(key, handshake),
+            PeerEvent::Interested(interested) => {
+                let Some(connection) = self.connections.get(key) else { return };
+                let Some(torrent) = connection.torrent else { return };
+                if let Some(counters) = &connection.counters {
+                    counters.set_interested(interested);
+                    counters.set_reported_pieces(connection.machine.piece_count());
+                }
+                if let Some(home) = self.torrents.get(&torrent).map(|shared| shared.home) {
+                    let conn = self.conn_id(key);
+                    self.post(home, ToWorker::Interest { torrent, conn, interested });
+                }
+            }
+            PeerEvent::Complete { arrived } => self.handle_complete_peer(key, arrived),
+            PeerEvent::ChokedByThem(_) => {}
+        }
+    }
+
+    fn handle_handshake(&mut self, key: Key, handshake: Handshake) {
+        // A torrent we do not serve, or ourselves: close, and say nothing that tells one from the other.
+        let Some(shared) = self.torrents.get(&handshake.info_hash).map(Arc::clone) else {
+            return self.close(key, Closing::Gracefully);
+        };
+        if handshake.peer_id == shared.peer_id || self.stopping.is_some() {
+            return self.close(key, Closing::Gracefully);
+        }
+        self.leave_half_open(key);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let counters = Arc::new(PeerCounters::new());
+        let identity =
+            Identity { peer_id: shared.peer_id, port: self.port, remote: connection.ends.remote.ip() };
+        connection.machine.accept(Arc::clone(&shared.facts), identity);
+        connection.torrent = Some(handshake.info_hash);
+        connection.peer_id = handshake.peer_id;
+        connection.counters = Some(Arc::clone(&counters));
+        let prefix = connection.prefix();
+        shared.connections.fetch_add(1, Relaxed);
+        let conn = self.conn_id(key);
+        self.post(shared.home, ToWorker::Joined { torrent: handshake.info_hash, conn, prefix, counters });
+    }
+
+    fn handle_complete_peer(&mut self, key: Key, arrived: bool) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let Some(torrent) = connection.torrent else { return };
+        let peer_id = connection.peer_id;
+        if let Some(counters) = &connection.counters {
+            counters.set_reported_pieces(connection.machine.piece_count());
+        }
+        if !arrived {
+            self.tell(EngineEvent::PeerComplete { torrent, peer_id });
+        }
+        // Two seeds have nothing to say to each other. One that has just become one may still be reading
+        // our answers; it goes by itself, or by its silence.
+        if arrived && self.torrents.get(&torrent).is_some_and(|shared| shared.facts.have.is_full()) {
+            self.close(key, Closing::Gracefully);
+        }
+    }
+}

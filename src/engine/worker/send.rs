@@ -1,0 +1,347 @@
+//! Blocks to a peer: queued requests become few large messages, straight from the mapping.
+//!
+//! At most one message per connection is in flight. The next one is built when it completes, from what has
+//! been asked meanwhile, as long as the connection's quota, the rate limits and the turn's bound allow. A
+//! block whose pages are not in memory is fetched first, by the kernel's own threads; no send ever waits for
+//! a disk here. A short send ends its connection: it stopped in the middle of a message.
+
+use super::super::ring::{Completion, Op, OpKind, Ring, ZeroCopyUse};
+use super::super::send_slot::SendSlot;
+use super::super::slab::Key;
+use super::super::store::{BlockStore, ColdRange, Readiness};
+use super::connection::Closing;
+use super::{SharedTorrent, TimerOwner, Worker};
+use crate::id::InfoHash;
+use crate::units::BlockSpan;
+use crate::wire::piece_header;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Bytes handed to the kernel per turn: about a millisecond of copying, so that receives are not kept waiting.
+const SENT_PER_TURN_MAX: u64 = 4 * 1024 * 1024;
+/// Empty slots kept for the next sends; each has some 20 KiB once it was used in full.
+const IDLE_SLOTS_MAX: usize = 64;
+
+/// A message in the kernel's hands.
+#[derive(Debug)]
+pub(super) struct InFlight<S> {
+    slot: Box<SendSlot<S>>,
+    connection: Key,
+    torrent: Option<InfoHash>,
+    local: IpAddr,
+    zero_copy: bool,
+    /// The kernel refused to send without a copy; send again when it has let go.
+    refused: bool,
+}
+
+enum Next {
+    Taken,
+    Stop,
+    Fetch(ColdRange),
+    Failed,
+}
+
+impl<R: Ring, S: BlockStore> Worker<R, S> {
+    /// Puts a connection into the ready queue when it has something to send and may.
+    pub(super) fn schedule(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let blocked = connection.sending.is_some() || connection.scheduled || connection.closing.is_some();
+        let waiting = connection.throttled || connection.fetching.is_some();
+        let has_output =
+            if waiting { connection.machine.has_control() } else { connection.machine.has_output() };
+        if !blocked && has_output {
+            connection.scheduled = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    pub(super) fn send_ready(&mut self) {
+        let mut sent = 0;
+        while sent < SENT_PER_TURN_MAX {
+            let Some(key) = self.ready.pop_front() else { return };
+            sent += self.send(key);
+        }
+    }
+
+    /// Builds and submits one message; returns its length.
+    fn send(&mut self, key: Key) -> u64 {
+        let Some(connection) = self.connections.get_mut(key) else { return 0 };
+        connection.scheduled = false;
+        if connection.closing.is_some() {
+            return 0;
+        }
+        let mut slot = self.idle_slots.pop().unwrap_or_else(SendSlot::new);
+        connection.machine.poll_control(slot.control());
+        let torrent = connection.torrent.and_then(|torrent| self.torrents.get(&torrent)).map(Arc::clone);
+        if let Some(torrent) = &torrent
+            && !self.add_blocks(key, torrent, &mut slot)
+        {
+            let info_hash = torrent.facts.info_hash;
+            self.retire(slot);
+            self.fail_torrent(info_hash);
+            return 0;
+        }
+        if slot.is_empty() {
+            self.retire(slot);
+            return 0;
+        }
+        self.submit(key, slot)
+    }
+
+    /// Fills a slot with blocks up to the connection's quota; false when the content has failed.
+    fn add_blocks(&mut self, key: Key, torrent: &Arc<SharedTorrent<S>>, slot: &mut SendSlot<S>) -> bool {
+        let limit = match (self.gate.limit(), torrent.gate.limit()) {
+            (Some(one), Some(two)) => Some(one.min(two)),
+            (one, two) => one.or(two),
+        };
+        let Some(connection) = self.connections.get(key) else { return true };
+        let quota = u64::from(connection.batch.batch_len(self.active, limit));
+        loop {
+            let Some(connection) = self.connections.get(key) else { return true };
+            if connection.throttled || connection.fetching.is_some() {
+                return true;
+            }
+            let Some(span) = connection.machine.next_block() else { return true };
+            if slot.blocks() > 0 && slot.payload_len() + u64::from(span.len) > quota {
+                return true;
+            }
+            match self.add_block(key, torrent, slot, span) {
+                Next::Taken => {}
+                Next::Stop => return true,
+                Next::Failed => return false,
+                Next::Fetch(range) => {
+                    self.fetch(key, range);
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn add_block(
+        &mut self,
+        key: Key,
+        torrent: &Arc<SharedTorrent<S>>,
+        slot: &mut SendSlot<S>,
+        span: BlockSpan,
+    ) -> Next {
+        self.extents.clear();
+        match torrent.content.gather(self.now, span, &mut self.extents) {
+            Readiness::Ready => {}
+            Readiness::Cold(range) => return Next::Fetch(range),
+            Readiness::Failed => return Next::Failed,
+        }
+        let scattered = !slot.has_room(self.extents.len());
+        if scattered && slot.blocks() > 0 {
+            return Next::Stop;
+        }
+        if !self.pay(key, torrent, span) {
+            return Next::Stop;
+        }
+        if scattered {
+            let mut bytes = Vec::with_capacity(span.len as usize);
+            if !matches!(torrent.content.read(span, &mut bytes), Readiness::Ready) {
+                return Next::Failed;
+            }
+            slot.push_gathered(piece_header(span), bytes);
+        } else {
+            slot.push_block(piece_header(span), &self.extents, &torrent.content);
+        }
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.machine.poll_block();
+        }
+        Next::Taken
+    }
+
+    /// Charges a block to the torrent's limit and to the process's; false when one of them says wait.
+    fn pay(&mut self, key: Key, torrent: &SharedTorrent<S>, span: BlockSpan) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let torrents =
+            if connection.front_charged { Ok(()) } else { torrent.gate.try_take(self.now, span.len) };
+        connection.front_charged = torrents.is_ok();
+        match torrents.and_then(|()| self.gate.try_take(self.now, span.len)) {
+            Ok(()) => {
+                connection.front_charged = false;
+                true
+            }
+            Err(retry_at) => {
+                connection.throttled = true;
+                self.timers.set(retry_at, TimerOwner::Throttled(key));
+                self.statistics().throttled().add(1);
+                false
+            }
+        }
+    }
+
+    pub(super) fn handle_unthrottled(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.throttled = false;
+            self.schedule(key);
+        }
+    }
+
+    fn submit(&mut self, key: Key, mut slot: Box<SendSlot<S>>) -> u64 {
+        let message = slot.seal();
+        let Some(connection) = self.connections.get_mut(key) else { return 0 };
+        let (socket, local, len) = (connection.socket, connection.ends.local.ip(), slot.len());
+        let zero_copy =
+            slot.blocks() > 0 && self.zero_copy.decide(self.now, &mut connection.zero_copy, local, len);
+        connection.sending = Some(self.now);
+        connection.machine.handle_sent(self.now);
+        let torrent = connection.torrent;
+        let in_flight = InFlight { slot, connection: key, torrent, local, zero_copy, refused: false };
+        let send = self.in_flight.insert_with(|_| in_flight);
+        self.ring.push(Op::Send { socket, message, zero_copy }, Self::tag(OpKind::Send, send));
+        if zero_copy {
+            self.statistics().zero_copy_sends().add(1);
+            self.statistics().zero_copy_bytes().add(len);
+        }
+        len
+    }
+
+    pub(super) fn handle_send(&mut self, completion: &Completion) {
+        let send = Self::key_of(completion.tag);
+        match completion.released {
+            Some(usage) => self.handle_released(send, usage),
+            None => self.handle_sent(send, completion),
+        }
+        if completion.more {
+            return;
+        }
+        if self.in_flight.get(send).is_some_and(|in_flight| in_flight.refused) {
+            return self.send_again_by_copy(send);
+        }
+        if let Some(in_flight) = self.in_flight.remove(send) {
+            self.retire(in_flight.slot);
+        }
+    }
+
+    fn handle_released(&mut self, send: Key, usage: ZeroCopyUse) {
+        let Some(in_flight) = self.in_flight.get(send) else { return };
+        let (len, local, key) = (in_flight.slot.len(), in_flight.local, in_flight.connection);
+        let mut gone = super::super::zero_copy::ZeroCopyState::default();
+        let state = self.connections.get_mut(key).map_or(&mut gone, |connection| &mut connection.zero_copy);
+        self.zero_copy.handle_released(self.now, state, local, len, usage);
+        if usage == ZeroCopyUse::Copied {
+            self.statistics().zero_copy_copied().add(1);
+        }
+    }
+
+    fn handle_sent(&mut self, send: Key, completion: &Completion) {
+        let Some(in_flight) = self.in_flight.get_mut(send) else { return };
+        let (key, torrent) = (in_flight.connection, in_flight.torrent);
+        let (len, payload, blocks) =
+            (in_flight.slot.len(), in_flight.slot.payload_len(), in_flight.slot.blocks() as u64);
+        let refused = in_flight.zero_copy && matches!(-completion.result, libc::ENOMEM | libc::EOPNOTSUPP);
+        if refused {
+            in_flight.refused = true;
+            in_flight.zero_copy = false;
+            self.statistics().zero_copy_refused().add(1);
+            if let Some(connection) = self.connections.get_mut(key) {
+                self.zero_copy.handle_refused(&mut connection.zero_copy);
+            }
+            return;
+        }
+        let began = self.connections.get_mut(key).and_then(|connection| connection.sending.take());
+        if completion.result == -libc::EFAULT {
+            if let Some(torrent) = torrent {
+                self.handle_unreadable(torrent);
+            }
+        } else if u64::try_from(completion.result) == Ok(len) {
+            self.count_sent(torrent, len, payload, blocks);
+            if let Some(connection) = self.connections.get_mut(key) {
+                if let Some(counters) = &connection.counters {
+                    counters.add_uploaded(payload);
+                }
+                let took = self.now.since(began.unwrap_or(self.now));
+                connection.batch.handle_sent(u32::try_from(payload).unwrap_or(u32::MAX), took);
+                connection.machine.handle_sent(self.now);
+                if payload > 0 && !std::mem::replace(&mut connection.active, true) {
+                    self.active += 1;
+                }
+            }
+            self.remove_if_quiet(key);
+            return self.schedule(key);
+        }
+        self.close(key, Closing::Abruptly);
+        self.remove_if_quiet(key);
+    }
+
+    fn count_sent(&self, torrent: Option<InfoHash>, len: u64, payload: u64, blocks: u64) {
+        let statistics = self.statistics();
+        statistics.sends().add(1);
+        statistics.bytes_sent().add(len);
+        statistics.payload_sent().add(payload);
+        statistics.blocks_sent().add(blocks);
+        if payload > 0
+            && let Some(shared) = torrent.and_then(|torrent| self.torrents.get(&torrent))
+        {
+            shared.uploaded.fetch_add(payload, Relaxed);
+        }
+    }
+
+    fn handle_unreadable(&mut self, torrent: InfoHash) {
+        if let Some(shared) = self.torrents.get(&torrent) {
+            shared.content.handle_unreadable();
+        }
+        self.fail_torrent(torrent);
+    }
+
+    fn send_again_by_copy(&mut self, send: Key) {
+        let Some(in_flight) = self.in_flight.get_mut(send) else { return };
+        in_flight.refused = false;
+        let message = in_flight.slot.message();
+        let key = in_flight.connection;
+        match self.connections.get(key).map(|connection| connection.socket) {
+            Some(socket) => {
+                let op = Op::Send { socket, message, zero_copy: false };
+                self.ring.push(op, Self::tag(OpKind::Send, send));
+            }
+            None => {
+                self.in_flight.remove(send);
+            }
+        }
+    }
+
+    fn retire(&mut self, mut slot: Box<SendSlot<S>>) {
+        if self.idle_slots.len() < IDLE_SLOTS_MAX {
+            slot.clear();
+            self.idle_slots.push(slot);
+        }
+    }
+
+    /// Has the kernel's own threads read a range, so that the send after it finds it in memory.
+    fn fetch(&mut self, key: Key, range: ColdRange) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.fetching = Some(range);
+        self.statistics().cold_fetches().add(1);
+        self.statistics().cold_bytes().add(u64::from(range.mapped.len));
+        let op = Op::Advise { file: range.file, offset: range.offset, len: range.mapped.len };
+        self.ring.push(op, Self::tag(OpKind::Advise, key));
+    }
+
+    pub(super) fn handle_advised(&mut self, completion: &Completion) {
+        let key = Self::key_of(completion.tag);
+        // Advice that was not taken makes the next step slower, not wrong.
+        if let Some(range) = self.connections.get(key).and_then(|connection| connection.fetching) {
+            self.ring.push(Op::Populate { range: range.mapped }, Self::tag(OpKind::Populate, key));
+        }
+    }
+
+    pub(super) fn handle_populated(&mut self, completion: &Completion) {
+        let key = Self::key_of(completion.tag);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(range) = connection.fetching.take() else { return };
+        if let Some(shared) = connection.torrent.and_then(|torrent| self.torrents.get(&torrent)) {
+            let errno = (completion.result < 0).then_some(-completion.result);
+            shared.content.handle_fetched(self.now, &range, errno);
+            if shared.content.fault().is_some() {
+                let info_hash = shared.facts.info_hash;
+                self.remove_if_quiet(key);
+                return self.fail_torrent(info_hash);
+            }
+        }
+        self.remove_if_quiet(key);
+        self.schedule(key);
+    }
+}

@@ -1,0 +1,527 @@
+//! The machine itself. Its rules stand at the messages they belong to.
+
+use super::allowed_fast::allowed_fast_set;
+use super::facts::{SpanFault, TorrentFacts};
+use crate::bitfield::{Bitfield, BitfieldError};
+use crate::id::PeerId;
+use crate::limits::{
+    ALLOWED_FAST_MAX, CONTROL_QUEUED_LEN_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL,
+    REJECTS_MAX, REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX,
+};
+use crate::pipeline::{Pushed, RequestQueue};
+use crate::time::Instant;
+use crate::units::{BlockSpan, PieceIndex};
+use crate::wire::{
+    Decoder, DecoderLimits, HANDSHAKE_LEN, Handshake, Message, Reserved, WireError, check_prefix, encode,
+};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Who we are to this peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Our peer id in this swarm.
+    pub peer_id: PeerId,
+    /// The port we listen on; zero when we do not.
+    pub port: u16,
+    /// The peer's address, for allowed-fast pieces and to tell it (`yourip`).
+    pub remote: IpAddr,
+}
+
+/// What the shell has to know at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// The peer has introduced itself. Answer with [`PeerMachine::accept`], or close.
+    Handshake(Handshake),
+    /// The peer wants blocks of us, or no longer does.
+    Interested(bool),
+    /// The peer has every piece; `arrived` when it came so, not when it became so.
+    Complete {
+        /// It was complete from its first message on.
+        arrived: bool,
+    },
+    /// The peer chokes us, or no longer does.
+    ChokedByThem(bool),
+}
+
+/// Why a connection ends. All of them are the peer's doing.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// Bytes that are no message.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A bitfield that is none of this torrent.
+    #[error(transparent)]
+    Bitfield(#[from] BitfieldError),
+    /// A bitfield, have-all or have-none after the first message that says what the peer has.
+    #[error("says twice what it has")]
+    SecondBitfield,
+    /// A message of the fast extension that both sides had not agreed on.
+    #[error("speaks the fast extension without having agreed on it")]
+    FastNotAgreed,
+    /// A piece number behind the last piece.
+    #[error("names piece {0} of a torrent with fewer")]
+    PieceOutOfRange(PieceIndex),
+    /// A request that cannot be answered, from a peer that knows no rejects.
+    #[error("requests {0}: {1}")]
+    BadRequest(BlockSpan, SpanFault),
+    /// More requests than the queue we announced, many times over.
+    #[error("floods requests beyond the announced queue")]
+    RequestFlood,
+    /// A block that was never asked for.
+    #[error("sends {0}, which was not asked for")]
+    UnwantedBlock(BlockSpan),
+    /// It makes us answer without reading the answers.
+    #[error("does not read what it asks for")]
+    NotReading,
+    /// No handshake in time.
+    #[error("did not finish its handshake in time")]
+    HandshakeTimeout,
+    /// Silent for too long.
+    #[error("was silent for too long")]
+    Idle,
+}
+
+/// One connection's state.
+#[derive(Debug)]
+pub struct PeerMachine {
+    phase: Phase,
+    opened_at: Instant,
+    received_at: Instant,
+    sent_at: Instant,
+    control: Vec<u8>,
+    queue: RequestQueue,
+    fast: bool,
+    said_what_it_has: bool,
+    pieces: Pieces,
+    interested: bool,
+    choked_by_us: bool,
+    choked_by_them: bool,
+    upload_only: bool,
+    rejects: u32,
+    requests_while_choked: u32,
+    /// Pieces served although choked, and the bytes of them still to be had.
+    fast_pieces: Vec<PieceIndex>,
+    fast_budget: u64,
+    client: Option<String>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Gathering the peer's handshake.
+    Handshake { bytes: Box<[u8; HANDSHAKE_LEN]>, len: usize },
+    /// The shell has the handshake and has to decide.
+    Introduced(Reserved),
+    /// Talking.
+    Open(Open),
+}
+
+#[derive(Debug)]
+struct Open {
+    facts: Arc<TorrentFacts>,
+    decoder: Decoder,
+    identity: Identity,
+}
+
+/// What the peer has, in no more memory than it takes.
+#[derive(Debug)]
+enum Pieces {
+    None,
+    Some(Box<Bitfield>),
+    All,
+}
+
+impl PeerMachine {
+    /// The machine of a connection that a peer has opened.
+    pub fn incoming(now: Instant) -> Self {
+        Self {
+            phase: Phase::Handshake { bytes: Box::new([0; HANDSHAKE_LEN]), len: 0 },
+            opened_at: now,
+            received_at: now,
+            sent_at: now,
+            control: Vec::new(),
+            queue: RequestQueue::new(),
+            fast: false,
+            said_what_it_has: false,
+            pieces: Pieces::None,
+            interested: false,
+            choked_by_us: true,
+            choked_by_them: true,
+            upload_only: false,
+            rejects: 0,
+            requests_while_choked: 0,
+            fast_pieces: Vec::new(),
+            fast_budget: 0,
+            client: None,
+        }
+    }
+
+    /// The shell knows the torrent the peer asked for: introduce ourselves and say what we have.
+    pub fn accept(&mut self, facts: Arc<TorrentFacts>, identity: Identity) {
+        let Phase::Introduced(theirs) = self.phase else { return };
+        let ours =
+            Handshake { reserved: Reserved::OURS, info_hash: facts.info_hash, peer_id: identity.peer_id };
+        self.control.extend_from_slice(&ours.encode());
+        self.fast = theirs.fast();
+        if self.fast && facts.have.is_full() {
+            encode(&Message::HaveAll, &mut self.control);
+        } else if self.fast && facts.have.count() == 0 {
+            encode(&Message::HaveNone, &mut self.control);
+        } else if facts.have.count() > 0 {
+            encode(&Message::Bitfield(facts.have.as_bytes()), &mut self.control);
+        }
+        if theirs.extended() {
+            let handshake = ExtendedHandshake::ours(
+                REQUESTS_QUEUED_MAX as u32,
+                identity.port,
+                identity.remote,
+                facts.have.is_full(),
+            );
+            handshake.encode(&mut self.control);
+        }
+        let decoder = Decoder::new(DecoderLimits::for_pieces(facts.piece_count()));
+        self.phase = Phase::Open(Open { facts, decoder, identity });
+    }
+
+    /// Takes bytes from the front of `input`, up to the next event. `Ok(None)` means that `input` is used up.
+    pub fn handle_bytes(&mut self, now: Instant, input: &mut &[u8]) -> Result<Option<PeerEvent>, PeerError> {
+        self.received_at = now;
+        if let Phase::Handshake { bytes, len } = &mut self.phase {
+            let taken = input.len().min(HANDSHAKE_LEN - *len);
+            let (head, rest) = input.split_at(taken);
+            bytes[*len..*len + taken].copy_from_slice(head);
+            *len += taken;
+            *input = rest;
+            check_prefix(&bytes[..*len])?;
+            if *len < HANDSHAKE_LEN {
+                return Ok(None);
+            }
+            let handshake = Handshake::decode(bytes)?;
+            self.phase = Phase::Introduced(handshake.reserved);
+            return Ok(Some(PeerEvent::Handshake(handshake)));
+        }
+        // The phase is taken out while its decoder lends messages, and put back on every path.
+        let Phase::Open(mut open) = std::mem::replace(&mut self.phase, Phase::Introduced(Reserved::NONE))
+        else {
+            return Ok(None);
+        };
+        let result = self.handle_messages(&mut open, input);
+        self.phase = Phase::Open(open);
+        result
+    }
+
+    fn handle_messages(
+        &mut self,
+        open: &mut Open,
+        input: &mut &[u8],
+    ) -> Result<Option<PeerEvent>, PeerError> {
+        while let Some(message) = open.decoder.decode(input)? {
+            let event = self.handle_message(&open.facts, open.identity.remote, message)?;
+            if self.control.len() > CONTROL_QUEUED_LEN_MAX {
+                return Err(PeerError::NotReading);
+            }
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+        Ok(None)
+    }
+
+    fn handle_message(
+        &mut self,
+        facts: &TorrentFacts,
+        remote: IpAddr,
+        message: Message<'_>,
+    ) -> Result<Option<PeerEvent>, PeerError> {
+        match message {
+            Message::Request(span) => self.handle_request(facts, span)?,
+            Message::Cancel(span) => {
+                // BEP 6: every request is answered, by the block or by a reject. A cancel that comes after
+                // the block has left finds nothing.
+                if self.queue.cancel(span) && self.fast {
+                    encode(&Message::Reject(span), &mut self.control);
+                }
+            }
+            Message::Interested | Message::NotInterested => {
+                let interested = message == Message::Interested;
+                if self.interested != interested {
+                    self.interested = interested;
+                    return Ok(Some(PeerEvent::Interested(interested)));
+                }
+            }
+            Message::Have(piece) => return self.handle_have(facts, piece),
+            Message::Bitfield(bytes) => {
+                let bitfield = Bitfield::from_wire(bytes, facts.piece_count())?;
+                let pieces = if bitfield.is_full() { Pieces::All } else { Pieces::Some(Box::new(bitfield)) };
+                return self.handle_stock(facts, remote, pieces);
+            }
+            Message::HaveAll => {
+                self.require_fast()?;
+                return self.handle_stock(facts, remote, Pieces::All);
+            }
+            Message::HaveNone => {
+                self.require_fast()?;
+                return self.handle_stock(facts, remote, Pieces::None);
+            }
+            Message::Choke | Message::Unchoke => {
+                let choked = message == Message::Choke;
+                if self.choked_by_them != choked {
+                    self.choked_by_them = choked;
+                    return Ok(Some(PeerEvent::ChokedByThem(choked)));
+                }
+            }
+            Message::Suggest(piece) | Message::AllowedFast(piece) => {
+                self.require_fast()?;
+                require_piece(facts, piece)?;
+            }
+            // A reject of something never asked for says nothing.
+            Message::Reject(_) => self.require_fast()?,
+            Message::Piece(span) => return Err(PeerError::UnwantedBlock(span)),
+            Message::Extended { id: 0, payload } => self.handle_extended_handshake(payload),
+            Message::KeepAlive | Message::Port(_) | Message::Extended { .. } | Message::Unknown { .. } => {}
+        }
+        Ok(None)
+    }
+
+    fn handle_request(&mut self, facts: &TorrentFacts, span: BlockSpan) -> Result<(), PeerError> {
+        match facts.check(span) {
+            Ok(()) => {}
+            Err(SpanFault::PieceMissing) => return self.reject(span),
+            Err(fault) if !self.fast => return Err(PeerError::BadRequest(span, fault)),
+            Err(_) => {
+                self.rejects += 1;
+                return self.reject(span);
+            }
+        }
+        if self.choked_by_us && !self.take_fast_budget(span) {
+            // Requests on their way while our choke was on its way, too, are nobody's fault.
+            self.requests_while_choked += 1;
+            if self.requests_while_choked > REQUESTS_WHILE_CHOKED_MAX {
+                return Err(PeerError::RequestFlood);
+            }
+            return self.reject(span);
+        }
+        match self.queue.push(span) {
+            Pushed::Accepted => Ok(()),
+            Pushed::Full => {
+                self.rejects += 1;
+                self.reject(span)
+            }
+        }
+    }
+
+    /// Answers with a reject where the peer understands one, otherwise with silence (BEP 3).
+    fn reject(&mut self, span: BlockSpan) -> Result<(), PeerError> {
+        if self.rejects > REJECTS_MAX {
+            return Err(PeerError::RequestFlood);
+        }
+        if self.fast {
+            encode(&Message::Reject(span), &mut self.control);
+        }
+        Ok(())
+    }
+
+    fn take_fast_budget(&mut self, span: BlockSpan) -> bool {
+        let len = u64::from(span.len);
+        if !self.fast_pieces.contains(&span.piece) || self.fast_budget < len {
+            return false;
+        }
+        self.fast_budget -= len;
+        true
+    }
+
+    fn handle_have(
+        &mut self,
+        facts: &TorrentFacts,
+        piece: PieceIndex,
+    ) -> Result<Option<PeerEvent>, PeerError> {
+        require_piece(facts, piece)?;
+        self.said_what_it_has = true;
+        if matches!(self.pieces, Pieces::None) {
+            self.pieces = Pieces::Some(Box::new(Bitfield::none(facts.piece_count())));
+        }
+        if let Pieces::Some(bitfield) = &mut self.pieces
+            && bitfield.insert(piece)
+            && bitfield.is_full()
+        {
+            self.pieces = Pieces::All;
+            return Ok(Some(PeerEvent::Complete { arrived: false }));
+        }
+        Ok(None)
+    }
+
+    /// The peer says for the first and only time what it has all in all.
+    fn handle_stock(
+        &mut self,
+        facts: &TorrentFacts,
+        remote: IpAddr,
+        pieces: Pieces,
+    ) -> Result<Option<PeerEvent>, PeerError> {
+        if std::mem::replace(&mut self.said_what_it_has, true) {
+            return Err(PeerError::SecondBitfield);
+        }
+        self.pieces = pieces;
+        if matches!(self.pieces, Pieces::All) {
+            return Ok(Some(PeerEvent::Complete { arrived: true }));
+        }
+        if self.fast && (self.piece_count() as usize) < ALLOWED_FAST_MAX {
+            self.grant_fast_pieces(facts, remote);
+        }
+        Ok(None)
+    }
+
+    fn grant_fast_pieces(&mut self, facts: &TorrentFacts, remote: IpAddr) {
+        self.fast_pieces = allowed_fast_set(remote, facts.info_hash, facts.piece_count(), ALLOWED_FAST_MAX);
+        self.fast_pieces.retain(|&piece| facts.have.contains(piece));
+        for &piece in &self.fast_pieces {
+            encode(&Message::AllowedFast(piece), &mut self.control);
+            self.fast_budget += u64::from(facts.piece_len(piece));
+        }
+    }
+
+    fn handle_extended_handshake(&mut self, payload: &[u8]) {
+        // BEP 10: what we do not understand is not there.
+        if let Ok(handshake) = ExtendedHandshake::parse(payload) {
+            self.upload_only = handshake.upload_only;
+            self.client = handshake.client;
+        }
+    }
+
+    fn require_fast(&self) -> Result<(), PeerError> {
+        if self.fast { Ok(()) } else { Err(PeerError::FastNotAgreed) }
+    }
+
+    /// The choker has decided.
+    pub fn handle_choke(&mut self, choke: bool) {
+        if !matches!(self.phase, Phase::Open(_)) || self.choked_by_us == choke {
+            return;
+        }
+        self.choked_by_us = choke;
+        self.requests_while_choked = 0;
+        encode(if choke { &Message::Choke } else { &Message::Unchoke }, &mut self.control);
+        if choke {
+            for span in self.queue.clear() {
+                if self.fast {
+                    encode(&Message::Reject(span), &mut self.control);
+                }
+            }
+        }
+    }
+
+    /// What is due at `now`: a keep-alive, or the end.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), PeerError> {
+        if !matches!(self.phase, Phase::Open(_)) {
+            let late = now >= self.opened_at + HANDSHAKE_TIMEOUT;
+            return if late { Err(PeerError::HandshakeTimeout) } else { Ok(()) };
+        }
+        if now >= self.received_at + IDLE_TIMEOUT {
+            return Err(PeerError::Idle);
+        }
+        if now >= self.sent_at + KEEP_ALIVE_INTERVAL {
+            self.sent_at = now;
+            if self.control.is_empty() && self.queue.is_empty() {
+                encode(&Message::KeepAlive, &mut self.control);
+            }
+        }
+        Ok(())
+    }
+
+    /// The shell has sent something.
+    pub fn handle_sent(&mut self, now: Instant) {
+        self.sent_at = now;
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self) -> Instant {
+        if matches!(self.phase, Phase::Open(_)) {
+            (self.received_at + IDLE_TIMEOUT).min(self.sent_at + KEEP_ALIVE_INTERVAL)
+        } else {
+            self.opened_at + HANDSHAKE_TIMEOUT
+        }
+    }
+
+    /// Moves the control bytes that wait to the end of `out`.
+    pub fn poll_control(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.control);
+        // An idle connection keeps no buffer.
+        self.control = Vec::new();
+    }
+
+    /// The block to send next.
+    pub fn next_block(&self) -> Option<BlockSpan> {
+        self.queue.front()
+    }
+
+    /// Takes the block that [`next_block`](Self::next_block) named.
+    pub fn poll_block(&mut self) -> Option<BlockSpan> {
+        self.queue.pop()
+    }
+
+    /// Whether there is anything to send.
+    pub fn has_output(&self) -> bool {
+        !self.control.is_empty() || !self.queue.is_empty()
+    }
+
+    /// Whether control bytes wait, which no rate limit holds back.
+    pub fn has_control(&self) -> bool {
+        !self.control.is_empty()
+    }
+
+    /// The peer wants blocks of us.
+    pub fn interested(&self) -> bool {
+        self.interested
+    }
+
+    /// We choke the peer.
+    pub fn choked_by_us(&self) -> bool {
+        self.choked_by_us
+    }
+
+    /// The peer chokes us.
+    pub fn choked_by_them(&self) -> bool {
+        self.choked_by_them
+    }
+
+    /// The peer says it only uploads (BEP 21).
+    pub fn upload_only(&self) -> bool {
+        self.upload_only
+    }
+
+    /// The peer has had its handshake answered.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Pieces the peer says it has.
+    pub fn piece_count(&self) -> u32 {
+        match (&self.pieces, &self.phase) {
+            (Pieces::None, _) => 0,
+            (Pieces::Some(bitfield), _) => bitfield.count(),
+            (Pieces::All, Phase::Open(open)) => open.facts.piece_count(),
+            (Pieces::All, _) => u32::MAX,
+        }
+    }
+
+    /// The client's name for itself (BEP 10 `v`), printable and bounded.
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_deref()
+    }
+}
+
+fn require_piece(facts: &TorrentFacts, piece: PieceIndex) -> Result<(), PeerError> {
+    if piece.0 < facts.piece_count() { Ok(()) } else { Err(PeerError::PieceOutOfRange(piece)) }
+}
+
+struct ExtendedHandshake {
+    upload_only: bool,
+    client: Option<String>,
+}
+impl ExtendedHandshake {
+    fn ours(_: u32, _: u16, _: IpAddr, _: bool) -> Self {
+        Self { upload_only: false, client: None }
+    }
+    fn encode(&self, _: &mut Vec<u8>) {}
+    fn parse(_: &[u8]) -> Result<Self, ()> {
+        Err(())
+    }
+}
