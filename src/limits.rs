@@ -27,6 +27,19 @@ pub const WEB_SEEDS_PER_TORRENT_MAX: usize = 100;
 /// Bytes of a magnet link we read.
 pub const MAGNET_LEN_MAX: usize = 64 * 1024;
 
+// --- Announcing --------------------------------------------------------------------------------------------
+
+/// Shortest time between two regular announces to one tracker, whatever interval it asks for.
+pub const ANNOUNCE_INTERVAL_MIN: Duration = Duration::from_secs(60);
+/// Longest time between two regular announces, whatever interval the tracker asks for: longer and it forgets us.
+pub const ANNOUNCE_INTERVAL_MAX: Duration = Duration::from_secs(2 * 60 * 60);
+/// Patience after a tracker's first failure; doubles with each further one.
+pub const ANNOUNCE_RETRY_MIN: Duration = Duration::from_secs(15);
+/// Longest patience with a failing tracker, before jitter.
+pub const ANNOUNCE_RETRY_MAX: Duration = Duration::from_secs(30 * 60);
+/// Longest silence that a tracker's `retry in` (BEP 31) can impose, short of `never`.
+pub const ANNOUNCE_RETRY_IN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 // --- Peer wire ---------------------------------------------------------------------------------------------
 
 /// Bytes of one block in a request we serve. BEP 3 clients ask 16 KiB; some ask up to 128 KiB, above is a fault.
@@ -123,3 +136,6 @@ const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_START && BATCH_LEN_START <= BAT
 const _: () = assert!(BATCH_QUOTA_WHOLE_CONNECTIONS < BATCH_QUOTA_LEAST_CONNECTIONS);
 const _: () = assert!(REQUEST_LEN_MAX <= BATCH_LEN_MAX);
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
+const _: () = assert!(ANNOUNCE_INTERVAL_MIN.as_secs() < ANNOUNCE_INTERVAL_MAX.as_secs());
+const _: () = assert!(ANNOUNCE_RETRY_MIN.as_secs() < ANNOUNCE_RETRY_MAX.as_secs());
+const _: () = assert!(TRACKERS_PER_TORRENT_MAX <= u16::MAX as usize);
