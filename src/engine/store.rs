@@ -31,6 +31,8 @@ pub enum Readiness {
 pub struct ColdRange {
     /// The file.
     pub file: RawFd,
+    /// The store's own number for the file.
+    pub index: u32,
     /// First byte in the file.
     pub offset: u64,
     /// The same bytes in memory.
