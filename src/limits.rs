@@ -129,6 +129,25 @@ pub const TRACKER_ID_LEN_MAX: usize = 256;
 pub const UDP_SCRAPE_HASHES_MAX: usize = 74;
 /// Torrents of one HTTP scrape; more is refused. A request line of 8 KiB holds about 115.
 pub const HTTP_SCRAPE_HASHES_MAX: usize = 128;
+/// Peers a tracker gives in one answer, whatever was wanted.
+pub const TRACKER_PEERS_MAX: usize = 200;
+/// Peers a tracker gives to who does not say how many.
+pub const TRACKER_PEERS_DEFAULT: usize = 50;
+/// Peers in one UDP answer over IPv6: 1226 bytes, within the 1232 that every path carries.
+pub const UDP_PEERS_V6_MAX: usize = 67;
+/// Torrents a tracker knows; above it announces of new ones are answered but not kept. About 500 MB.
+pub const SWARMS_MAX: usize = 2_000_000;
+/// Peers of one address family in one swarm; above it newcomers are answered but not kept.
+pub const PEERS_PER_SWARM_MAX: usize = 65_536;
+/// Peers of one address (IPv4) or network (/64 of IPv6) in one swarm; above it they displace their oldest.
+/// Loopback is exempt, since every local swarm lives there.
+pub const PEERS_PER_ADDRESS_MAX: usize = 64;
+/// Peers of all swarms of a tracker; above it newcomers are answered but not kept. About 1 GB at worst.
+pub const REGISTRY_PEERS_MAX: usize = 16_000_000;
+/// Records that one announce looks at for expired ones: two, so that a swarm in use cleans itself.
+pub const ANNOUNCE_SWEEP_PEERS: usize = 2;
+/// Time that a tracker remembers the completed downloads of a swarm without peers.
+pub const SWARM_LINGER: Duration = Duration::from_secs(24 * 60 * 60);
 
 const _: () = assert!(REQUEST_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));
 const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_MAX);

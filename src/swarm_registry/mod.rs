@@ -1,1 +1,348 @@
-//! Not yet written.
+//! A tracker's memory: which peers are in which swarm (BEP 3), as pure state.
+//!
+//! An announce enters, renews or removes a peer and is answered with a random, bounded selection of the
+//! others. A peer is its address and port, and IPv4 and IPv6 stand apart, since who has one family may not
+//! reach the other. Seeds are given leeches only. A peer that was silent for the registry's lifetime is given
+//! to nobody, and removed by sweeps whose work each caller bounds. Bounds on swarms and peers stand in
+//! `limits`; at them newcomers are answered but not kept.
+//!
+//! Maps are ordered, so that no choice of info-hashes makes a lookup slow. Peer ids and claimed addresses are
+//! deliberately not kept; allow and deny lists are the shell's.
+
+mod peer_set;
+#[cfg(test)]
+mod tests;
+
+use crate::id::InfoHash;
+use crate::limits::{ANNOUNCE_SWEEP_PEERS, REGISTRY_PEERS_MAX, SWARM_LINGER, SWARMS_MAX};
+use crate::rng::Rng;
+use crate::time::{Duration, Instant};
+use crate::tracker_wire::{AnnounceEvent, ScrapeEntry};
+use peer_set::{Entered, PeerSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+
+/// All swarms of one tracker.
+#[derive(Clone, Debug)]
+pub struct SwarmRegistry {
+    swarms: BTreeMap<InfoHash, Swarm>,
+    peer_lifetime_secs: u32,
+    figures: RegistryFigures,
+    /// Where the sweep over all swarms goes on: at this swarm, and whether at its IPv6 peers.
+    sweep_next: Option<(InfoHash, bool)>,
+}
+
+/// Sums over all swarms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegistryFigures {
+    /// Torrents known.
+    pub swarms: u64,
+    /// Seeds with IPv4 addresses.
+    pub seeds_v4: u64,
+    /// Seeds with IPv6 addresses.
+    pub seeds_v6: u64,
+    /// Leeches with IPv4 addresses.
+    pub leeches_v4: u64,
+    /// Leeches with IPv6 addresses.
+    pub leeches_v6: u64,
+    /// Downloads completed since the start.
+    pub completed: u64,
+}
+
+/// An announce as the registry needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announce {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// The source address with the port the client accepts peers on. With port zero the client is answered
+    /// but not entered.
+    pub address: SocketAddr,
+    /// Nothing is left to download.
+    pub is_seed: bool,
+    /// Why it announces.
+    pub event: AnnounceEvent,
+    /// Peers to give at most.
+    pub wanted: usize,
+    /// Fill up with peers of the other address family when its own has too few; only HTTP can carry both.
+    pub both_families: bool,
+}
+
+/// Selected peers in compact form; the caller's to reuse.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SelectedPeers {
+    /// Six bytes a peer.
+    pub v4: Vec<u8>,
+    /// Eighteen bytes a peer.
+    pub v6: Vec<u8>,
+}
+
+/// What came of an announce, beside the peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// The swarm's figures, the asker included.
+    pub figures: ScrapeEntry,
+    /// The announce counted as a completed download.
+    pub completed_now: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Swarm {
+    v4: PeerSet<6>,
+    v6: PeerSet<18>,
+    completed: u32,
+    announced_secs: u32,
+}
+
+impl SwarmRegistry {
+    /// An empty registry that forgets a peer `peer_lifetime` after its last announce; a tracker takes a
+    /// little more than twice its interval, so that one lost announce does no harm.
+    pub fn new(peer_lifetime: Duration) -> Self {
+        Self {
+            swarms: BTreeMap::new(),
+            peer_lifetime_secs: u32::try_from(peer_lifetime.as_secs()).unwrap_or(u32::MAX),
+            figures: RegistryFigures::default(),
+            sweep_next: None,
+        }
+    }
+
+    /// Takes an announce and replaces the content of `peers` by what to answer.
+    ///
+    /// Costs a lookup among swarms and one among the swarm's peers, the copying of the selection, and a
+    /// bounded piece of sweeping.
+    pub fn announce(
+        &mut self,
+        now: Instant,
+        rng: &mut Rng,
+        announce: &Announce,
+        peers: &mut SelectedPeers,
+    ) -> Announced {
+        peers.v4.clear();
+        peers.v6.clear();
+        let now_secs = seconds(now);
+        let alive_since_secs = self.alive_since_secs(now);
+        let room = self.figures.peers() < REGISTRY_PEERS_MAX as u64;
+        let enters = announce.event != AnnounceEvent::Stopped && announce.address.port() != 0 && room;
+        let may_be_new = enters && self.swarms.len() < SWARMS_MAX;
+        let swarm = match self.swarms.entry(announce.info_hash) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) if may_be_new => {
+                self.figures.swarms += 1;
+                unknown.insert(Swarm::default())
+            }
+            Entry::Vacant(_) => return Announced::default(),
+        };
+        swarm.announced_secs = now_secs;
+        let before = swarm.counts();
+        let address = SocketAddr::new(announce.address.ip().to_canonical(), announce.address.port());
+        let turn = Turn { announce, enters, alive_since_secs, now_secs };
+        let (v4, v6) = (&mut swarm.v4, &mut swarm.v6);
+        let completed_now = match address.ip() {
+            IpAddr::V4(ip) => {
+                let key = compact(&ip.octets(), address.port());
+                let (completed_now, chosen) = turn.take(v4, key, rng, &mut peers.v4);
+                turn.fill_up(v6, chosen, rng, &mut peers.v6);
+                completed_now
+            }
+            IpAddr::V6(ip) => {
+                let key = compact(&ip.octets(), address.port());
+                let (completed_now, chosen) = turn.take(v6, key, rng, &mut peers.v6);
+                turn.fill_up(v4, chosen, rng, &mut peers.v4);
+                completed_now
+            }
+        };
+        swarm.completed = swarm.completed.saturating_add(u32::from(completed_now));
+        let figures = swarm.figures();
+        let (after, is_dead) = (swarm.counts(), swarm.is_dead(now_secs));
+        self.figures.completed += u64::from(completed_now);
+        self.figures.exchange(before, after);
+        if is_dead {
+            self.forget(announce.info_hash);
+        }
+        Announced { figures, completed_now }
+    }
+
+    /// Removes silent peers and forgotten swarms, looking at no more than `work` records and swarms and going
+    /// on where the last call stopped. Returns the number looked at: less than `work` when all swarms
+    /// have been gone through.
+    pub fn expire(&mut self, now: Instant, work: usize) -> usize {
+        let alive_since_secs = self.alive_since_secs(now);
+        let now_secs = seconds(now);
+        let mut done = 0;
+        while done < work {
+            let (from, at_v6) = self.sweep_next.unwrap_or((InfoHash([0; 20]), false));
+            let Some((&info_hash, swarm)) = self.swarms.range_mut(from..).next() else {
+                self.sweep_next = None;
+                break;
+            };
+            let at_v6 = at_v6 && info_hash == from;
+            let before = swarm.counts();
+            let (examined, is_swept) = if at_v6 {
+                (swarm.v6.sweep(alive_since_secs, work - done), swarm.v6.is_swept())
+            } else {
+                (swarm.v4.sweep(alive_since_secs, work - done), swarm.v4.is_swept())
+            };
+            done += examined + 1;
+            let (after, is_dead) = (swarm.counts(), swarm.is_dead(now_secs));
+            self.figures.exchange(before, after);
+            if is_dead {
+                self.forget(info_hash);
+            }
+            self.sweep_next = match (is_swept, at_v6) {
+                (false, _) => Some((info_hash, at_v6)),
+                (true, false) => Some((info_hash, true)),
+                (true, true) => successor(info_hash).map(|next| (next, false)),
+            };
+            if self.sweep_next.is_none() {
+                break;
+            }
+        }
+        done
+    }
+
+    /// A torrent's figures; zeroes for one that is not known.
+    pub fn scrape(&self, info_hash: InfoHash) -> ScrapeEntry {
+        self.swarms.get(&info_hash).map(Swarm::figures).unwrap_or_default()
+    }
+
+    /// Sums over all swarms.
+    pub fn figures(&self) -> RegistryFigures {
+        self.figures
+    }
+
+    /// Records and swarms that a whole pass of [`Self::expire`] looks at.
+    pub fn expiry_work(&self) -> usize {
+        // Two visits a swarm, one of each family.
+        usize::try_from(self.figures.peers() + 2 * self.figures.swarms).unwrap_or(usize::MAX)
+    }
+
+    fn forget(&mut self, info_hash: InfoHash) {
+        if self.swarms.remove(&info_hash).is_some() {
+            self.figures.swarms -= 1;
+        }
+    }
+
+    /// The second in which a peer still alive `now` was heard of, or a later one.
+    fn alive_since_secs(&self, now: Instant) -> u32 {
+        seconds(now).saturating_sub(self.peer_lifetime_secs)
+    }
+}
+
+impl RegistryFigures {
+    /// Peers of all kinds.
+    pub fn peers(&self) -> u64 {
+        self.seeds_v4 + self.seeds_v6 + self.leeches_v4 + self.leeches_v6
+    }
+
+    /// Seeds of both families.
+    pub fn seeds(&self) -> u64 {
+        self.seeds_v4 + self.seeds_v6
+    }
+
+    /// Leeches of both families.
+    pub fn leeches(&self) -> u64 {
+        self.leeches_v4 + self.leeches_v6
+    }
+
+    /// Takes one swarm's old counts out and its new ones in.
+    fn exchange(&mut self, before: [u64; 4], after: [u64; 4]) {
+        let sums = [&mut self.seeds_v4, &mut self.leeches_v4, &mut self.seeds_v6, &mut self.leeches_v6];
+        for ((sum, before), after) in sums.into_iter().zip(before).zip(after) {
+            *sum = *sum + after - before;
+        }
+    }
+}
+
+impl Swarm {
+    fn figures(&self) -> ScrapeEntry {
+        ScrapeEntry {
+            // Each set is bounded by PEERS_PER_SWARM_MAX, far below 32 bits.
+            seeds: (self.v4.seeds() + self.v6.seeds()) as u32,
+            completed: self.completed,
+            leeches: (self.v4.leeches() + self.v6.leeches()) as u32,
+        }
+    }
+
+    /// In the order of [`RegistryFigures::exchange`].
+    fn counts(&self) -> [u64; 4] {
+        [self.v4.seeds(), self.v4.leeches(), self.v6.seeds(), self.v6.leeches()].map(|count| count as u64)
+    }
+
+    /// Nobody is in it; the count of completed downloads keeps it for a while.
+    fn is_dead(&self, now_secs: u32) -> bool {
+        let lingers = self.completed > 0
+            && u64::from(now_secs.saturating_sub(self.announced_secs)) < SWARM_LINGER.as_secs();
+        self.v4.len() + self.v6.len() == 0 && !lingers
+    }
+}
+
+/// One announce on its way through the two sets of its swarm.
+struct Turn<'a> {
+    announce: &'a Announce,
+    enters: bool,
+    alive_since_secs: u32,
+    now_secs: u32,
+}
+
+impl Turn<'_> {
+    /// Brings the asker into, or out of, the set of its family and selects from it. Returns whether a
+    /// download came to its end, and the number selected.
+    fn take<const N: usize>(
+        &self,
+        set: &mut PeerSet<N>,
+        key: [u8; N],
+        rng: &mut Rng,
+        out: &mut Vec<u8>,
+    ) -> (bool, usize) {
+        set.sweep(self.alive_since_secs, ANNOUNCE_SWEEP_PEERS);
+        if self.announce.event == AnnounceEvent::Stopped {
+            set.leave(&key);
+            return (false, 0);
+        }
+        let (asker, completed_now) = if self.enters {
+            let completed = self.announce.event == AnnounceEvent::Completed;
+            match set.enter(key, self.announce.is_seed, completed, self.now_secs) {
+                Entered::At { place, completed_now } => (Some(place), completed_now),
+                Entered::Full => (None, false),
+            }
+        } else {
+            (None, false)
+        };
+        let with_seeds = !self.announce.is_seed;
+        let wanted = self.announce.wanted;
+        (completed_now, set.select(rng, wanted, asker, with_seeds, self.alive_since_secs, out))
+    }
+
+    /// Selects from the set of the other family what is still wanted.
+    fn fill_up<const N: usize>(&self, set: &PeerSet<N>, chosen: usize, rng: &mut Rng, out: &mut Vec<u8>) {
+        if self.announce.both_families && self.announce.event != AnnounceEvent::Stopped {
+            let wanted = self.announce.wanted.saturating_sub(chosen);
+            set.select(rng, wanted, None, !self.announce.is_seed, self.alive_since_secs, out);
+        }
+    }
+}
+
+fn compact<const N: usize>(ip: &[u8], port: u16) -> [u8; N] {
+    let mut key = [0; N];
+    for (place, byte) in key.iter_mut().zip(ip.iter().copied().chain(port.to_be_bytes())) {
+        *place = byte;
+    }
+    key
+}
+
+fn seconds(now: Instant) -> u32 {
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The next info-hash in order; `None` behind the last.
+fn successor(info_hash: InfoHash) -> Option<InfoHash> {
+    let mut bytes = info_hash.0;
+    for byte in bytes.iter_mut().rev() {
+        let (next, overflowed) = byte.overflowing_add(1);
+        *byte = next;
+        if !overflowed {
+            return Some(InfoHash(bytes));
+        }
+    }
+    None
+}
