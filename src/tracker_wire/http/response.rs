@@ -5,10 +5,11 @@
 //! compact and dictionary lists, skips what it does not know, leaves out single peers that make no sense and
 //! stops at [`TRACKER_RESPONSE_PEERS_MAX`].
 
+use crate::bencode::{BencodeError, Value, parse_prefix};
 use crate::id::InfoHash;
-use crate::limits::TRACKER_RESPONSE_PEERS_MAX;
-use crate::tracker_wire::{AddressFamily, AnnounceResponse, ScrapeEntry, compact_peers};
-use std::net::IpAddr;
+use crate::limits::{TRACKER_ID_LEN_MAX, TRACKER_RESPONSE_PEERS_MAX};
+use crate::tracker_wire::{AddressFamily, AnnounceResponse, ScrapeEntry, compact_peers, message_text};
+use std::net::{IpAddr, SocketAddr};
 
 /// What a tracker answers to an announce; its lists are in compact form as the registry hands them out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,34 +106,109 @@ pub fn encode_scrape(out: &mut Vec<u8>, files: &mut Vec<(InfoHash, ScrapeEntry)>
 
 /// Why a body is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ResponseError {
-    /// The tracker refuses, in its own words, already made safe by [`crate::tracker_wire::message_text`].
+    /// The tracker refuses, in its own words, already made safe by [`message_text`].
     #[error("the tracker refuses: {0}")]
     Failure(String),
-    /// The body is no bencoded dictionary; the tracker's fault, or the URL is not a tracker's.
-    #[error("the tracker's answer is not bencoded: {0}")]
-    NotBencoded(String),
-    /// The dictionary lacks what an answer needs; the tracker's fault.
+    /// The body is not bencoded; the tracker's fault, or the URL is not a tracker's.
+    #[error("what the URL answers is no tracker's answer")]
+    NotBencoded(#[from] BencodeError),
+    /// The dictionary lacks what an answer needs; the tracker's fault, or the URL is not a tracker's.
     #[error("the tracker's answer has no {0}")]
     Missing(&'static str),
 }
 
-/// Reads the body of an announce response. A missing interval is zero, left to the announcer to clamp.
+/// Reads the body of an announce response. Bytes behind the dictionary are ignored, since scripts print line
+/// ends there. A missing interval is zero, for the announcer to clamp; numbers that are none of ours
+/// (negative, too large) are moved into 32 bits.
 ///
 /// # Errors
 /// When the tracker refuses, or the body is none; the tracker's fault.
 pub fn decode_announce(body: &[u8]) -> Result<AnnounceResponse, ResponseError> {
-    let _ = (body, TRACKER_RESPONSE_PEERS_MAX);
-    Err(ResponseError::Missing("peers"))
+    let (document, _) = parse_prefix(body)?;
+    let root = accepted(document.root())?;
+    let (v4, v6) = (root.lookup(b"peers"), root.lookup(b"peers6"));
+    let interval = number(root, b"interval");
+    if v4.is_none() && v6.is_none() && interval.is_none() {
+        return Err(ResponseError::Missing("interval and no peers"));
+    }
+    let mut peers = Vec::new();
+    for (value, family) in [(v4, AddressFamily::V4), (v6, AddressFamily::V6)] {
+        let Some(value) = value else { continue };
+        let room = TRACKER_RESPONSE_PEERS_MAX - peers.len();
+        if let Some(list) = value.as_bytes() {
+            peers.extend(compact_peers(list, family).take(room));
+        } else if let Some(list) = value.as_list() {
+            peers.extend(list.filter_map(peer_of_dictionary).take(room));
+        }
+    }
+    Ok(AnnounceResponse {
+        interval_secs: interval.unwrap_or(0),
+        min_interval_secs: number(root, b"min interval"),
+        seeds: number(root, b"complete"),
+        leeches: number(root, b"incomplete"),
+        completed: number(root, b"downloaded"),
+        peers,
+        warning: root.lookup(b"warning message").and_then(Value::as_bytes).map(message_text),
+        external_ip: root.lookup(b"external ip").and_then(Value::as_bytes).and_then(raw_ip),
+        tracker_id: root
+            .lookup(b"tracker id")
+            .and_then(Value::as_bytes)
+            .filter(|id| id.len() <= TRACKER_ID_LEN_MAX)
+            .map(<[u8]>::to_vec),
+    })
 }
 
-/// Reads the body of a scrape response.
+/// Reads the body of a scrape response. Torrents whose name has not twenty bytes are left out, figures that
+/// are missing are zero; no more than [`TRACKER_RESPONSE_PEERS_MAX`] torrents are read.
 ///
 /// # Errors
 /// When the tracker refuses, or the body is none; the tracker's fault.
 pub fn decode_scrape(body: &[u8]) -> Result<Vec<(InfoHash, ScrapeEntry)>, ResponseError> {
-    let _ = body;
-    Err(ResponseError::Missing("files"))
+    let (document, _) = parse_prefix(body)?;
+    let root = accepted(document.root())?;
+    let files = root.lookup(b"files").and_then(Value::as_dict).ok_or(ResponseError::Missing("files"))?;
+    Ok(files
+        .take(TRACKER_RESPONSE_PEERS_MAX)
+        .filter_map(|(name, figures)| {
+            let entry = ScrapeEntry {
+                seeds: number(figures, b"complete").unwrap_or(0),
+                completed: number(figures, b"downloaded").unwrap_or(0),
+                leeches: number(figures, b"incomplete").unwrap_or(0),
+            };
+            Some((InfoHash(name.try_into().ok()?), entry))
+        })
+        .collect())
+}
+
+/// The dictionary of an answer that is no refusal.
+fn accepted<'d, 'a>(root: Value<'d, 'a>) -> Result<Value<'d, 'a>, ResponseError> {
+    if root.as_dict().is_none() {
+        return Err(ResponseError::Missing("dictionary"));
+    }
+    match root.lookup(b"failure reason") {
+        Some(reason) => Err(ResponseError::Failure(message_text(reason.as_bytes().unwrap_or_default()))),
+        None => Ok(root),
+    }
+}
+
+fn number(dictionary: Value<'_, '_>, key: &[u8]) -> Option<u32> {
+    let number = dictionary.lookup(key)?.as_int()?;
+    Some(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
+}
+
+/// A peer of the dictionary model. Its `ip` is an address in text or raw; a host name is not looked up.
+fn peer_of_dictionary(peer: Value<'_, '_>) -> Option<SocketAddr> {
+    let ip = peer.lookup(b"ip")?;
+    let ip = ip.as_str().and_then(|text| text.parse().ok()).or_else(|| raw_ip(ip.as_bytes()?))?;
+    let port = peer.lookup(b"port")?.as_uint().and_then(|port| u16::try_from(port).ok())?;
+    (port != 0).then(|| SocketAddr::new(ip, port))
+}
+
+fn raw_ip(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -151,4 +227,125 @@ fn push_entry(out: &mut Vec<u8>, key: &str, number: u32) {
 fn push_number(out: &mut Vec<u8>, number: u64) {
     use std::io::Write as _;
     write!(out, "{number}").expect("writing into a Vec cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker_wire::push_compact_peer;
+    use proptest::prelude::*;
+
+    const FIGURES: ScrapeEntry = ScrapeEntry { seeds: 1, completed: 2, leeches: 3 };
+
+    fn encoded(answer: &AnnounceAnswer<'_>, compact: bool) -> Vec<u8> {
+        let mut body = Vec::new();
+        answer.encode(compact, &mut body);
+        body
+    }
+
+    proptest! {
+        #[test]
+        fn answers_round_trip_compact_and_as_dictionaries(
+            v4 in prop::collection::vec((any::<[u8; 4]>(), 1u16..), 0..50),
+            v6 in prop::collection::vec((any::<[u8; 16]>(), 1u16..), 0..50),
+            numbers: (u32, Option<u32>, u32, u32, u32), external: Option<[u8; 16]>, compact: bool,
+            warning in prop::option::of("[a-z ]{0,40}"),
+        ) {
+            let (mut peers_v4, mut peers_v6) = (Vec::new(), Vec::new());
+            let v4 = v4.into_iter().map(SocketAddr::from);
+            let v6 = v6.into_iter().map(SocketAddr::from);
+            v4.clone().for_each(|peer| push_compact_peer(&mut peers_v4, peer));
+            v6.clone().for_each(|peer| push_compact_peer(&mut peers_v6, peer));
+            let figures = ScrapeEntry { seeds: numbers.2, completed: numbers.3, leeches: numbers.4 };
+            let body = encoded(&AnnounceAnswer {
+                interval_secs: numbers.0,
+                min_interval_secs: numbers.1,
+                figures,
+                peers_v4: &peers_v4,
+                peers_v6: &peers_v6,
+                external_ip: external.map(IpAddr::from),
+                warning: warning.as_deref(),
+            }, compact);
+            let expected = AnnounceResponse {
+                interval_secs: numbers.0,
+                min_interval_secs: numbers.1,
+                seeds: Some(figures.seeds),
+                leeches: Some(figures.leeches),
+                completed: Some(figures.completed),
+                peers: v4.chain(v6).collect(),
+                warning,
+                external_ip: external.map(IpAddr::from),
+                tracker_id: None,
+            };
+            prop_assert_eq!(decode_announce(&body), Ok(expected));
+        }
+
+        #[test]
+        fn no_body_panics(
+            bytes in prop::collection::vec(any::<u8>(), 0..100),
+            text in "d(8:intervali-?[0-9]{0,20}e|5:peers|[0-9]{1,2}:|l|d|e|2:ip|4:port|i6e|x){0,12}e?",
+        ) {
+            let _ = (decode_announce(&bytes), decode_scrape(&bytes));
+            let _ = (decode_announce(text.as_bytes()), decode_scrape(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn bodies_are_canonical() {
+        let answer = AnnounceAnswer {
+            interval_secs: 1800,
+            figures: FIGURES,
+            peers_v4: &[127, 0, 0, 1, 0x1a, 0xe1],
+            external_ip: Some([10, 0, 0, 1].into()),
+            ..AnnounceAnswer::default()
+        };
+        let head = b"d8:completei1e10:downloadedi2e11:external ip4:\x0a\x00\x00\x0110:incompletei3e\
+            8:intervali1800e5:peers";
+        assert_eq!(encoded(&answer, true), [&head[..], b"6:\x7f\x00\x00\x01\x1a\xe1e"].concat());
+        assert_eq!(encoded(&answer, false), [&head[..], b"ld2:ip9:127.0.0.14:porti6881eeee"].concat());
+    }
+
+    #[test]
+    fn scrapes_round_trip_in_order() {
+        let (one, two) = (InfoHash([1; 20]), InfoHash([2; 20]));
+        let mut body = Vec::new();
+        let mut files = vec![(two, FIGURES), (one, ScrapeEntry::default()), (two, FIGURES)];
+        encode_scrape(&mut body, &mut files);
+        assert_eq!(decode_scrape(&body), Ok(vec![(one, ScrapeEntry::default()), (two, FIGURES)]));
+        assert_eq!(decode_scrape(b"de"), Err(ResponseError::Missing("files")));
+    }
+
+    #[test]
+    fn refusals_come_back_made_safe() {
+        let mut body = Vec::new();
+        encode_failure(&mut body, "no \x1b[31m<b>");
+        let refused = ResponseError::Failure("no \\u{1b}[31m\\u{3c}b\\u{3e}".into());
+        assert_eq!(decode_announce(&body), Err(refused.clone()));
+        assert_eq!(decode_scrape(&body), Err(refused));
+    }
+
+    #[test]
+    fn takes_what_trackers_write_and_leaves_out_what_makes_no_sense() {
+        let body = b"d8:intervali-5e12:min intervali99999999999e5:peersl\
+            d2:ip9:127.0.0.17:peer id20:aaaaaaaaaaaaaaaaaaaa4:porti1ee\
+            d2:ip7:example4:porti1eed2:ip3:::14:porti2eed2:ip4:\x0a\x00\x00\x014:porti3ee\
+            d2:ip3:::14:porti0eed2:ip3:::14:porti65536eei7ee10:tracker id3:abce\r\n";
+        let response = decode_announce(body).expect("it is tolerated");
+        let peers = ["127.0.0.1:1", "[::1]:2", "10.0.0.1:3"].map(|peer| peer.parse().unwrap());
+        assert_eq!(response.peers, peers);
+        assert_eq!((response.interval_secs, response.min_interval_secs), (0, Some(u32::MAX)));
+        assert_eq!(response.tracker_id.as_deref(), Some(&b"abc"[..]));
+        assert!(matches!(decode_announce(b"<html>"), Err(ResponseError::NotBencoded(_))));
+        assert!(matches!(decode_announce(b""), Err(ResponseError::NotBencoded(_))));
+        assert!(matches!(decode_announce(b"le"), Err(ResponseError::Missing(_))));
+        assert!(matches!(decode_announce(b"de"), Err(ResponseError::Missing(_))));
+    }
+
+    #[test]
+    fn stops_at_the_bound_on_peers() {
+        let peers = vec![1; 6 * TRACKER_RESPONSE_PEERS_MAX + 600];
+        let body = [b"d5:peers", peers.len().to_string().as_bytes(), b":", &peers, b"e"].concat();
+        let response = decode_announce(&body).expect("a valid answer");
+        assert_eq!(response.peers.len(), TRACKER_RESPONSE_PEERS_MAX);
+    }
 }
