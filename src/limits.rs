@@ -24,6 +24,12 @@ pub const PATH_LEN_MAX: usize = 3072;
 pub const TRACKERS_PER_TORRENT_MAX: usize = 100;
 /// Web seeds we take from one torrent or magnet link; the rest is ignored.
 pub const WEB_SEEDS_PER_TORRENT_MAX: usize = 100;
+/// Bytes of a tracker's or web seed's address; a longer one is ignored. Servers take 8 KiB at most.
+pub const URL_LEN_MAX: usize = 4096;
+/// Peer addresses we take from one magnet link; the rest is ignored.
+pub const MAGNET_PEERS_MAX: usize = 100;
+/// Pieces above which a torrent we make gets longer pieces: 10 GiB of 256 KiB, a torrent file of 800 kB.
+pub const NEW_TORRENT_PIECES_WANTED: u64 = 40_960;
 /// Bytes of a magnet link we read.
 pub const MAGNET_LEN_MAX: usize = 64 * 1024;
 
@@ -151,6 +157,7 @@ pub const SWARM_LINGER: Duration = Duration::from_secs(24 * 60 * 60);
 
 const _: () = assert!(REQUEST_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));
 const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_MAX);
+const _: () = assert!(PIECE_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));
 const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_START && BATCH_LEN_START <= BATCH_LEN_MAX);
 const _: () = assert!(BATCH_QUOTA_WHOLE_CONNECTIONS < BATCH_QUOTA_LEAST_CONNECTIONS);
 const _: () = assert!(REQUEST_LEN_MAX <= BATCH_LEN_MAX);

@@ -1,7 +1,9 @@
 //! The info dictionary: what the info-hash names and peers check each other's pieces against.
 
-use super::{MetainfoError, RelativePath};
-use crate::units::PieceIndex;
+use super::{MetainfoError, PathError, RelativePath, links};
+use crate::bencode::{self, Value};
+use crate::limits::{PIECE_LEN_MAX, PIECES_MAX, TORRENT_FILE_LEN_MAX};
+use crate::units::{BLOCK_LEN, PieceIndex};
 
 /// A validated info dictionary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub struct FileEntry {
     path: RelativePath,
     len: u64,
     offset: u64,
-    attributes: FileAttributes,
+    pub(super) attributes: FileAttributes,
 }
 
 /// What BEP 47 says about a file beyond its bytes.
@@ -44,8 +46,45 @@ impl Info {
     ///
     /// # Errors
     /// As [`Metainfo::parse`](super::Metainfo::parse).
-    pub fn parse(_info_bytes: &[u8]) -> Result<Self, MetainfoError> {
-        Err(MetainfoError::NotADictionary)
+    pub fn parse(info_bytes: &[u8]) -> Result<Self, MetainfoError> {
+        if info_bytes.len() as u64 > TORRENT_FILE_LEN_MAX {
+            return Err(MetainfoError::TooLong);
+        }
+        Self::from_value(bencode::parse(info_bytes)?.root())
+    }
+
+    /// The one place where an info dictionary becomes an `Info`.
+    pub(super) fn from_value(info: Value<'_, '_>) -> Result<Self, MetainfoError> {
+        if info.kind() != bencode::Kind::Dict {
+            return Err(MetainfoError::InfoMissing);
+        }
+        let v2 = info.lookup(b"meta version").and_then(Value::as_int).is_some_and(|version| version >= 2)
+            || info.lookup(b"file tree").is_some();
+        let Some(piece_hashes) = info.lookup(b"pieces").and_then(Value::as_bytes) else {
+            return Err(if v2 { MetainfoError::V2Only } else { MetainfoError::PieceHashesMissing });
+        };
+        let piece_length = piece_length(info)?;
+        let name = name(info)?;
+        let (mut files, single_file) = match (info.lookup(b"length"), info.lookup(b"files")) {
+            (Some(_), None) => (vec![file_entry(info, 0, name.clone())?], true),
+            (None, Some(files)) => (file_entries(files, &name)?, false),
+            _ => return Err(MetainfoError::FilesMissing),
+        };
+        let total_len = place(&mut files)?;
+        check_piece_count(piece_hashes.len(), total_len, piece_length)?;
+        refuse_shared_paths(&files)?;
+        links::drop_unusable(&mut files);
+        Ok(Self {
+            name: name.as_str().to_owned(),
+            piece_length,
+            piece_hashes: piece_hashes.into(),
+            files,
+            total_len,
+            single_file,
+            private: info.lookup(b"private").and_then(Value::as_int) == Some(1),
+            hybrid: v2,
+            source: super::text(info, b"source"),
+        })
     }
 
     /// The torrent's name, fit to be a file's name: the single file's, or that of the folder of all files.
@@ -133,4 +172,119 @@ impl FileEntry {
     pub fn attributes(&self) -> &FileAttributes {
         &self.attributes
     }
+}
+
+fn piece_length(info: Value<'_, '_>) -> Result<u32, MetainfoError> {
+    let value = info.lookup(b"piece length").and_then(Value::as_int);
+    let value = value.ok_or(MetainfoError::PieceLengthMissing)?;
+    u32::try_from(value)
+        .ok()
+        .filter(|&len| len > 0 && len <= PIECE_LEN_MAX && len.is_multiple_of(BLOCK_LEN))
+        .ok_or(MetainfoError::PieceLength(value))
+}
+
+/// The torrent's name as a path of one component. `name.utf-8` is what old programs wrote beside a name in
+/// the letters of their own system.
+fn name(info: Value<'_, '_>) -> Result<RelativePath, MetainfoError> {
+    let utf8 = info.lookup(b"name.utf-8").and_then(Value::as_str).map(str::as_bytes);
+    let raw = utf8.or_else(|| info.lookup(b"name").and_then(Value::as_bytes));
+    let raw = raw.ok_or(MetainfoError::NameMissing)?;
+    RelativePath::from_components([raw])
+        .map_err(|source| MetainfoError::Name { name: String::from_utf8_lossy(raw).into_owned(), source })
+}
+
+fn file_entries(files: Value<'_, '_>, name: &RelativePath) -> Result<Vec<FileEntry>, MetainfoError> {
+    let files = files.as_list().ok_or(MetainfoError::FilesMissing)?;
+    let mut entries = Vec::new();
+    for (number, file) in files.enumerate() {
+        if file.kind() != bencode::Kind::Dict {
+            return Err(MetainfoError::FileMalformed(number));
+        }
+        let path = file_path(file, name).map_err(|source| MetainfoError::FilePath { number, source })?;
+        let mut entry = file_entry(file, number, path)?;
+        if entry.attributes.symlink.is_some() {
+            entry.attributes.symlink = link_target(file, name);
+            if entry.attributes.symlink.is_none() {
+                continue;
+            }
+        }
+        entries.push(entry);
+    }
+    if entries.is_empty() { Err(MetainfoError::NoFiles) } else { Ok(entries) }
+}
+
+/// Length and attributes. A link's target is filled in by the caller; a link has no bytes, whatever it says.
+fn file_entry(file: Value<'_, '_>, number: usize, path: RelativePath) -> Result<FileEntry, MetainfoError> {
+    let flags = file.lookup(b"attr").and_then(Value::as_bytes).unwrap_or_default();
+    let len = file.lookup(b"length").and_then(Value::as_uint);
+    let symlink = flags.contains(&b'l').then(|| path.clone());
+    let len = if symlink.is_some() { 0 } else { len.ok_or(MetainfoError::FileLength(number))? };
+    let attributes = FileAttributes {
+        padding: flags.contains(&b'p'),
+        executable: flags.contains(&b'x'),
+        hidden: flags.contains(&b'h'),
+        symlink,
+    };
+    Ok(FileEntry { path, len, offset: 0, attributes })
+}
+
+/// The torrent's name and the file's own path below it.
+fn file_path(file: Value<'_, '_>, name: &RelativePath) -> Result<RelativePath, PathError> {
+    let readable = |path: &Value<'_, '_>| {
+        path.as_list().is_some_and(|mut parts| parts.all(|part| part.as_str().is_some()))
+    };
+    let path = file.lookup(b"path.utf-8").filter(readable).or_else(|| file.lookup(b"path"));
+    let path = path.ok_or(PathError::Malformed)?;
+    let below = below_name(path, name)?;
+    if below == *name { Err(PathError::Empty) } else { Ok(below) }
+}
+
+fn link_target(file: Value<'_, '_>, name: &RelativePath) -> Option<RelativePath> {
+    below_name(file.lookup(b"symlink path")?, name).ok()
+}
+
+fn below_name(path: Value<'_, '_>, name: &RelativePath) -> Result<RelativePath, PathError> {
+    let parts: Option<Vec<&[u8]>> =
+        path.as_list().ok_or(PathError::Malformed)?.map(Value::as_bytes).collect();
+    let top = name.as_str().as_bytes();
+    RelativePath::from_components(std::iter::once(top).chain(parts.ok_or(PathError::Malformed)?))
+}
+
+/// Sets the offsets; returns the total length.
+fn place(files: &mut [FileEntry]) -> Result<u64, MetainfoError> {
+    let mut offset: u64 = 0;
+    for file in files {
+        file.offset = offset;
+        let end = offset.checked_add(file.len).filter(|&end| i64::try_from(end).is_ok());
+        offset = end.ok_or(MetainfoError::LengthOverflow)?;
+    }
+    if offset == 0 { Err(MetainfoError::NoContent) } else { Ok(offset) }
+}
+
+fn check_piece_count(hashes_len: usize, total_len: u64, piece_length: u32) -> Result<(), MetainfoError> {
+    if !hashes_len.is_multiple_of(20) {
+        return Err(MetainfoError::PieceHashesRagged(hashes_len));
+    }
+    let hashes = hashes_len as u64 / 20;
+    let pieces = total_len.div_ceil(u64::from(piece_length));
+    if hashes != pieces {
+        return Err(MetainfoError::PieceCount { hashes, pieces });
+    }
+    if pieces > u64::from(PIECES_MAX) { Err(MetainfoError::TooManyPieces(pieces)) } else { Ok(()) }
+}
+
+/// Padding is never stored, and programs give all padding of one length one path.
+fn refuse_shared_paths(files: &[FileEntry]) -> Result<(), MetainfoError> {
+    let stored = files.iter().filter(|file| !file.attributes.padding);
+    let mut paths: Vec<&RelativePath> = stored.map(|file| &file.path).collect();
+    paths.sort_unstable();
+    for pair in paths.windows(2) {
+        if pair[0] == pair[1] {
+            return Err(MetainfoError::PathTwice(pair[0].clone()));
+        }
+        if pair[0].is_folder_of(pair[1]) {
+            return Err(MetainfoError::FileIsFolder { file: pair[0].clone(), inside: pair[1].clone() });
+        }
+    }
+    Ok(())
 }

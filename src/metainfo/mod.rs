@@ -8,15 +8,22 @@
 //! Sources: BEP 3, 12 (tiers), 19 (web seeds), 27 (private), 47 (padding, attributes, symbolic links),
 //! 9 (magnet links). Deliberately absent: BEP 52 (v2); hybrid torrents are read as what they are in v1.
 
+mod address;
+pub mod builder;
 mod error;
 mod info;
+mod links;
+mod magnet;
 mod path;
 
-pub use error::MetainfoError;
+pub use error::{MagnetError, MetainfoError, PathError};
 pub use info::{FileAttributes, FileEntry, Info};
+pub use magnet::Magnet;
 pub use path::RelativePath;
 
+use crate::bencode::{self, Value};
 use crate::id::InfoHash;
+use crate::limits::{TORRENT_FILE_LEN_MAX, TRACKERS_PER_TORRENT_MAX, WEB_SEEDS_PER_TORRENT_MAX};
 
 /// A torrent file's content.
 #[derive(Clone, Debug)]
@@ -37,8 +44,60 @@ impl Metainfo {
     /// # Errors
     /// Whatever makes the torrent unusable; the message says what. Odd data that does no harm (trackers that
     /// are no URL, a negative date) is left out instead.
-    pub fn parse(_bytes: &[u8]) -> Result<Self, MetainfoError> {
-        Err(MetainfoError::NotADictionary)
+    pub fn parse(bytes: &[u8]) -> Result<Self, MetainfoError> {
+        if bytes.len() as u64 > TORRENT_FILE_LEN_MAX {
+            return Err(MetainfoError::TooLong);
+        }
+        let document = bencode::parse(bytes)?;
+        let root = document.root();
+        if root.kind() != bencode::Kind::Dict {
+            return Err(MetainfoError::NotADictionary);
+        }
+        let info = root.lookup(b"info").ok_or(MetainfoError::InfoMissing)?;
+        Ok(Self {
+            info: Info::from_value(info)?,
+            info_hash: InfoHash::of(info.raw()),
+            info_bytes: info.raw().into(),
+            tiers: tiers(root),
+            url_list: url_list(root),
+            comment: text(root, b"comment.utf-8").or_else(|| text(root, b"comment")),
+            created_by: text(root, b"created by"),
+            creation_date: root.lookup(b"creation date").and_then(Value::as_uint),
+        })
+    }
+
+    /// The torrent that a magnet link names, from the info dictionary that peers sent for it (BEP 9).
+    ///
+    /// # Errors
+    /// The bytes are not those the link names, or make no usable torrent.
+    pub fn from_magnet(magnet: &Magnet, info_bytes: &[u8]) -> Result<Self, MetainfoError> {
+        let found = InfoHash::of(info_bytes);
+        if found != magnet.info_hash {
+            return Err(MetainfoError::WrongInfoHash { wanted: magnet.info_hash, found });
+        }
+        Ok(Self {
+            info: Info::parse(info_bytes)?,
+            info_hash: found,
+            info_bytes: info_bytes.into(),
+            tiers: magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect(),
+            url_list: magnet.web_seeds.clone(),
+            comment: None,
+            created_by: None,
+            creation_date: None,
+        })
+    }
+
+    /// The magnet link that leads to this torrent.
+    pub fn magnet(&self) -> Magnet {
+        Magnet {
+            info_hash: self.info_hash,
+            name: Some(self.info.name().to_owned()),
+            trackers: self.tiers.concat(),
+            web_seeds: self.url_list.clone(),
+            total_len: Some(self.info.total_len()),
+            peers: Vec::new(),
+            hybrid: false,
+        }
     }
 
     /// The info dictionary.
@@ -81,3 +140,51 @@ impl Metainfo {
         self.creation_date
     }
 }
+
+/// `announce-list` when it has a usable address, else `announce` (BEP 12).
+fn tiers(root: Value<'_, '_>) -> Vec<Vec<String>> {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut tiers = Vec::new();
+    for value in root.lookup(b"announce-list").and_then(Value::as_list).into_iter().flatten() {
+        // Some programs write one flat list.
+        let alone = value.as_bytes().is_some().then_some(value);
+        let mut tier = Vec::new();
+        let addresses = value.as_list().into_iter().flatten().chain(alone);
+        for address in addresses.filter_map(Value::as_bytes).filter_map(address::usable) {
+            if seen.len() < TRACKERS_PER_TORRENT_MAX && !seen.contains(&address) {
+                seen.push(address);
+                tier.push(address.to_owned());
+            }
+        }
+        if !tier.is_empty() {
+            tiers.push(tier);
+        }
+    }
+    if tiers.is_empty() {
+        let announce = root.lookup(b"announce").and_then(Value::as_bytes).and_then(address::usable);
+        tiers.extend(announce.map(|address| vec![address.to_owned()]));
+    }
+    tiers
+}
+
+/// One address or a list of them (BEP 19).
+fn url_list(root: Value<'_, '_>) -> Vec<String> {
+    let Some(value) = root.lookup(b"url-list") else { return Vec::new() };
+    let mut urls: Vec<String> = Vec::new();
+    let list = value.as_list().into_iter().flatten();
+    for url in list.chain([value]).filter_map(Value::as_bytes).filter_map(address::usable) {
+        if urls.len() < WEB_SEEDS_PER_TORRENT_MAX && urls.iter().all(|known| known != url) {
+            urls.push(url.to_owned());
+        }
+    }
+    urls
+}
+
+/// A text that is for people only; unreadable bytes are replaced, an empty text is none.
+fn text(dict: Value<'_, '_>, key: &[u8]) -> Option<String> {
+    let bytes = dict.lookup(key)?.as_bytes()?;
+    (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests;

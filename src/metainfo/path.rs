@@ -8,7 +8,7 @@
 //! of other clients. Deliberately absent: the rules of other systems (trailing dots, reserved device names,
 //! letters that differ only in case); this program runs on Linux only.
 
-use super::MetainfoError;
+use super::PathError;
 use crate::limits::{PATH_COMPONENT_LEN_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX};
 use std::cmp::Ordering;
 use std::fmt;
@@ -26,29 +26,27 @@ impl RelativePath {
     ///
     /// # Errors
     /// A component `..`, nothing left, too many components, too long a path.
-    pub fn from_components<'a>(
-        components: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<Self, MetainfoError> {
+    pub fn from_components<'a>(components: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, PathError> {
         let mut path = String::new();
         let mut depth = 0;
         for raw in components {
             if raw == b".." {
-                return Err(MetainfoError::PathLeavesFolder);
+                return Err(PathError::LeavesFolder);
             }
             let Some(component) = sanitise(raw) else { continue };
             depth += 1;
             if depth > PATH_DEPTH_MAX {
-                return Err(MetainfoError::PathTooDeep);
+                return Err(PathError::TooDeep);
             }
             if path.len() + component.len() + 1 > PATH_LEN_MAX {
-                return Err(MetainfoError::PathTooLong);
+                return Err(PathError::TooLong);
             }
             if !path.is_empty() {
                 path.push('/');
             }
             path.push_str(&component);
         }
-        if path.is_empty() { Err(MetainfoError::PathEmpty) } else { Ok(Self(path.into())) }
+        if path.is_empty() { Err(PathError::Empty) } else { Ok(Self(path.into())) }
     }
 
     /// The path with `/` between its components.
@@ -148,7 +146,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn path(components: &[&[u8]]) -> Result<RelativePath, MetainfoError> {
+    fn path(components: &[&[u8]]) -> Result<RelativePath, PathError> {
         RelativePath::from_components(components.iter().copied())
     }
 
@@ -163,8 +161,8 @@ mod tests {
 
     #[test]
     fn refuses_dot_dot_and_leaves_out_what_names_nothing() {
-        assert!(matches!(path(&[b"top", b"..", b"x"]), Err(MetainfoError::PathLeavesFolder)));
-        assert!(matches!(path(&[b"", b"."]), Err(MetainfoError::PathEmpty)));
+        assert!(matches!(path(&[b"top", b"..", b"x"]), Err(PathError::LeavesFolder)));
+        assert!(matches!(path(&[b"", b"."]), Err(PathError::Empty)));
         assert_eq!(path(&[b"", b"etc", b".", b"passwd"]).unwrap().as_str(), "etc/passwd");
     }
 
@@ -193,9 +191,9 @@ mod tests {
 
     #[test]
     fn bounds_depth_and_length() {
-        assert!(matches!(path(&[&b"d"[..]; PATH_DEPTH_MAX + 1]), Err(MetainfoError::PathTooDeep)));
+        assert!(matches!(path(&[&b"d"[..]; PATH_DEPTH_MAX + 1]), Err(PathError::TooDeep)));
         let long = "x".repeat(250);
-        assert!(matches!(path(&[long.as_bytes(); 13]), Err(MetainfoError::PathTooLong)));
+        assert!(matches!(path(&[long.as_bytes(); 13]), Err(PathError::TooLong)));
         assert!(path(&[long.as_bytes(); 12]).is_ok());
     }
 
