@@ -11,6 +11,7 @@
 
 use super::error::StorageError;
 use super::layout::{FileIndex, FileSpan, Layout};
+use super::piece_reader::read_exactly;
 use super::residency::{Residency, WINDOW_LEN};
 use super::root::{FileState, Root};
 use crate::time::Instant;
@@ -37,11 +38,13 @@ pub struct IoSlicePtr {
 /// `offset` and `len` on `fd`, then madvise(POPULATE_READ) of `len` bytes from `ptr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PopulateRange {
+    /// The file.
+    pub file: FileIndex,
     /// First byte in memory, at a page's beginning.
     pub ptr: *const u8,
     /// Number of bytes.
     pub len: usize,
-    /// The file, open as long as the `Content` lives.
+    /// The file's descriptor, open as long as the `Content` lives.
     pub fd: RawFd,
     /// First byte within the file.
     pub offset: u64,
@@ -112,7 +115,9 @@ impl Content {
     pub fn is_resident(&self, now: Instant, file: FileIndex, offset: u64, len: u32) -> bool {
         let span = FileSpan { file, offset, len };
         match self.mapped(span) {
-            Some(file) => file.residency.contains(now, file.fd.as_fd(), file.opened.len, offset, len),
+            Some(file) => {
+                file.residency.contains(now, file.fd.as_fd(), file.opened.len, offset, len as usize)
+            }
             None => true,
         }
     }
@@ -126,14 +131,14 @@ impl Content {
     /// seconds, they count as absent even when the page cache shows pages, whose reads may not have ended.
     pub fn mark_loading(&self, now: Instant, span: FileSpan) {
         if let Some(file) = self.mapped(span) {
-            file.residency.mark_loading(now, file.opened.len, span.offset, span.len);
+            file.residency.mark_loading(now, file.opened.len, span.offset, span.len as usize);
         }
     }
 
-    /// Notes that the span's windows, as [`Self::populate_range`] named them, have been brought into memory.
+    /// Notes that the span's windows, as [`Self::populate_range`] named them, are in memory now.
     pub fn mark_resident(&self, now: Instant, span: FileSpan) {
         if let Some(file) = self.mapped(span) {
-            file.residency.mark_resident(now, file.opened.len, span.offset, span.len);
+            file.residency.mark_resident(now, file.opened.len, span.offset, span.len as usize);
         }
     }
 
@@ -144,12 +149,55 @@ impl Content {
         let begin = span.offset / WINDOW_LEN * WINDOW_LEN;
         let end = (span.offset + u64::from(span.len)).next_multiple_of(WINDOW_LEN).min(file.opened.len);
         let len = usize::try_from(end - begin).ok()?;
-        Some(PopulateRange { ptr: file.at(begin), len, fd: file.fd.as_raw_fd(), offset: begin })
+        Some(PopulateRange {
+            file: span.file,
+            ptr: file.at(begin),
+            len,
+            fd: file.fd.as_raw_fd(),
+            offset: begin,
+        })
     }
 
     /// The descriptor of a file; `None` for empty files, padding and out of range.
     pub fn file_fd(&self, file: FileIndex) -> Option<BorrowedFd<'_>> {
         self.files.get(file.0 as usize)?.as_ref().map(|file| file.fd.as_fd())
+    }
+
+    /// Appends a block's bytes to `bytes`, read with pread(2): for a block over more files than one send takes.
+    /// It may wait for the disk. On an error `bytes` is as it was.
+    pub fn read_block(&self, block: BlockSpan, bytes: &mut Vec<u8>) -> Result<(), StorageError> {
+        let before = bytes.len();
+        let outcome = self.layout.spans(block).try_for_each(|span| {
+            let begin = bytes.len();
+            bytes.resize(begin + span.len as usize, 0);
+            let part = bytes.get_mut(begin..).unwrap_or_default();
+            match self.mapped(span) {
+                Some(file) => read_exactly(&file.fd, part, span.offset)
+                    .map_err(|errno| self.read_error(span.file, errno))?
+                    .map_or(Ok(()), |found| Err(self.short(span.file, found))),
+                None => Ok(()),
+            }
+        });
+        if outcome.is_err() {
+            bytes.truncate(before);
+        }
+        outcome
+    }
+
+    /// Reports that the kernel could not read content: with the file when it is known, which it is for a read from
+    /// the disk and not for a send (EFAULT). Looks at the files for the reason, so not for every completion
+    /// but for the first; answers the fault that stays.
+    pub fn fail_unreadable(&self, file: Option<FileIndex>, errno: Errno) -> &StorageError {
+        self.fault.get_or_init(|| {
+            let found = match file {
+                Some(file) => self.verify_file(file),
+                None => self.verify_files(),
+            };
+            found.err().unwrap_or_else(|| match file {
+                Some(file) => self.read_error(file, errno),
+                None => StorageError::at("read", &self.root.full_path(Path::new("")), errno),
+            })
+        })
     }
 
     /// The first fault that anybody reported. Content with a fault is not to be served any more.
@@ -195,6 +243,17 @@ impl Content {
         Ok(())
     }
 
+    fn read_error(&self, file: FileIndex, errno: Errno) -> StorageError {
+        let relative = self.layout.file(file).map_or(Path::new(""), |file| &file.path);
+        StorageError::at("read", &self.root.full_path(relative), errno)
+    }
+
+    fn short(&self, file: FileIndex, found: u64) -> StorageError {
+        let (relative, expected) =
+            self.layout.file(file).map_or((Path::new(""), 0), |file| (&file.path, file.len));
+        StorageError::Length { path: self.root.full_path(relative), expected, found }
+    }
+
     /// The mapping of a span that lies inside its file and has bytes on disk.
     fn mapped(&self, span: FileSpan) -> Option<&MappedFile> {
         let file = self.files.get(span.file.0 as usize)?.as_ref()?;
@@ -230,3 +289,6 @@ impl MappedFile {
         self.map.as_ptr().wrapping_add(offset as usize)
     }
 }
+
+#[cfg(test)]
+mod tests;

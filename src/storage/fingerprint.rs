@@ -301,3 +301,6 @@ fn state_dir(state_home: Option<OsString>, home: Option<OsString>) -> Option<Pat
 pub fn resume_path(state_dir: &Path, info_hash: InfoHash) -> PathBuf {
     state_dir.join(format!("{info_hash}.resume"))
 }
+
+#[cfg(test)]
+mod tests;

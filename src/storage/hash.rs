@@ -192,3 +192,6 @@ impl Job<'_> {
         wanted.min(self.layout.piece_count() as usize).min(buffers as usize).max(1)
     }
 }
+
+#[cfg(test)]
+mod tests;

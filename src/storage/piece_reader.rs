@@ -106,7 +106,11 @@ impl<'a> PieceReader<'a> {
 
 /// Fills `buffer` from `offset` on, however short the single reads. `Some(end)` when the file ends before, at
 /// `end`.
-fn read_exactly(fd: &OwnedFd, mut buffer: &mut [u8], mut offset: u64) -> Result<Option<u64>, Errno> {
+pub(super) fn read_exactly(
+    fd: &OwnedFd,
+    mut buffer: &mut [u8],
+    mut offset: u64,
+) -> Result<Option<u64>, Errno> {
     while !buffer.is_empty() {
         match rustix::io::pread(fd, &mut *buffer, offset) {
             Ok(0) => return Ok(Some(offset)),

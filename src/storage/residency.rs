@@ -52,7 +52,7 @@ impl Residency {
         fd: BorrowedFd<'_>,
         file_len: u64,
         offset: u64,
-        len: u32,
+        len: usize,
     ) -> bool {
         let tick = tick(now);
         for window in windows(offset, len) {
@@ -75,15 +75,15 @@ impl Residency {
         true
     }
 
-    pub(super) fn mark_loading(&self, now: Instant, file_len: u64, offset: u64, len: u32) {
+    pub(super) fn mark_loading(&self, now: Instant, file_len: u64, offset: u64, len: usize) {
         self.mark(file_len, offset, len, tick(now) | LOADING);
     }
 
-    pub(super) fn mark_resident(&self, now: Instant, file_len: u64, offset: u64, len: u32) {
+    pub(super) fn mark_resident(&self, now: Instant, file_len: u64, offset: u64, len: usize) {
         self.mark(file_len, offset, len, tick(now));
     }
 
-    fn mark(&self, file_len: u64, offset: u64, len: u32, value: u32) {
+    fn mark(&self, file_len: u64, offset: u64, len: usize, value: u32) {
         for mark in self.marks(file_len).get(windows(offset, len)).unwrap_or_default() {
             mark.store(value, Relaxed);
         }
@@ -109,8 +109,8 @@ fn tick(now: Instant) -> u32 {
     ((now.as_nanos() >> TICK_SHIFT) as u32).wrapping_add(1) & !LOADING
 }
 
-fn windows(offset: u64, len: u32) -> Range<usize> {
-    let end = offset.saturating_add(u64::from(len));
+fn windows(offset: u64, len: usize) -> Range<usize> {
+    let end = offset.saturating_add(len as u64);
     (offset / WINDOW_LEN) as usize..end.div_ceil(WINDOW_LEN) as usize
 }
 
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn written_pages_are_resident_to_the_last_byte() {
         let (file, residency) = (cached_file(), Residency::default());
-        for (offset, len) in [(0, 1), (0, FILE_LEN as u32), (FILE_LEN - 1, 1), (WINDOW_LEN - 1, 2)] {
+        for (offset, len) in [(0, 1), (0, FILE_LEN as usize), (FILE_LEN - 1, 1), (WINDOW_LEN - 1, 2)] {
             assert!(residency.contains(at(0), file.as_fd(), FILE_LEN, offset, len), "{offset}+{len}");
         }
     }
@@ -215,7 +215,7 @@ mod tests {
     fn single_bytes_stand_in_where_cachestat_is_refused() {
         let (file, residency) = (cached_file(), Residency::default());
         residency.refused.store(true, Relaxed);
-        assert!(residency.contains(at(0), file.as_fd(), FILE_LEN, 0, FILE_LEN as u32));
+        assert!(residency.contains(at(0), file.as_fd(), FILE_LEN, 0, FILE_LEN as usize));
         let absent = tempfile::tempfile().unwrap();
         absent.set_len(FILE_LEN).unwrap();
         assert_eq!(cached_pages(absent.as_fd(), 0..FILE_LEN), Ok(0));
