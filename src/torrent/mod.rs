@@ -1,14 +1,33 @@
 //! A torrent's machine on its home core: who is in its swarm here, and who of them is unchoked.
 //!
+//! Workers tell it facts, it answers with unchokes and chokes. It runs the choker's round every ten seconds while it
+//! has peers, and fills slots that fall empty in between. Between rounds a fact costs a look-up in an ordered
+//! table; looking at all waiting peers happens at most once a second, whatever the peers do.
+//!
 //! Contract: after every `handle_*` drain `poll_action` until `None`, then ask `poll_timeout` and call
-//! `handle_timeout` no earlier than it says. A torrent without peers has no timer.
+//! `handle_timeout` no earlier than it says. A torrent without peers has no timer and holds no memory beyond the
+//! struct, for there may be ten thousand of them.
+//!
+//! Invariant: the interested peers that hold regular slots are never more than the slots of the last round or the
+//! last growth since, and `regular_open` counts them.
+//!
+//! Deliberately absent: the picker and everything else of the downloading side; sockets, clocks, other cores.
 
-use crate::choker::{Load, Role, Slots};
+#[cfg(all(test, not(loom)))]
+mod swarm_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use crate::choker::{
+    Choker, Decisions, Grant, Load, PeerSnapshot, Role, SlotDemand, Slots, TorrentLengths, auto_slots,
+};
 use crate::id::{AddressPrefix, ConnId};
-use crate::meter::PeerSample;
+use crate::limits::{CHOKE_ROUND_INTERVAL, FILL_INTERVAL, REGULAR_SLOTS};
+use crate::meter::{PeerSample, RateSample};
 use crate::rng::Rng;
 use crate::time::Instant;
-use std::collections::VecDeque;
+use crate::units::ByteRate;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What the machine wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,52 +51,186 @@ pub struct TorrentParameters {
     pub total_len: u64,
 }
 
-/// The uploading side of one torrent.
+/// The uploading side of one torrent. The module's text has the contract.
 #[derive(Debug)]
 pub struct TorrentMachine {
-    parameters: TorrentParameters,
+    role: Role,
+    slots_setting: Slots,
+    /// Slots now: the setting's, or what auto came to.
+    slots: usize,
+    load: Load,
+    choker: Choker,
+    peers: BTreeMap<ConnId, Peer>,
+    interested: usize,
+    regular_open: usize,
+    /// Holders of regular slots that yield to a better giver, the next to yield last. Only while leeching.
+    yielding: Vec<ConnId>,
+    round_at: Option<Instant>,
+    last_round: Instant,
+    fill_at: Option<Instant>,
+    last_fill: Instant,
     actions: VecDeque<TorrentAction>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    prefix: AddressPrefix,
+    joined_at: Instant,
+    interested: bool,
+    snubbed: bool,
+    grant: Grant,
+    /// Begin of the turn, or of the wait.
+    since: Instant,
+    considered_at: Option<Instant>,
+    /// Whether the last round found that it gives more than the worst holder of a slot.
+    may_displace: bool,
+    /// The counters at the last round.
+    last: PeerSample,
+    /// Bytes it had taken when its turn began, as far as the last round knew.
+    taken_before_turn: u64,
 }
 
 impl TorrentMachine {
     /// A torrent without peers.
     pub fn new(parameters: TorrentParameters) -> Self {
-        Self { parameters, actions: VecDeque::new() }
+        let lengths = TorrentLengths { piece_len: parameters.piece_len, total_len: parameters.total_len };
+        Self {
+            role: parameters.role,
+            slots_setting: parameters.slots,
+            slots: slots_at_first(parameters.slots),
+            load: Load::default(),
+            choker: Choker::new(lengths),
+            peers: BTreeMap::new(),
+            interested: 0,
+            regular_open: 0,
+            yielding: Vec::new(),
+            round_at: None,
+            last_round: Instant::ZERO,
+            fill_at: None,
+            last_fill: Instant::ZERO,
+            actions: VecDeque::new(),
+        }
     }
 
-    /// A peer finished its handshake, choked and not interested.
-    pub fn handle_joined(&mut self, _now: Instant, _conn: ConnId, _prefix: AddressPrefix) {}
+    /// A peer finished its handshake; it is choked and not interested. Its counters start at zero.
+    pub fn handle_joined(&mut self, now: Instant, conn: ConnId, prefix: AddressPrefix) {
+        self.handle_left(now, conn);
+        if self.peers.is_empty() {
+            self.last_round = now;
+            self.round_at = Some(now + CHOKE_ROUND_INTERVAL);
+        }
+        let peer = Peer {
+            prefix,
+            joined_at: now,
+            interested: false,
+            snubbed: false,
+            grant: Grant::Choked,
+            since: now,
+            considered_at: None,
+            may_displace: false,
+            last: PeerSample::default(),
+            taken_before_turn: 0,
+        };
+        self.peers.insert(conn, peer);
+    }
 
-    /// A peer became interested, or no longer is.
-    pub fn handle_interest(&mut self, _now: Instant, conn: ConnId, interested: bool) {
+    /// A peer became interested, or no longer is. May be told as often as the peer says so: it costs a look-up, and
+    /// no more than one message a second.
+    pub fn handle_interest(&mut self, now: Instant, conn: ConnId, interested: bool) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if peer.interested == interested {
+            return;
+        }
+        peer.interested = interested;
         if interested {
-            self.actions.push_back(TorrentAction::Unchoke(conn));
+            self.interested += 1;
+            match peer.grant {
+                Grant::Choked => {
+                    peer.since = now;
+                    self.grow();
+                    self.consider(now, conn);
+                }
+                _ => {
+                    self.grow();
+                    self.readmit(now, conn);
+                }
+            }
+        } else {
+            self.interested -= 1;
+            let before = peer.grant;
+            if before != Grant::Choked {
+                // Left unchoked: should it be interested again before the slot is given on, nothing was lost.
+                peer.grant = Grant::Courtesy;
+            }
+            if before == Grant::Regular {
+                self.regular_open -= 1;
+                self.schedule_fill(now);
+            }
+        }
+    }
+
+    /// A peer owes us blocks for over a minute, or has given one again (BEP 3).
+    pub fn handle_snubbed(&mut self, conn: ConnId, snubbed: bool) {
+        if let Some(peer) = self.peers.get_mut(&conn) {
+            peer.snubbed = snubbed;
         }
     }
 
     /// A peer's connection is gone. No action for it comes afterwards.
-    pub fn handle_left(&mut self, _now: Instant, conn: ConnId) {
+    pub fn handle_left(&mut self, now: Instant, conn: ConnId) {
+        let Some(peer) = self.peers.remove(&conn) else { return };
         self.actions.retain(|action| {
             let (TorrentAction::Unchoke(other) | TorrentAction::Choke(other)) = action;
             *other != conn
         });
+        self.interested -= usize::from(peer.interested);
+        if peer.grant == Grant::Regular {
+            self.regular_open -= 1;
+            self.schedule_fill(now);
+        }
+        if self.peers.is_empty() {
+            self.choker.reset();
+            self.slots = slots_at_first(self.slots_setting);
+            self.yielding = Vec::new();
+            self.actions.shrink_to_fit();
+            self.round_at = None;
+            self.fill_at = None;
+        }
     }
 
     /// The last piece has been verified: from now on we seed.
-    pub fn handle_complete(&mut self, _now: Instant) {
-        self.parameters.role = Role::Seeding;
+    pub fn handle_complete(&mut self, now: Instant) {
+        self.role = Role::Seeding;
+        self.yielding = Vec::new();
+        self.grow();
+        self.schedule_fill(now);
     }
 
-    /// The process's load changed; to be told about once a second, cheap.
-    pub fn handle_load(&mut self, _load: Load) {}
+    /// The user changed the slots. Fewer hold from the next round on, more at once.
+    pub fn handle_slots(&mut self, now: Instant, slots: Slots) {
+        self.slots_setting = slots;
+        self.slots = match slots {
+            Slots::Fixed(count) => count,
+            Slots::Auto => self.slots.max(REGULAR_SLOTS),
+        };
+        self.grow();
+        self.schedule_fill(now);
+    }
+
+    /// The process's load, to be told about once a second while the torrent has peers.
+    pub fn handle_load(&mut self, now: Instant, load: Load) {
+        self.load = load;
+        self.grow();
+        self.schedule_fill(now);
+    }
 
     /// Time has come. `sample` reads a connection's counters (zeros when it is already gone).
-    pub fn handle_timeout(
-        &mut self,
-        _now: Instant,
-        _sample: impl FnMut(ConnId) -> PeerSample,
-        _rng: &mut Rng,
-    ) {
+    pub fn handle_timeout(&mut self, now: Instant, sample: impl FnMut(ConnId) -> PeerSample, rng: &mut Rng) {
+        if self.round_at.is_some_and(|at| at <= now) {
+            self.round(now, sample, rng);
+        } else if self.fill_at.is_some_and(|at| at <= now) {
+            self.fill(now);
+        }
     }
 
     /// What is to be done next; `None` when all is said.
@@ -85,8 +238,200 @@ impl TorrentMachine {
         self.actions.pop_front()
     }
 
-    /// When `handle_timeout` is due; `None` while nothing waits for time.
+    /// When `handle_timeout` is due; `None` while there are no peers.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        [self.round_at, self.fill_at].into_iter().flatten().min()
+    }
+
+    /// Peers in the swarm here.
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Interested peers.
+    pub fn interested(&self) -> usize {
+        self.interested
+    }
+
+    /// Regular slots in use.
+    pub fn slots_open(&self) -> usize {
+        self.regular_open
+    }
+
+    /// Regular slots there are.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// What the torrent does.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The choker's round: everybody is looked at, everything may change.
+    fn round(&mut self, now: Instant, mut sample: impl FnMut(ConnId) -> PeerSample, rng: &mut Rng) {
+        let mut snapshots = Vec::with_capacity(self.peers.len());
+        for (&conn, peer) in &mut self.peers {
+            let sample = sample(conn);
+            snapshots.push(peer.snapshot(conn, sample));
+            peer.last = sample;
+        }
+        self.slots = self.slots_for_round(now, &snapshots);
+        let mut decisions = Decisions::default();
+        self.choker.round(now, self.role, self.slots, &snapshots, rng, &mut decisions);
+        for (peer, &grant) in self.peers.values_mut().zip(&decisions.grants) {
+            peer.grant_from(now, grant);
+            peer.may_displace = grant == Grant::Courtesy;
+        }
+        self.regular_open = decisions.grants.iter().filter(|&&grant| grant == Grant::Regular).count();
+        self.yielding = decisions.ranking;
+        // Chokes first, so that not even for a moment more than the slots are unchoked.
+        self.actions.extend(decisions.choke.into_iter().map(TorrentAction::Choke));
+        self.actions.extend(decisions.unchoke.into_iter().map(TorrentAction::Unchoke));
+        self.last_round = now;
+        self.round_at = Some(now + CHOKE_ROUND_INTERVAL);
+        self.fill_at = None;
+    }
+
+    fn slots_for_round(&self, now: Instant, peers: &[PeerSnapshot]) -> usize {
+        match (self.slots_setting, self.role) {
+            (Slots::Fixed(count), _) => count,
+            (Slots::Auto, Role::Leeching) => REGULAR_SLOTS,
+            (Slots::Auto, Role::Seeding) => {
+                let taken = peers.iter().filter(|peer| peer.grant == Grant::Regular);
+                let bytes = taken.map(|peer| peer.uploaded_in_round).sum::<u64>();
+                let whole = RateSample { at: now, bytes };
+                let rate = whole.rate_since(RateSample { at: self.last_round, bytes: 0 });
+                let mean_slot_rate = ByteRate(rate.0 / self.regular_open.max(1) as u64);
+                let demand = SlotDemand { slots: self.slots, interested: self.interested, mean_slot_rate };
+                auto_slots(&self.load, &demand)
+            }
+        }
+    }
+
+    /// Between rounds auto only opens slots; how much the present ones carry is not known, so none is closed.
+    fn grow(&mut self) {
+        if (self.slots_setting, self.role) == (Slots::Auto, Role::Seeding) {
+            let mean_slot_rate = ByteRate(u64::MAX);
+            let demand = SlotDemand { slots: self.slots, interested: self.interested, mean_slot_rate };
+            self.slots = self.slots.max(auto_slots(&self.load, &demand));
+        }
+    }
+
+    /// Gives a free slot to a peer that just became interested, unless others wait for the same slot: then the
+    /// fill that is already due decides among all.
+    fn consider(&mut self, now: Instant, conn: ConnId) {
+        let (free, role) = (self.slots.saturating_sub(self.regular_open), self.role);
+        if free == 0 || self.fill_at.is_some() {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if peer.considered_at.is_some_and(|at| now < at + FILL_INTERVAL) {
+            self.schedule_fill(now);
+            return;
+        }
+        peer.considered_at = Some(now);
+        let snapshot = peer.snapshot(conn, peer.last);
+        let chosen = self.choker.fill(now, role, free, &[snapshot]);
+        self.admit(now, &chosen);
+    }
+
+    /// Gives a slot back to a peer that is still unchoked but had lost its interest. While leeching it was left
+    /// unchoked for giving more than others, one of which yields; otherwise it waits like everybody.
+    fn readmit(&mut self, now: Instant, conn: ConnId) {
+        let mut has_slot = self.regular_open < self.slots;
+        let may_displace =
+            self.peers.get_mut(&conn).is_some_and(|peer| std::mem::take(&mut peer.may_displace));
+        while may_displace
+            && !has_slot
+            && let Some(other) = self.yielding.pop()
+        {
+            let Some(holder) = self.peers.get_mut(&other) else { continue };
+            if other != conn && holder.grant == Grant::Regular {
+                holder.grant_from(now, Grant::Choked);
+                self.regular_open -= 1;
+                self.actions.push_back(TorrentAction::Choke(other));
+                has_slot = true;
+            }
+        }
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if has_slot {
+            peer.grant = Grant::Regular;
+            self.regular_open += 1;
+        } else {
+            peer.grant_from(now, Grant::Choked);
+            self.actions.push_back(TorrentAction::Choke(conn));
+        }
+    }
+
+    /// Looks at all peers for slots that stand empty.
+    fn fill(&mut self, now: Instant) {
+        self.fill_at = None;
+        self.last_fill = now;
+        let free = self.slots.saturating_sub(self.regular_open);
+        if free == 0 {
+            return;
+        }
+        let snapshots: Vec<PeerSnapshot> =
+            self.peers.iter().map(|(&conn, peer)| peer.snapshot(conn, peer.last)).collect();
+        let chosen = self.choker.fill(now, self.role, free, &snapshots);
+        self.admit(now, &chosen);
+    }
+
+    fn admit(&mut self, now: Instant, chosen: &[ConnId]) {
+        for &conn in chosen {
+            if let Some(peer) = self.peers.get_mut(&conn) {
+                peer.grant_from(now, Grant::Regular);
+                peer.considered_at = Some(now);
+                self.regular_open += 1;
+                self.actions.push_back(TorrentAction::Unchoke(conn));
+            }
+        }
+    }
+
+    /// Has all waiting peers looked at, if slots stand empty and anybody waits: now, or a second after the last
+    /// time.
+    fn schedule_fill(&mut self, now: Instant) {
+        if self.regular_open < self.slots && self.regular_open < self.interested && self.fill_at.is_none() {
+            self.fill_at = Some(now.max(self.last_fill + FILL_INTERVAL));
+        }
+    }
+}
+
+impl Peer {
+    fn snapshot(&self, conn: ConnId, sample: PeerSample) -> PeerSnapshot {
+        PeerSnapshot {
+            conn,
+            prefix: self.prefix,
+            joined_at: self.joined_at,
+            interested: self.interested,
+            upload_only: sample.upload_only,
+            snubbed: self.snubbed,
+            grant: self.grant,
+            since: self.since,
+            uploaded_in_round: sample.uploaded.saturating_sub(self.last.uploaded),
+            downloaded_in_round: sample.downloaded.saturating_sub(self.last.downloaded),
+            uploaded_in_turn: sample.uploaded.saturating_sub(self.taken_before_turn),
+            taken_total: sample.uploaded,
+            reported_pieces: sample.reported_pieces,
+        }
+    }
+
+    /// Takes a new grant. A turn or a wait begins where one did not already run.
+    fn grant_from(&mut self, now: Instant, grant: Grant) {
+        let was_choked = self.grant == Grant::Choked;
+        let is_choked = grant == Grant::Choked;
+        if was_choked != is_choked {
+            self.since = now;
+            self.taken_before_turn = self.last.uploaded;
+        }
+        self.grant = grant;
+    }
+}
+
+fn slots_at_first(setting: Slots) -> usize {
+    match setting {
+        Slots::Fixed(count) => count,
+        Slots::Auto => REGULAR_SLOTS,
     }
 }
