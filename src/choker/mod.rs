@@ -177,17 +177,18 @@ impl Choker {
         }
     }
 
-    /// Chooses up to `free` choked peers for slots that stand empty between rounds. Chokes nobody. `peers` may be
-    /// all peers, or the one peer that just became interested when no other waits.
+    /// Chooses up to `free` peers for slots that stand empty between rounds: choked ones, or the optimistic one, to
+    /// whom a regular slot means no message. Chokes nobody. `peers` may be all peers, or the one peer that just
+    /// became interested when no other waits.
     pub fn fill(&self, now: Instant, role: Role, free: usize, peers: &[PeerSnapshot]) -> Vec<ConnId> {
         if free == 0 {
             return Vec::new();
         }
         // Present holders take part in the order, so that their prefixes' further peers stand behind others; as
-        // they keep what they have, only the choked are taken out of it.
-        let order = self.order(now, role, peers, |peer| matches!(peer.grant, Grant::Choked | Grant::Regular));
-        let choked = order.into_iter().filter(|&index| peers[index].grant == Grant::Choked);
-        choked.take(free).map(|index| peers[index].conn).collect()
+        // they keep what they have, they are only then taken out of it.
+        let order = self.order(now, role, peers, |peer| peer.grant != Grant::Courtesy);
+        let others = order.into_iter().filter(|&index| peers[index].grant != Grant::Regular);
+        others.take(free).map(|index| peers[index].conn).collect()
     }
 
     /// Whether the peer took more than there is while claiming to have none of it.

@@ -381,10 +381,12 @@ impl TorrentMachine {
     fn admit(&mut self, now: Instant, chosen: &[ConnId]) {
         for &conn in chosen {
             if let Some(peer) = self.peers.get_mut(&conn) {
+                if peer.grant == Grant::Choked {
+                    self.actions.push_back(TorrentAction::Unchoke(conn));
+                }
                 peer.grant_from(now, Grant::Regular);
                 peer.considered_at = Some(now);
                 self.regular_open += 1;
-                self.actions.push_back(TorrentAction::Unchoke(conn));
             }
         }
     }

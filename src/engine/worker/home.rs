@@ -98,7 +98,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             .iter_mut()
             .filter(|(_, home)| !home.counters.is_empty())
             .map(|(info_hash, home)| {
-                home.machine.handle_load(load);
+                home.machine.handle_load(self.now, load);
                 *info_hash
             })
             .collect();
