@@ -155,6 +155,13 @@ pub const ANNOUNCE_SWEEP_PEERS: usize = 2;
 /// Time that a tracker remembers the completed downloads of a swarm without peers.
 pub const SWARM_LINGER: Duration = Duration::from_secs(24 * 60 * 60);
 
+// --- Storage -----------------------------------------------------------------------------------------------
+
+/// Bytes of the buffers that hash together, one piece a thread; larger pieces get fewer threads.
+pub const HASH_BUFFERS_LEN_MAX: u64 = 1024 * 1024 * 1024;
+/// Bytes of a resume file we read: the stamps of all files that a .torrent's tokens allow.
+pub const RESUME_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
+
 const _: () = assert!(REQUEST_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));
 const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_MAX);
 const _: () = assert!(PIECE_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));

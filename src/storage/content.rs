@@ -10,6 +10,7 @@
 //! Absent: any look at bytes, and files without bytes on disk (empty ones and padding), which are never opened.
 
 use super::error::StorageError;
+use super::fingerprint::Fingerprint;
 use super::layout::{FileIndex, FileSpan, Layout};
 use super::piece_reader::read_exactly;
 use super::residency::{Residency, WINDOW_LEN};
@@ -107,6 +108,14 @@ impl Content {
     /// A block over tiny files has as many slices as files, which may be more than one send takes (IOV_MAX).
     pub fn slices(&self, block: BlockSpan) -> impl Iterator<Item = IoSlicePtr> {
         self.layout.spans(block).flat_map(|span| self.slice(span))
+    }
+
+    /// The files as they were when they were opened. Equal to a fingerprint taken before a check, it says that what is
+    /// mapped here is what was checked.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let indices = self.layout.stored_files().map(|(index, _)| index.0 as usize);
+        let opened = indices.map(|index| self.files.get(index)?.as_ref().map(|file| file.opened));
+        Fingerprint::of(opened)
     }
 
     /// Whether a send of these bytes would find all of them in memory, as far as can be known: pages may be

@@ -15,6 +15,7 @@ use super::layout::{Layout, LayoutFile};
 use super::root::{FileState, Root};
 use crate::bitfield::Bitfield;
 use crate::id::InfoHash;
+use crate::limits;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
@@ -42,8 +43,12 @@ impl Fingerprint {
     /// Looks at every file, one system call each. Only a root that cannot be opened is an error.
     pub fn take(layout: &Layout, root: &Path) -> Result<Self, StorageError> {
         let root = Root::open(root)?;
-        let stamps = layout.stored_files().map(|(_, file)| root.state(&file.path).ok().map(FileStamp::of));
-        Ok(Self(stamps.collect()))
+        Ok(Self::of(layout.stored_files().map(|(_, file)| root.state(&file.path).ok())))
+    }
+
+    /// Of the states of the files that have bytes on disk, in the torrent's order.
+    pub(super) fn of(states: impl Iterator<Item = Option<FileState>>) -> Self {
+        Self(states.map(|state| state.map(FileStamp::of)).collect())
     }
 
     /// Whether every file is there and as it was.
@@ -105,8 +110,6 @@ pub enum ResumeProblem {
 
 const MAGIC: &[u8; 8] = b"SEEDRING";
 const VERSION: u32 = 1;
-/// Bytes of a resume file we read: the stamps of all files that a .torrent's tokens allow.
-const RESUME_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
 const CHECKSUM_LEN: usize = 20;
 
 const TAG_INFO_HASH: u32 = 1;
@@ -165,10 +168,10 @@ impl Resume {
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(unreadable)?;
         let mut bytes = Vec::new();
         File::from(fd)
-            .take(RESUME_FILE_LEN_MAX + 1)
+            .take(limits::RESUME_FILE_LEN_MAX + 1)
             .read_to_end(&mut bytes)
             .map_err(|error| unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
-        if bytes.len() as u64 > RESUME_FILE_LEN_MAX {
+        if bytes.len() as u64 > limits::RESUME_FILE_LEN_MAX {
             return Err(ResumeProblem::TooLong(bytes.len() as u64));
         }
         Self::decode(&bytes)

@@ -11,6 +11,7 @@ use super::layout::{FileIndex, Layout};
 use super::piece_reader::{FileTroubles, PieceReader};
 use super::root::Root;
 use crate::bitfield::Bitfield;
+use crate::limits;
 use crate::units::PieceIndex;
 use rustix::io::Errno;
 use sha1::{Digest, Sha1};
@@ -21,9 +22,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 /// Bytes of the run of pieces that a thread takes at a time: long enough for the disk to read ahead, short
 /// enough (about 15 ms of hashing) for the threads to end together.
 const RUN_LEN: u32 = 16 * 1024 * 1024;
-
-/// Bytes of the buffers that hash together, one piece a thread; larger pieces get fewer threads.
-const HASH_BUFFERS_LEN_MAX: u64 = 1024 * 1024 * 1024;
 
 /// SHA-1 of one piece, with the CPU's own instructions where it has them.
 pub fn piece_hash(piece: &[u8]) -> [u8; 20] {
@@ -188,7 +186,7 @@ impl Job<'_> {
     fn thread_count(&self, wanted: usize) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let wanted = if wanted == 0 { cores() } else { wanted };
-        let buffers = HASH_BUFFERS_LEN_MAX / u64::from(self.layout.piece_length());
+        let buffers = limits::HASH_BUFFERS_LEN_MAX / u64::from(self.layout.piece_length());
         wanted.min(self.layout.piece_count() as usize).min(buffers as usize).max(1)
     }
 }

@@ -127,6 +127,16 @@ fn untouched_files_verify() {
 }
 
 #[test]
+fn opened_files_have_the_fingerprint_that_was_taken_before_unless_they_changed() {
+    let scratch = scratch();
+    let taken = Fingerprint::take(&scratch.layout, scratch.dir.path()).unwrap();
+    assert_eq!(scratch.open().unwrap().fingerprint(), taken);
+    let file = fs::OpenOptions::new().write(true).open(scratch.path("a")).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    assert_ne!(scratch.open().unwrap().fingerprint(), taken);
+}
+
+#[test]
 fn the_first_fault_stays() {
     let scratch = scratch();
     let content = scratch.open().unwrap();

@@ -1,0 +1,86 @@
+//! `seedring check` as a user runs it: exit code, text, JSON.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// A .torrent of the folder `album` with the files `one` (20,000 bytes) and `two` (30,000), pieces of 16 KiB, and
+/// that folder, both in `dir`.
+fn album(dir: &Path) {
+    let (one, two) = (vec![1; 20_000], vec![2; 30_000]);
+    fs::create_dir(dir.join("album")).unwrap();
+    fs::write(dir.join("album/one"), &one).unwrap();
+    fs::write(dir.join("album/two"), &two).unwrap();
+    let all = [one, two].concat();
+    let hashes: Vec<u8> =
+        all.chunks(16_384).flat_map(|piece| sha1_smol::Sha1::from(piece).digest().bytes()).collect();
+    let mut torrent = b"d4:infod5:filesl".to_vec();
+    torrent.extend(b"d6:lengthi20000e4:pathl3:oneeed6:lengthi30000e4:pathl3:twoeee");
+    torrent.extend(b"4:name5:album12:piece lengthi16384e6:pieces80:");
+    torrent.extend(hashes);
+    torrent.extend(b"ee");
+    fs::write(dir.join("album.torrent"), torrent).unwrap();
+}
+
+fn check(dir: &Path, data: &str, options: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seedring"));
+    let command = command.current_dir(dir).args(["check", "album.torrent", data]).args(options);
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+#[test]
+fn whole_content_is_found_by_either_name_and_succeeds() {
+    let dir = tempfile::tempdir().unwrap();
+    album(dir.path());
+    for data in [".", "album", "album/", "./album/."] {
+        let (code, out, err) = check(dir.path(), data, &[]);
+        assert_eq!((code, err.as_str()), (0, ""), "{data}");
+        assert_eq!(out, "album: 4 of 4 pieces are good, 48.8 KiB of 48.8 KiB\n");
+    }
+}
+
+#[test]
+fn incomplete_content_fails_and_names_files_and_reasons() {
+    let dir = tempfile::tempdir().unwrap();
+    album(dir.path());
+    fs::remove_file(dir.path().join("album/two")).unwrap();
+    let (code, out, err) = check(dir.path(), "album", &[]);
+    assert_eq!(code, 1);
+    assert!(out.starts_with("album: 1 of 4 pieces are good, 16.0 KiB of 48.8 KiB\n"), "{out}");
+    assert!(out.contains("  one: 1 of 2 pieces bad\n  two: 3 of 3 pieces bad\n"), "{out}");
+    assert!(out.contains("two is missing"), "{out}");
+    assert!(err.contains("3 pieces are missing or wrong"), "{err}");
+}
+
+#[test]
+fn json_is_one_object_with_the_incomplete_files() {
+    let dir = tempfile::tempdir().unwrap();
+    album(dir.path());
+    let mut two = fs::read(dir.path().join("album/two")).unwrap();
+    two[29_999] ^= 1;
+    fs::write(dir.path().join("album/two"), two).unwrap();
+    let (code, out, _) = check(dir.path(), ".", &["--json"]);
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, 1);
+    assert_eq!((out.lines().count(), &report["complete"]), (1, &false.into()));
+    assert_eq!((&report["good_pieces"], &report["good_bytes"]), (&3.into(), &49_152.into()));
+    let file = serde_json::json!({
+        "path": "album/two", "bytes": 30_000, "pieces": 3, "bad_pieces": 1, "problem": null,
+    });
+    assert_eq!(report["incomplete_files"], serde_json::json!([file]));
+}
+
+#[test]
+fn data_of_something_else_and_no_torrent_are_told_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    album(dir.path());
+    fs::create_dir(dir.path().join("other")).unwrap();
+    let (code, out, err) = check(dir.path(), "other", &[]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("does not hold \"album\"") && err.lines().count() == 1, "{err}");
+    fs::write(dir.path().join("album.torrent"), "hello").unwrap();
+    let (code, _, err) = check(dir.path(), "album", &[]);
+    assert!(code == 1 && err.contains("album.torrent"), "{err}");
+}
