@@ -63,7 +63,7 @@ pub fn auto_slots(load: &Load, demand: &SlotDemand) -> usize {
     slots.clamp(REGULAR_SLOTS, UPLOAD_SLOTS_AUTO_MAX)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -18,7 +18,7 @@
 //! its interest; and any memory of peers that left.
 
 mod auto;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 pub use auto::{Load, SlotDemand, auto_slots};
@@ -81,7 +81,7 @@ pub struct PeerSnapshot {
     pub snubbed: bool,
     /// By what right it is unchoked now.
     pub grant: Grant,
-    /// Of an unchoked peer the begin of its turn, of a choked one since when it waits.
+    /// Of an unchoked peer the begin of its turn, of a choked one the end of its last turn, or when it joined.
     pub since: Instant,
     /// Bytes it took since the last round.
     pub uploaded_in_round: u64,

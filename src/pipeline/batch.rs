@@ -74,7 +74,7 @@ fn quota(active: usize) -> u32 {
     u32::try_from(blocks).map_or(BATCH_LEN_MAX, |blocks| blocks * BLOCK_LEN)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -96,7 +96,7 @@ impl RequestQueue {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::units::{BLOCK_LEN, PieceIndex};

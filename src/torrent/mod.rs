@@ -13,9 +13,9 @@
 //!
 //! Deliberately absent: the picker and everything else of the downloading side; sockets, clocks, other cores.
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod swarm_tests;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use crate::choker::{
@@ -79,7 +79,8 @@ struct Peer {
     interested: bool,
     snubbed: bool,
     grant: Grant,
-    /// Begin of the turn, or of the wait.
+    /// Begin of the turn, or of the wait. Interest lost and found again does not move it: a peer's place in the line
+    /// follows from when it was last served.
     since: Instant,
     considered_at: Option<Instant>,
     /// Whether the last round found that it gives more than the worst holder of a slot.
@@ -144,16 +145,12 @@ impl TorrentMachine {
         peer.interested = interested;
         if interested {
             self.interested += 1;
-            match peer.grant {
-                Grant::Choked => {
-                    peer.since = now;
-                    self.grow();
-                    self.consider(now, conn);
-                }
-                _ => {
-                    self.grow();
-                    self.readmit(now, conn);
-                }
+            let is_choked = peer.grant == Grant::Choked;
+            self.grow();
+            if is_choked {
+                self.consider(now, conn);
+            } else {
+                self.readmit(now, conn);
             }
         } else {
             self.interested -= 1;
