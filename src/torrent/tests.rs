@@ -142,6 +142,37 @@ fn interest_flips_a_thousand_times_a_second_cause_no_extra_unchokes() {
 }
 
 #[test]
+fn peers_that_come_and_go_cause_one_look_a_second_at_those_that_wait() {
+    let (mut machine, mut rng) = (machine(Role::Seeding, Slots::Fixed(4)), Rng::from_seed(1));
+    join_interested(&mut machine, START, 1..=1_000);
+    let (mut looks, mut told) = (0, 0);
+    for step in 1..=900u32 {
+        let now = at(u64::from(step) * 10);
+        machine.handle_left(now, conn(step));
+        if machine.poll_timeout().is_some_and(|due| due <= now) {
+            machine.handle_timeout(now, idle, &mut rng);
+            looks += 1;
+        }
+        told += drain(&mut machine).len();
+    }
+    assert!((8..=10).contains(&looks), "{looks} looks in nine seconds");
+    assert!((32..=44).contains(&told), "{told} messages in nine seconds");
+}
+
+#[test]
+fn a_moment_without_interest_does_not_cost_the_place_in_the_line() {
+    let mut machine = machine(Role::Seeding, Slots::Fixed(1));
+    join_interested(&mut machine, START, 1..=2);
+    join_interested(&mut machine, at(500), 3..=9);
+    machine.handle_interest(at(600), conn(2), false);
+    machine.handle_interest(at(700), conn(2), true);
+    let takes = |conn| PeerSample { uploaded: 3 << 20, ..idle(conn) };
+    machine.handle_timeout(at(10_000), takes, &mut Rng::from_seed(1));
+    assert!(drain(&mut machine).contains(&TorrentAction::Unchoke(conn(2))));
+    assert_eq!(machine.peers[&conn(2)].grant, Grant::Regular);
+}
+
+#[test]
 fn facts_about_unknown_peers_change_nothing() {
     let mut machine = machine(Role::Seeding, Slots::Fixed(4));
     machine.handle_interest(START, conn(7), true);
