@@ -1,12 +1,201 @@
-//! `seedring create`.
+//! `seedring create`: a torrent file from a file or folder.
 
 use super::CommandError;
+use super::escape::{self, Plain};
+use super::progress::Progress;
+use crate::clock;
+use crate::metainfo::builder::check_piece_length;
+use crate::session::make_torrent::{MadeTorrent, MakeOptions, Plan};
+use crate::session::torrent_file::{read_torrent, write_torrent};
+use crate::units::ByteSize;
+use serde::Serialize;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use url::Url;
 
-/// Not yet written.
+/// Make a torrent file from a file or folder.
 #[derive(Debug, clap::Args)]
-pub struct CreateArgs {}
+pub struct CreateArgs {
+    /// The file or folder to share
+    path: PathBuf,
+    /// Where to write the torrent file [default: NAME.torrent in the current folder]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// A tracker's address (http, https or udp); the first given is asked first
+    #[arg(long, value_name = "URL", value_parser = tracker_url)]
+    tracker: Vec<String>,
+    /// An address that serves the same content over HTTP
+    #[arg(long, value_name = "URL", value_parser = web_seed_url)]
+    webseed: Vec<String>,
+    /// Bytes of a piece, a power of two from 16KiB to 256MiB [default: 256KiB, growing for large content]
+    #[arg(long, value_name = "SIZE", value_parser = piece_length)]
+    piece_length: Option<u32>,
+    /// Let clients find peers through the trackers only
+    #[arg(long)]
+    private: bool,
+    /// A text for those who open the torrent
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
+    /// A mark that gives the same content another info-hash
+    #[arg(long, value_name = "TEXT")]
+    source: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What has been made. The fields are the JSON contract.
+#[derive(Serialize)]
+struct Created {
+    name: String,
+    info_hash: String,
+    length: u64,
+    piece_length: u32,
+    piece_count: u32,
+    file_count: usize,
+    torrent: String,
+    magnet: String,
+}
 
 /// Runs the command.
-pub fn run(_args: CreateArgs) -> Result<(), CommandError> {
-    Err("not yet written".into())
+pub fn run(args: CreateArgs) -> Result<(), CommandError> {
+    let options = MakeOptions {
+        tiers: args.tracker.into_iter().map(|tracker| vec![tracker]).collect(),
+        web_seeds: args.webseed,
+        piece_length: args.piece_length,
+        private: args.private,
+        comment: args.comment,
+        source: args.source,
+        creation_date: Some(clock::unix_seconds()),
+        leave_out: None,
+    };
+    let output = output_path(&args.path, args.output.as_deref())?;
+    let replaces = output.exists();
+    if replaces && (args.output.as_deref() != Some(&output)) {
+        refuse_to_replace_other_files(&output)?;
+    }
+    let plan = Plan::of(&args.path, MakeOptions { leave_out: Some(output.clone()), ..options })?;
+    for left_out in plan.left_out() {
+        eprintln!("{} is left out: {}", Plain(&left_out.path.to_string_lossy()), left_out.reason);
+    }
+    let progress = Progress::start("hashing", plan.total_len());
+    let made = plan.hash(0, &|bytes| progress.add(bytes))?;
+    drop(progress);
+    write_torrent(&output, &made.bytes)?;
+    report(&made, &output, replaces, args.json)
+}
+
+fn report(made: &MadeTorrent, output: &Path, replaced: bool, json: bool) -> Result<(), CommandError> {
+    let info = made.metainfo.info();
+    let created = Created {
+        name: info.name().to_owned(),
+        info_hash: made.metainfo.info_hash().to_string(),
+        length: info.total_len(),
+        piece_length: info.piece_length(),
+        piece_count: info.piece_count(),
+        file_count: info.files().len(),
+        torrent: output.to_string_lossy().into_owned(),
+        magnet: made.metainfo.magnet().to_string(),
+    };
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", escape::json(&created)?)?;
+        return Ok(());
+    }
+    let size = ByteSize(created.length);
+    let piece = ByteSize(created.piece_length.into());
+    writeln!(out, "name        {}", Plain(&created.name))?;
+    writeln!(out, "info-hash   {}", created.info_hash)?;
+    writeln!(out, "size        {size} in {} pieces of {piece}", created.piece_count)?;
+    let note = if replaced { " (replaced)" } else { "" };
+    writeln!(out, "torrent     {}{note}", Plain(&created.torrent))?;
+    writeln!(out, "magnet      {}", created.magnet)?;
+    Ok(())
+}
+
+/// Where the torrent goes: as the user said, into the folder the user named, or into the current one.
+fn output_path(content: &Path, output: Option<&Path>) -> Result<PathBuf, CommandError> {
+    let folder = match output {
+        Some(path) if !path.is_dir() => return Ok(path.to_owned()),
+        folder => folder.unwrap_or(Path::new("")),
+    };
+    let content = content.canonicalize().map_err(|error| {
+        format!("cannot read {}: {error}; name an existing file or folder", content.display())
+    })?;
+    let name = content.file_name().ok_or("the root of the file system has no name to share it under")?;
+    let mut file_name = name.to_owned();
+    file_name.push(".torrent");
+    Ok(folder.join(file_name))
+}
+
+/// Only a torrent is replaced unasked.
+fn refuse_to_replace_other_files(output: &Path) -> Result<(), CommandError> {
+    match read_torrent(output) {
+        Ok(_) => Ok(()),
+        Err(_) => {
+            let output = output.display();
+            Err(format!("{output} exists and is no torrent; name the file to write with -o").into())
+        }
+    }
+}
+
+fn tracker_url(text: &str) -> Result<String, String> {
+    url_of(text, &["http", "https", "udp"])
+}
+
+fn web_seed_url(text: &str) -> Result<String, String> {
+    url_of(text, &["http", "https"])
+}
+
+fn url_of(text: &str, schemes: &[&str]) -> Result<String, String> {
+    let url = Url::parse(text).map_err(|error| format!("this is no URL: {error}"))?;
+    if !schemes.contains(&url.scheme()) || !url.has_host() {
+        return Err(format!("this is no address of the kinds {}", schemes.join(", ")));
+    }
+    // As the user wrote it: trackers tell torrents apart by passkeys in addresses.
+    let fit = !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    if fit { Ok(text.to_owned()) } else { Err("an address has no blanks in it".to_owned()) }
+}
+
+fn piece_length(text: &str) -> Result<u32, String> {
+    let size: ByteSize = text.parse().map_err(|error: crate::units::UnitError| error.to_string())?;
+    let length = u32::try_from(size.0).unwrap_or(u32::MAX);
+    check_piece_length(length).map_err(|error| error.to_string())?;
+    Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_piece_lengths_are_judged_before_anything_is_hashed() {
+        for good in ["http://t/a", "udp://t:1/announce", "https://[::1]:2/?passkey=x"] {
+            assert_eq!(tracker_url(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "t:80", "ftp://t/", "udp:", "http://t/a b", "/path"] {
+            assert!(tracker_url(bad).is_err(), "{bad}");
+        }
+        assert!(web_seed_url("udp://t:1/").is_err());
+        assert_eq!(piece_length("1MiB"), Ok(1 << 20));
+        for bad in ["0", "1000", "8KiB", "48KiB", "512MiB", "9999TiB", "x"] {
+            assert!(piece_length(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn writes_beside_the_content_nothing_it_was_not_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let content = folder.path().join("content");
+        std::fs::write(&content, "x").unwrap();
+        let named = output_path(&content, Some(Path::new("x.torrent"))).unwrap();
+        assert_eq!(named, Path::new("x.torrent"));
+        assert_eq!(output_path(&content, None).unwrap(), Path::new("content.torrent"));
+        let inside = output_path(&content, Some(folder.path())).unwrap();
+        assert_eq!(inside, folder.path().join("content.torrent"));
+        std::fs::write(&inside, "my diary").unwrap();
+        assert!(refuse_to_replace_other_files(&inside).is_err());
+        assert!(output_path(Path::new("/"), None).is_err());
+        assert!(output_path(&folder.path().join("missing"), None).is_err());
+    }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 mod bench;
 mod check;
 mod create;
+mod escape;
 mod progress;
 mod seed;
 mod show;
@@ -49,7 +50,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("seedring: {}", with_causes(error.as_ref()));
+            eprintln!("seedring: {}", escape::Plain(&with_causes(error.as_ref())));
             ExitCode::from(1)
         }
     }

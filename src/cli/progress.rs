@@ -1,1 +1,124 @@
-//! Progress on everything that lasts: a bar on a terminal, plain lines elsewhere.
+//! Progress on everything that lasts: a bar on a terminal, a few plain lines elsewhere.
+//!
+//! It goes to stderr, so that stdout stays what the command prints. Without a terminal a line comes with
+//! every tenth, and not more often than every two seconds: short work stays silent. Colour only on a
+//! terminal, and not when NO_COLOR is set (no-color.org).
+
+use crate::clock;
+use crate::time::{Duration, Instant};
+use crate::units::ByteSize;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+
+const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Progress of one piece of work that is counted in bytes. Any thread may report.
+pub(super) struct Progress {
+    shown: Shown,
+}
+
+enum Shown {
+    Bar(ProgressBar),
+    Plain(Mutex<Plain>),
+}
+
+/// What has been said in plain lines.
+struct Plain {
+    verb: &'static str,
+    total: u64,
+    done: u64,
+    tenths_told: u64,
+    told_at: Instant,
+}
+
+impl Progress {
+    /// Begins to show that `total` bytes are being worked on; `verb` as in `hashing`.
+    pub(super) fn start(verb: &'static str, total: u64) -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        if !std::io::stderr().is_terminal() || dumb {
+            let plain = Plain { verb, total, done: 0, tenths_told: 0, told_at: clock::now() };
+            return Self { shown: Shown::Plain(Mutex::new(plain)) };
+        }
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(template(colour)) {
+            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+        }
+        bar.set_message(verb);
+        Self { shown: Shown::Bar(bar) }
+    }
+
+    /// `bytes` more are done.
+    pub(super) fn add(&self, bytes: u64) {
+        match &self.shown {
+            Shown::Bar(bar) => bar.inc(bytes),
+            Shown::Plain(plain) => {
+                let mut plain = plain.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(line) = plain.advance(bytes, clock::now()) {
+                    eprintln!("{line}");
+                }
+            }
+        }
+    }
+}
+
+/// The bar goes away with the work, so that the result or the error stands alone.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Plain {
+    /// The line that is due, if one is.
+    fn advance(&mut self, bytes: u64, now: Instant) -> Option<String> {
+        self.done = self.done.saturating_add(bytes);
+        let tenths = self.done.saturating_mul(10) / self.total.max(1);
+        if tenths <= self.tenths_told || now.since(self.told_at) < PLAIN_INTERVAL {
+            return None;
+        }
+        self.tenths_told = tenths;
+        self.told_at = now;
+        let percent = tenths.min(10) * 10;
+        Some(format!("{}: {percent} % of {}", self.verb, ByteSize(self.total)))
+    }
+}
+
+fn template(colour: bool) -> &'static str {
+    if colour {
+        "{msg} {bar:30.cyan} {percent:>3} %  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left"
+    } else {
+        "{msg} {bar:30} {percent:>3} %  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_lines_are_sparse() {
+        let mut plain =
+            Plain { verb: "hashing", total: 1000, done: 0, tenths_told: 0, told_at: Instant::ZERO };
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        assert_eq!(plain.advance(500, at(1)), None, "too early");
+        assert_eq!(plain.advance(49, at(2)).as_deref(), Some("hashing: 50 % of 1000 B"));
+        assert_eq!(plain.advance(50, at(9)), None, "no new tenth");
+        assert_eq!(plain.advance(401, at(20)).as_deref(), Some("hashing: 100 % of 1000 B"));
+        assert!(plain.advance(u64::MAX, at(30)).is_some(), "more than the total is no failure");
+    }
+
+    #[test]
+    fn both_templates_are_understood_and_threads_may_report() {
+        assert!([true, false].iter().all(|&colour| ProgressStyle::with_template(template(colour)).is_ok()));
+        let progress = Progress::start("testing", 400);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| progress.add(100));
+            }
+        });
+    }
+}

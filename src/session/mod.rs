@@ -1,1 +1,4 @@
-//! Not yet written.
+//! What a command does, in the user's terms: torrents made, torrents read.
+
+pub mod make_torrent;
+pub mod torrent_file;
