@@ -41,6 +41,11 @@ pub mod tracker_client;
 pub mod tracker_server;
 pub mod load;
 
-// 6 · what the user touches
+// 6 · what runs for the user
 pub mod session;
+
+// 7 · the simulator: sees everything, seen by nobody but the command line
+pub mod sim;
+
+// the command line itself
 pub mod cli;

@@ -238,6 +238,13 @@ pub trait Ring {
     /// Ends both directions of a socket at once, so that what is in flight on it completes.
     fn shutdown(&mut self, socket: RawFd);
 
+    /// A socket to connect to `remote` with, bound to `local` where that is given.
+    fn open_socket(
+        &mut self,
+        remote: std::net::SocketAddr,
+        local: Option<std::net::IpAddr>,
+    ) -> io::Result<RawFd>;
+
     /// The two ends of a connected socket; `None` when it is gone already.
     fn addresses(&self, socket: RawFd) -> Option<Ends>;
 }

@@ -100,6 +100,7 @@ impl<S: BlockStore> Engine<S> {
             let core = cores.get(index % cores.len().max(1)).copied().filter(|_| !config.unpinned);
             let zero_copy = ZeroCopyPolicy::new(config.zero_copy, pinned_max(count));
             let (workers, events) = (engine.workers.clone(), make_sink());
+            let bind = config.bind;
             let (statistics, gate) = (Arc::clone(&statistics), Arc::clone(&gate));
             let thread = std::thread::Builder::new().name(format!("worker-{index:02}")).spawn(move || {
                 // Without a core of its own the worker runs all the same, only less evenly.
@@ -113,6 +114,7 @@ impl<S: BlockStore> Engine<S> {
                     ring,
                     listeners,
                     port,
+                    bind,
                     mailbox,
                     workers,
                     events,

@@ -13,8 +13,10 @@ use crate::time::{Duration, Instant};
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use memmap2::MmapMut;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 const SUBMISSIONS: u32 = 1024;
@@ -195,6 +197,15 @@ impl Ring for Uring {
         let socket = unsafe { BorrowedFd::borrow_raw(socket) };
         // ENOTCONN: the peer was faster.
         let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+    }
+
+    fn open_socket(&mut self, remote: SocketAddr, local: Option<IpAddr>) -> io::Result<RawFd> {
+        let socket = Socket::new(Domain::for_address(remote), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(local) = local {
+            socket.bind(&SocketAddr::new(local, 0).into())?;
+        }
+        Ok(OwnedFd::from(socket).into_raw_fd())
     }
 
     fn addresses(&self, socket: RawFd) -> Option<Ends> {

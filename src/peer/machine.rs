@@ -3,7 +3,7 @@
 use super::allowed_fast::allowed_fast_set;
 use super::facts::{SpanFault, TorrentFacts};
 use crate::bitfield::{Bitfield, BitfieldError};
-use crate::id::PeerId;
+use crate::id::{InfoHash, PeerId};
 use crate::limits::{
     ALLOWED_FAST_MAX, CONTROL_QUEUED_LEN_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL,
     REJECTS_MAX, REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX,
@@ -86,6 +86,8 @@ pub enum PeerError {
 #[derive(Debug)]
 pub struct PeerMachine {
     phase: Phase,
+    /// Our own handshake has gone: the connection is one that we opened.
+    introduced: bool,
     opened_at: Instant,
     received_at: Instant,
     sent_at: Instant,
@@ -136,6 +138,7 @@ impl PeerMachine {
     pub fn incoming(now: Instant) -> Self {
         Self {
             phase: Phase::Handshake { bytes: Box::new([0; HANDSHAKE_LEN]), len: 0 },
+            introduced: false,
             opened_at: now,
             received_at: now,
             sent_at: now,
@@ -156,12 +159,26 @@ impl PeerMachine {
         }
     }
 
-    /// The shell knows the torrent the peer asked for: introduce ourselves and say what we have.
+    /// The machine of a connection that we open: we introduce ourselves first. The peer's handshake comes as an
+    /// event as with [`incoming`](Self::incoming).
+    pub fn outgoing(now: Instant, info_hash: InfoHash, peer_id: PeerId) -> Self {
+        let mut machine = Self::incoming(now);
+        machine.introduce(info_hash, peer_id);
+        machine
+    }
+
+    fn introduce(&mut self, info_hash: InfoHash, peer_id: PeerId) {
+        self.introduced = true;
+        let ours = Handshake { reserved: Reserved::OURS, info_hash, peer_id };
+        self.control.extend_from_slice(&ours.encode());
+    }
+
+    /// The shell serves the torrent of the peer's handshake: introduce ourselves and say what we have.
     pub fn accept(&mut self, facts: Arc<TorrentFacts>, identity: Identity) {
         let Phase::Introduced(theirs) = self.phase else { return };
-        let ours =
-            Handshake { reserved: Reserved::OURS, info_hash: facts.info_hash, peer_id: identity.peer_id };
-        self.control.extend_from_slice(&ours.encode());
+        if !self.introduced {
+            self.introduce(facts.info_hash, identity.peer_id);
+        }
         self.fast = theirs.fast();
         if self.fast && facts.have.is_full() {
             encode(&Message::HaveAll, &mut self.control);

@@ -1,16 +1,21 @@
 //! How connections come to be: accepted within bounds, or dialled.
+#![expect(unsafe_code, reason = "promises that the address of a connect stays")]
 
 use super::super::ring::{AddressPointer, Completion, Ends, Op, OpKind, Ring, Tag};
 use super::super::store::BlockStore;
 use super::connection::Closing;
 use super::{EngineEvent, TimerOwner, Worker};
 use crate::id::InfoHash;
-use crate::limits::{CONNECTIONS_PER_WORKER_MAX, HALF_OPEN_PER_PREFIX_MAX, HALF_OPEN_PER_WORKER_MAX};
+use crate::limits::{
+    CONNECTIONS_PER_WORKER_MAX, DIALLED_PER_TORRENT_MAX, HALF_OPEN_PER_PREFIX_MAX, HALF_OPEN_PER_WORKER_MAX,
+};
 use crate::peer::PeerMachine;
 use crate::time::Duration;
+use socket2::SockAddr;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Time until a listener tries again after the process ran out of descriptors or memory.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -92,9 +97,51 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.half_open_by_prefix.len().max(self.statistics().snapshot().half_open as usize)
     }
 
-    pub(super) fn connect(&mut self, _info_hash: InfoHash, _address: SocketAddr) {}
+    /// Opens a connection to a peer, unless there is one already or there are enough.
+    pub(super) fn connect(&mut self, info_hash: InfoHash, remote: SocketAddr) {
+        let Some(shared) = self.torrents.get(&info_hash) else { return };
+        let enough = shared.connections.load(Relaxed) >= DIALLED_PER_TORRENT_MAX
+            || self.connections.len() >= CONNECTIONS_PER_WORKER_MAX
+            || self.half_open_count() >= HALF_OPEN_PER_WORKER_MAX / 2;
+        if enough
+            || self.stopping.is_some()
+            || remote.port() == 0
+            || self.dialled.contains(&(info_hash, remote))
+        {
+            return;
+        }
+        let machine = PeerMachine::outgoing(self.now, info_hash, shared.peer_id);
+        let local = self.bind.filter(|bind| bind.is_ipv4() == remote.is_ipv4());
+        if self.bind.is_some() && local.is_none() {
+            return;
+        }
+        let Ok(socket) = self.ring.open_socket(remote, local) else { return };
+        let unbound = SocketAddr::new(remote.ip(), 0);
+        let key = self.open_connection(socket, Ends { local: unbound, remote }, machine);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let target = connection.connecting.insert(Box::new(SockAddr::from(remote)));
+        // SAFETY: the address is boxed and stays with the connection, which is not removed before the connect
+        // has completed.
+        let address = unsafe { AddressPointer::new(target.as_ptr().cast(), target.len()) };
+        connection.torrent = Some(info_hash);
+        connection.dialled = Some(remote);
+        self.dialled.insert((info_hash, remote));
+        self.ring.push(Op::Connect { socket, address }, Self::tag(OpKind::Connect, key));
+    }
 
-    pub(super) fn handle_connect(&mut self, _completion: &Completion) {
-        let _ = std::marker::PhantomData::<AddressPointer>;
+    pub(super) fn handle_connect(&mut self, completion: &Completion) {
+        let key = Self::key_of(completion.tag);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.connecting = None;
+        let socket = connection.socket;
+        if connection.closing.is_some() {
+            return self.remove_if_quiet(key);
+        }
+        match self.ring.addresses(socket).filter(|_| completion.result == 0) {
+            Some(ends) => connection.ends.local = ends.local,
+            None => return self.close(key, Closing::Abruptly),
+        }
+        self.arm_receive(key);
+        self.schedule(key);
     }
 }

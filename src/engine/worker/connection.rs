@@ -10,6 +10,8 @@ use crate::meter::PeerCounters;
 use crate::peer::PeerMachine;
 use crate::pipeline::BatchPolicy;
 use crate::time::Instant;
+use socket2::SockAddr;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,6 +29,10 @@ pub(super) struct Connection {
     pub counters: Option<Arc<PeerCounters>>,
     pub batch: BatchPolicy,
     pub zero_copy: ZeroCopyState,
+    /// Where we are connecting to; the kernel reads it until that has succeeded or failed.
+    pub connecting: Option<Box<SockAddr>>,
+    /// The peer's listening address, when it was we who connected.
+    pub dialled: Option<SocketAddr>,
     /// A multishot receive is armed.
     pub receiving: bool,
     /// A send is in flight, since when.
@@ -65,6 +71,8 @@ impl Connection {
             counters: None,
             batch: BatchPolicy::new(),
             zero_copy: ZeroCopyState::default(),
+            connecting: None,
+            dialled: None,
             receiving: false,
             sending: None,
             fetching: None,
@@ -82,7 +90,7 @@ impl Connection {
     }
 
     fn is_quiet(&self) -> bool {
-        !self.receiving && self.sending.is_none() && self.fetching.is_none()
+        !self.receiving && self.sending.is_none() && self.fetching.is_none() && self.connecting.is_none()
     }
 }
 
@@ -183,6 +191,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         connection.closing = Some(how);
         let (socket, torrent, joined) =
             (connection.socket, connection.torrent, connection.counters.is_some());
+        if connection.connecting.is_some() {
+            let target = Self::tag(OpKind::Connect, key);
+            self.ring.push(Op::Cancel { target }, Tag { kind: OpKind::Cancel, ..target });
+        }
         self.ring.shutdown(socket);
         self.leave_half_open(key);
         if let Some(torrent) = torrent.filter(|_| joined)
@@ -205,7 +217,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         // Pages that zero-copy sends pin are only released when the peer has read them, or on a reset.
         let abrupt = how == Closing::Abruptly || connection.zero_copy.has_unnotified();
         let socket = connection.socket;
-        self.connections.remove(key);
+        if let Some(connection) = self.connections.remove(key)
+            && let Some((torrent, address)) = connection.torrent.zip(connection.dialled)
+        {
+            self.dialled.remove(&(torrent, address));
+        }
         self.ring.close(socket, abrupt);
         self.statistics().connections().subtract(1);
     }

@@ -27,8 +27,9 @@ use crate::time::{Duration, Instant};
 use connection::Connection;
 use home::Home;
 use send::InFlight;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -54,6 +55,8 @@ pub struct WorkerParts<R, S: BlockStore> {
     pub listeners: Vec<OwnedFd>,
     /// The port peers can reach us on, for the extension handshake.
     pub port: u16,
+    /// The address to connect from, if it is not to be any.
+    pub bind: Option<IpAddr>,
     /// Its mailbox.
     pub mailbox: Mailbox<ToWorker<S>>,
     /// The mailboxes of all workers, its own included, by number.
@@ -79,6 +82,7 @@ pub struct Worker<R: Ring, S: BlockStore> {
     ring: R,
     listeners: Vec<OwnedFd>,
     port: u16,
+    bind: Option<IpAddr>,
     mailbox: Mailbox<ToWorker<S>>,
     workers: Vec<Address<ToWorker<S>>>,
     events: EventSink,
@@ -99,6 +103,8 @@ pub struct Worker<R: Ring, S: BlockStore> {
     /// Connections without a finished handshake, oldest first; those that have finished are skipped.
     half_open: VecDeque<Key>,
     half_open_by_prefix: BTreeMap<AddressPrefix, u32>,
+    /// Peers that we have connected to.
+    dialled: BTreeSet<(InfoHash, SocketAddr)>,
     timers: Timers<TimerOwner>,
     /// Messages that found a full mailbox, by worker; each connection and torrent has a bounded number.
     unposted: Vec<VecDeque<ToWorker<S>>>,
@@ -140,6 +146,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             ring: parts.ring,
             listeners: parts.listeners,
             port: parts.port,
+            bind: parts.bind,
             mailbox: parts.mailbox,
             unposted: parts.workers.iter().map(|_| VecDeque::new()).collect(),
             workers: parts.workers,
@@ -157,6 +164,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             ready: VecDeque::new(),
             half_open: VecDeque::new(),
             half_open_by_prefix: BTreeMap::new(),
+            dialled: BTreeSet::new(),
             timers: Timers::default(),
             unsent_events: VecDeque::new(),
             active: 0,

@@ -90,7 +90,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let Some(shared) = self.torrents.get(&handshake.info_hash).map(Arc::clone) else {
             return self.close(key, Closing::Gracefully);
         };
-        if handshake.peer_id == shared.peer_id || self.stopping.is_some() {
+        let dialled_for = self.connections.get(key).and_then(|connection| connection.torrent);
+        let is_other = dialled_for.is_some_and(|torrent| torrent != handshake.info_hash);
+        if handshake.peer_id == shared.peer_id || is_other || self.stopping.is_some() {
             return self.close(key, Closing::Gracefully);
         }
         self.leave_half_open(key);

@@ -46,7 +46,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// Puts a connection into the ready queue when it has something to send and may.
     pub(super) fn schedule(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let blocked = connection.sending.is_some() || connection.scheduled || connection.closing.is_some();
+        let blocked = connection.sending.is_some()
+            || connection.scheduled
+            || connection.connecting.is_some()
+            || connection.closing.is_some();
         let waiting = connection.throttled || connection.fetching.is_some();
         let has_output =
             if waiting { connection.machine.has_control() } else { connection.machine.has_output() };

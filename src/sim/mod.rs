@@ -1,0 +1,9 @@
+//! The simulator: the production worker on a ring and a store of our own making, deterministic by seed.
+//!
+//! [`ring::SimRing`] injects what kernels and networks do on bad days; [`store::SimStore`] is content whose every
+//! byte is known and whose disk can be slow or broken.
+
+pub mod ring;
+pub mod store;
+#[cfg(test)]
+mod worker_tests;

@@ -1,0 +1,415 @@
+//! A ring without a kernel: sockets are queues, time is a number, and misfortune comes from the seed.
+//!
+//! It is as nasty as the contract of [`Ring`] allows: completions come late and out of order, receives lose
+//! their buffers, connections break at any moment, zero-copy sends read their pages only when they say they
+//! have let go of them, and a message's memory is read when its bytes leave and not before. Whoever frees or
+//! reuses memory too early sends wrong bytes, and the peer notices.
+#![expect(unsafe_code, reason = "reads messages as the kernel would")]
+
+use crate::engine::ring::{BufferId, Completion, Ends, MessagePointer, Op, Ring, Tag, ZeroCopyUse};
+use crate::rng::Rng;
+use crate::time::{Duration, Instant};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::RawFd;
+
+const BUFFERS: u16 = 8;
+const BUFFER_LEN: usize = 512;
+
+/// How likely each misfortune is, in thousandths, and how slow things are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// A receive ends with ENOBUFS.
+    pub no_buffers: u64,
+    /// A connection breaks when something is sent.
+    pub resets: u64,
+    /// A send comes back short, as when the peer goes in its middle.
+    pub short_sends: u64,
+    /// A zero-copy send is refused.
+    pub refused_zero_copy: u64,
+    /// A zero-copy send turns out to have been copied.
+    pub copied_zero_copy: u64,
+    /// A read from disk fails for a passing reason.
+    pub busy_disk: u64,
+    /// Completions take up to this long.
+    pub delay_max: Duration,
+}
+
+/// The ring of one simulated worker.
+#[derive(Debug)]
+pub struct SimRing {
+    now: Instant,
+    rng: Rng,
+    /// What goes wrong from now on.
+    pub faults: Faults,
+    pending: Vec<Pending>,
+    sockets: BTreeMap<RawFd, SimSocket>,
+    arrivals: VecDeque<RawFd>,
+    buffers: Vec<Option<Vec<u8>>>,
+    next_socket: RawFd,
+    closed: u64,
+}
+
+#[derive(Debug)]
+struct Pending {
+    tag: Tag,
+    ready_at: Instant,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Accept,
+    Receive {
+        socket: RawFd,
+    },
+    Send {
+        socket: RawFd,
+        message: MessagePointer,
+        zero_copy: bool,
+        segment: u64,
+    },
+    /// The second completion of a zero-copy send: here its bytes are read.
+    Release {
+        socket: RawFd,
+        message: MessagePointer,
+        segment: u64,
+        usage: ZeroCopyUse,
+    },
+    Result(i32),
+    Doorbell,
+}
+
+#[derive(Debug, Default)]
+struct SimSocket {
+    /// From the peer, not yet received.
+    inbound: VecDeque<u8>,
+    /// To the peer, in the order of sending; a segment is empty until its bytes have been read.
+    outbound: VecDeque<(u64, Option<Vec<u8>>)>,
+    next_segment: u64,
+    /// Bytes the peer has room for; sends wait while there is none.
+    window: usize,
+    broken: bool,
+    peer_closed: bool,
+    shut_down: bool,
+}
+
+impl SimRing {
+    /// A ring whose misfortunes follow from `seed`.
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        Self {
+            now: Instant::ZERO + Duration::from_secs(1000),
+            rng: Rng::from_seed(seed),
+            faults,
+            pending: Vec::new(),
+            sockets: BTreeMap::new(),
+            arrivals: VecDeque::new(),
+            buffers: (0..BUFFERS).map(|_| None).collect(),
+            next_socket: 100,
+            closed: 0,
+        }
+    }
+
+    /// A peer connects; returns its socket's number.
+    pub fn dial(&mut self) -> RawFd {
+        let socket = self.next_socket;
+        self.next_socket += 1;
+        self.sockets.insert(socket, SimSocket { window: usize::MAX, ..SimSocket::default() });
+        self.arrivals.push_back(socket);
+        socket
+    }
+
+    /// The peer sends bytes.
+    pub fn peer_sends(&mut self, socket: RawFd, bytes: &[u8]) {
+        if let Some(socket) = self.sockets.get_mut(&socket) {
+            socket.inbound.extend(bytes);
+        }
+    }
+
+    /// The peer reads what has arrived in order.
+    pub fn peer_reads(&mut self, socket: RawFd) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Some(socket) = self.sockets.get_mut(&socket) {
+            while let Some((_, Some(_))) = socket.outbound.front() {
+                bytes
+                    .extend(socket.outbound.pop_front().and_then(|(_, segment)| segment).unwrap_or_default());
+            }
+        }
+        bytes
+    }
+
+    /// The peer stops reading (0), or goes on.
+    pub fn set_window(&mut self, socket: RawFd, window: usize) {
+        if let Some(socket) = self.sockets.get_mut(&socket) {
+            socket.window = window;
+        }
+    }
+
+    /// The peer closes its end.
+    pub fn peer_closes(&mut self, socket: RawFd) {
+        if let Some(socket) = self.sockets.get_mut(&socket) {
+            socket.peer_closed = true;
+        }
+    }
+
+    /// Whether our end is still open.
+    pub fn is_open(&self, socket: RawFd) -> bool {
+        self.sockets.get(&socket).is_some_and(|socket| !socket.shut_down)
+    }
+
+    /// Sockets not closed yet.
+    pub fn open_sockets(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Receive buffers lent and not given back.
+    pub fn lent_buffers(&self) -> usize {
+        self.buffers.iter().flatten().count()
+    }
+
+    fn happens(&mut self, thousandths: u64) -> bool {
+        self.rng.below(1000) < thousandths
+    }
+
+    fn delay(&mut self) -> Instant {
+        let nanos = self.faults.delay_max.as_nanos() as u64;
+        self.now + Duration::from_nanos(self.rng.below(nanos + 1))
+    }
+
+    /// What became of one pending operation: completions, and whether it stays pending.
+    fn advance(&mut self, pending: &mut Pending, out: &mut Vec<Completion>) -> bool {
+        let tag = pending.tag;
+        let mut say =
+            |result, more, buffer, released| out.push(Completion { tag, result, more, buffer, released });
+        match &pending.what {
+            What::Accept => {
+                if let Some(socket) = self.arrivals.pop_front() {
+                    say(socket, true, None, None);
+                }
+                true
+            }
+            What::Doorbell => {
+                say(1, true, None, None);
+                true
+            }
+            What::Result(result) => {
+                say(*result, false, None, None);
+                false
+            }
+            &What::Receive { socket } => {
+                let starved = self.happens(self.faults.no_buffers);
+                let free = self.buffers.iter().position(Option::is_none);
+                let Some(socket) = self.sockets.get_mut(&socket) else {
+                    unreachable!("closed while receiving")
+                };
+                if socket.broken {
+                    say(-libc::ECONNRESET, false, None, None);
+                    return false;
+                }
+                if socket.shut_down || (socket.inbound.is_empty() && socket.peer_closed) {
+                    say(0, false, None, None);
+                    return false;
+                }
+                if socket.inbound.is_empty() {
+                    return true;
+                }
+                let Some(free) = free.filter(|_| !starved) else {
+                    say(-libc::ENOBUFS, false, None, None);
+                    return false;
+                };
+                let len = 1 + self.rng.index(socket.inbound.len().min(BUFFER_LEN));
+                self.buffers[free] = Some(socket.inbound.drain(..len).collect());
+                say(len as i32, true, Some(BufferId(free as u16)), None);
+                true
+            }
+            &What::Send { socket: number, message, zero_copy, segment } => {
+                let (resets, short) =
+                    (self.happens(self.faults.resets), self.happens(self.faults.short_sends));
+                let refused = zero_copy && self.happens(self.faults.refused_zero_copy);
+                let usage = if self.happens(self.faults.copied_zero_copy) {
+                    ZeroCopyUse::Copied
+                } else {
+                    ZeroCopyUse::Sent
+                };
+                let ready_at = self.delay();
+                let Some(socket) = self.sockets.get_mut(&number) else {
+                    unreachable!("closed while sending")
+                };
+                socket.broken |= resets;
+                let bytes = read_message(message);
+                let failed = if refused {
+                    Some(-libc::ENOMEM)
+                } else if socket.broken || socket.shut_down {
+                    Some(-libc::EPIPE)
+                } else if socket.window == 0 {
+                    return true;
+                } else {
+                    None
+                };
+                if let Some(errno) = failed {
+                    socket.fill(segment, Vec::new());
+                    say(errno, zero_copy, None, None);
+                } else if short && bytes.len() > 1 {
+                    socket.broken = true;
+                    let part = bytes[..bytes.len() / 2].to_vec();
+                    say(part.len() as i32, zero_copy, None, None);
+                    socket.fill(segment, part);
+                } else {
+                    say(bytes.len() as i32, zero_copy, None, None);
+                    if !zero_copy {
+                        socket.fill(segment, bytes);
+                    }
+                }
+                if zero_copy {
+                    pending.ready_at = ready_at;
+                    pending.what = What::Release { socket: number, message, segment, usage };
+                }
+                zero_copy
+            }
+            &What::Release { socket, message, segment, usage } => {
+                if let Some(socket) = self.sockets.get_mut(&socket) {
+                    socket.fill(segment, read_message(message));
+                }
+                say(0, false, None, Some(usage));
+                false
+            }
+        }
+    }
+
+    fn is_stalled(&self, what: &What) -> bool {
+        match what {
+            What::Accept => self.arrivals.is_empty(),
+            // A doorbell that rang in vain is harmless, and rings seldom enough.
+            What::Doorbell => false,
+            _ => false,
+        }
+    }
+}
+
+impl SimSocket {
+    /// The bytes of a segment have been read. Only the first reading counts.
+    fn fill(&mut self, number: u64, bytes: Vec<u8>) {
+        if let Some((_, segment)) =
+            self.outbound.iter_mut().find(|(of, segment)| *of == number && segment.is_none())
+        {
+            *segment = Some(bytes);
+        }
+    }
+}
+
+fn read_message(message: MessagePointer) -> Vec<u8> {
+    // SAFETY: the promise of `MessagePointer`: all of it stays until the last completion, which is yet to come.
+    let message = unsafe { &*message.as_ptr() };
+    let mut bytes = Vec::new();
+    for index in 0..message.msg_iovlen as usize {
+        // SAFETY: as above; `index` is below the message's number of vectors.
+        let vector = unsafe { &*message.msg_iov.add(index) };
+        if vector.iov_len > 0 {
+            // SAFETY: as above. The simulated store's bytes are plain memory.
+            bytes.extend(unsafe { std::slice::from_raw_parts(vector.iov_base.cast::<u8>(), vector.iov_len) });
+        }
+    }
+    bytes
+}
+
+impl Ring for SimRing {
+    fn push(&mut self, op: Op, tag: Tag) {
+        let what = match op {
+            Op::Accept { .. } => What::Accept,
+            Op::Receive { socket } => What::Receive { socket },
+            Op::Send { socket, message, zero_copy } => {
+                let Some(state) = self.sockets.get_mut(&socket) else {
+                    unreachable!("send on a closed socket")
+                };
+                let segment = state.next_segment;
+                state.next_segment += 1;
+                state.outbound.push_back((segment, None));
+                What::Send { socket, message, zero_copy, segment }
+            }
+            Op::Populate { .. } if self.happens(self.faults.busy_disk) => What::Result(-libc::EAGAIN),
+            Op::Connect { .. } if self.happens(self.faults.resets) => What::Result(-libc::ECONNREFUSED),
+            Op::Advise { .. } | Op::Populate { .. } | Op::Connect { .. } => What::Result(0),
+            Op::Doorbell { .. } => What::Doorbell,
+            Op::Cancel { target } => {
+                // A race the cancel may lose: what it meant to end has not happened yet, or has.
+                self.pending
+                    .retain(|pending| !(pending.tag == target && matches!(pending.what, What::Accept)));
+                What::Result(0)
+            }
+        };
+        let ready_at = self.delay();
+        self.pending.push(Pending { tag, ready_at, what });
+    }
+
+    fn turn(&mut self, deadline: Instant, completions: &mut Vec<Completion>) -> io::Result<()> {
+        let before = completions.len();
+        let mut pending = std::mem::take(&mut self.pending);
+        self.rng.shuffle(&mut pending);
+        pending.retain_mut(|one| {
+            one.ready_at > self.now || self.is_stalled(&one.what) || self.advance(one, completions)
+        });
+        pending.append(&mut self.pending);
+        self.pending = pending;
+        let idle = completions.len() == before;
+        let step = Duration::from_micros(1 + self.rng.below(500));
+        self.now = if idle {
+            (self.now + step).max(deadline.min(self.now + Duration::from_millis(50)))
+        } else {
+            self.now + step
+        };
+        Ok(())
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn processor_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn received(&self, buffer: &BufferId, len: usize) -> &[u8] {
+        self.buffers[usize::from(buffer.0)].as_ref().map_or(&[], |bytes| &bytes[..len])
+    }
+
+    fn recycle(&mut self, buffer: BufferId) {
+        self.buffers[usize::from(buffer.0)] = None;
+    }
+
+    fn major_faults(&self) -> u64 {
+        0
+    }
+
+    fn close(&mut self, socket: RawFd, _abrupt: bool) {
+        let in_flight = self.pending.iter().any(|pending| match pending.what {
+            What::Receive { socket: of } | What::Send { socket: of, .. } => of == socket,
+            _ => false,
+        });
+        assert!(!in_flight, "closed with something in flight");
+        assert!(self.sockets.remove(&socket).is_some(), "closed twice");
+        self.closed += 1;
+    }
+
+    fn shutdown(&mut self, socket: RawFd) {
+        if let Some(socket) = self.sockets.get_mut(&socket) {
+            socket.shut_down = true;
+        }
+    }
+
+    fn open_socket(&mut self, _remote: SocketAddr, _local: Option<IpAddr>) -> io::Result<RawFd> {
+        let socket = self.dial();
+        self.arrivals.pop_back();
+        Ok(socket)
+    }
+
+    fn addresses(&self, socket: RawFd) -> Option<Ends> {
+        let port = socket as u16;
+        // Not loopback, so that zero copy is tried.
+        Some(Ends {
+            local: SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 6881)),
+            // Each from a prefix of its own.
+            remote: SocketAddr::from((Ipv4Addr::new(198, (socket >> 8) as u8, socket as u8, 1), port)),
+        })
+    }
+}
