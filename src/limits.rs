@@ -62,6 +62,12 @@ pub const REJECTS_MAX: u32 = 50;
 pub const REQUESTS_WHILE_CHOKED_MAX: u32 = 2000;
 /// Bytes of control messages waiting for one peer; a peer that makes us say more without reading is closed.
 pub const CONTROL_QUEUED_LEN_MAX: usize = 64 * 1024;
+/// Requests in flight that a peer's own `reqq` may allow us; libtorrent tells 2000 at most, others 250 to 500.
+pub const REQUESTS_TOLD_MAX: u32 = 2000;
+/// Bytes of a peer's client name (`v`, BEP 10) that we keep for show; the rest is cut off.
+pub const CLIENT_NAME_LEN_MAX: usize = 64;
+/// Bytes of an info dictionary that we would take from peers; a larger `metadata_size` is ignored.
+pub const METADATA_LEN_MAX: u32 = 10 * 1024 * 1024;
 /// Time a connection has to complete its handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which a connection is closed. BEP 3 has peers send keep-alives every two minutes.

@@ -7,10 +7,12 @@
 
 mod decoder;
 mod error;
+mod extension;
 mod handshake;
 mod message;
 
 pub use decoder::{BitfieldLen, Decoder, DecoderLimits};
 pub use error::WireError;
+pub use extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds};
 pub use handshake::{HANDSHAKE_LEN, Handshake, Reserved, check_prefix};
 pub use message::{Message, PIECE_HEADER_LEN, REQUEST_MESSAGE_LEN, encode, piece_header};
