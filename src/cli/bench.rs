@@ -58,6 +58,9 @@ pub struct BenchArgs {
     /// Connect from this many loopback addresses (127.0.0.1 and up), 28000 connections fit one; default: as many as needed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=250))]
     source_addresses: Option<u8>,
+    /// Handshakes that each thread has under way at a time; more than the target's listen backlog costs a second
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    burst: u32,
     /// Whether received blocks are copied out of the kernel or discarded there; auto takes what costs less
     #[arg(long, value_enum, default_value_t = PayloadArg::Auto)]
     payload: PayloadArg,
@@ -105,6 +108,7 @@ pub fn run(args: BenchArgs) -> Result<(), CommandError> {
             let is_loopback_v4 = target.address.is_ipv4() && target.address.ip().is_loopback();
             if is_loopback_v4 { loopback_addresses } else { 1 }
         }),
+        burst: args.burst as usize,
         discard: match args.payload {
             PayloadArg::Auto => false,
             PayloadArg::Copy => false,
@@ -112,6 +116,12 @@ pub fn run(args: BenchArgs) -> Result<(), CommandError> {
         },
     };
     let report = load::run(&target, &options, |_| true)?;
+    if report.blocks == 0
+        && !args.json
+        && let Some(complaint) = report.complaint()
+    {
+        return Err(complaint.into());
+    }
     let text = if args.json { serde_json::to_string(&report)? } else { report.to_string() };
     writeln!(std::io::stdout(), "{text}")?;
     match report.complaint() {

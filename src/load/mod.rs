@@ -71,6 +71,9 @@ pub struct Options {
     pub seed: u64,
     /// Loopback addresses 127.0.0.1 and following to connect from, to have more ports than one address has.
     pub source_addresses: u8,
+    /// Handshakes that one thread has under way at a time. Small backlogs of listening sockets (libtorrent's
+    /// has 5) drop what comes faster, and TCP tries again only a second later.
+    pub burst: usize,
     /// Whether payload is discarded in the kernel instead of being copied out. Not with `verify`.
     pub discard: bool,
 }

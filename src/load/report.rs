@@ -463,6 +463,7 @@ mod tests {
             pin: Vec::new(),
             seed: 0,
             source_addresses: 1,
+            burst: 4,
             discard: false,
         };
         let finished = Instant::ZERO + Duration::from_secs(9);

@@ -25,8 +25,6 @@ use std::os::fd::OwnedFd;
 const RECEIVE_LEN: usize = 256 * 1024;
 /// Bytes looked at when the payload behind them is going to be discarded.
 const PEEK_LEN: usize = 512;
-/// Connection attempts of one thread under way at the same time.
-const CONNECTING_MAX: usize = 128;
 /// Events taken from epoll at once.
 const EVENTS_MAX: usize = 256;
 /// Time for the target to accept, to answer the handshake, and to unchoke or serve anybody at all.
@@ -73,7 +71,7 @@ pub(super) fn run(
         shared,
         epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| system("cannot create an epoll", e))?,
         connections: Vec::with_capacity(seat.connections),
-        connecting: 0,
+        opening: 0,
         open: 0,
         received: vec![0; RECEIVE_LEN].into(),
         out: Vec::new(),
@@ -101,7 +99,8 @@ struct Worker<'a> {
     epoll: OwnedFd,
     /// Indexed by what epoll hands back; `None` once lost.
     connections: Vec<Option<Connection>>,
-    connecting: usize,
+    /// Connections that have begun and not yet completed their handshake.
+    opening: usize,
     open: usize,
     received: Box<[u8]>,
     out: Vec<u8>,
@@ -123,6 +122,7 @@ struct Connection {
     wants_write: bool,
     is_waiting: bool,
     bytes_noted: u64,
+    handshake_noted: bool,
     unchoke_noted: bool,
 }
 
@@ -187,7 +187,7 @@ impl Worker<'_> {
     }
 
     fn start_connections(&mut self, now: Instant) -> Result<(), LoadError> {
-        while self.connections.len() < self.seat.connections && self.connecting < CONNECTING_MAX {
+        while self.connections.len() < self.seat.connections && self.opening < self.options.burst.max(1) {
             let index = self.connections.len();
             let plan = RequestPlan {
                 pieces: self.target.content.pieces(),
@@ -202,13 +202,14 @@ impl Worker<'_> {
                     let interest = epoll::EventFlags::IN | epoll::EventFlags::OUT;
                     epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(index as u64), interest)
                         .map_err(|error| system("cannot watch a connection", error))?;
-                    self.connecting += 1;
+                    self.opening += 1;
                     self.open += 1;
                     self.connections.push(Some(Connection {
                         socket,
                         requester,
                         unsent: Vec::new(),
                         connecting: true,
+                        handshake_noted: false,
                         wants_write: true,
                         is_waiting: false,
                         bytes_noted: 0,
@@ -244,7 +245,6 @@ impl Worker<'_> {
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
         self.out.clear();
         let result = if connection.connecting {
-            self.connecting -= 1;
             self.handle_connected(index)
         } else {
             let readable = epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
@@ -332,6 +332,10 @@ impl Worker<'_> {
             connection.bytes_noted += gained;
             self.progress_at = now;
             self.shared.note_bytes(gained, self.options.until);
+        }
+        if !connection.handshake_noted && connection.requester.milestones().handshaken.is_some() {
+            connection.handshake_noted = true;
+            self.opening -= 1;
         }
         if !connection.unchoke_noted
             && let Some(at) = connection.requester.milestones().unchoked
@@ -426,7 +430,7 @@ impl Worker<'_> {
     fn close(&mut self, index: usize, now: Instant, ending: Ending) {
         if let Some(connection) = self.connections[index].take() {
             self.open -= 1;
-            self.connecting -= usize::from(connection.connecting);
+            self.opening -= usize::from(!connection.handshake_noted);
             self.outcomes.push(ConnectionOutcome::new(&connection.requester, now, ending));
         }
     }
