@@ -1,15 +1,16 @@
 //! Hashes pieces on all cores: to make a torrent, and to check content against one.
 //!
-//! Threads take short runs of pieces from one counter, so that each reads forward and all end together; the
-//! hash itself is one function of a piece's bytes ([`piece_hash`]), which is where a faster one would go in.
-//! SHA-1 costs four times what sending the same bytes costs, so this never runs on a data core while
-//! it serves. Absent: BEP 52's SHA-256 trees.
+//! Threads take short runs of pieces from one counter, so that each reads forward and all end together. The
+//! hash itself is [`piece_hash`] of a piece's bytes, or `hash_lanes` of several pieces' bytes at once.
+//! SHA-1 costs more than sending the same bytes, so this never runs on a data core while it serves. Absent:
+//! BEP 52's SHA-256 trees.
 
 use super::error::StorageError;
 use super::fingerprint::Fingerprint;
 use super::layout::{FileIndex, Layout};
 use super::piece_reader::{FileTroubles, PieceReader};
 use super::root::Root;
+use super::sha1_lanes::{LANES, hash_lanes};
 use crate::bitfield::Bitfield;
 use crate::limits;
 use crate::units::PieceIndex;
@@ -22,6 +23,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 /// Bytes of the run of pieces that a thread takes at a time: long enough for the disk to read ahead, short
 /// enough (about 15 ms of hashing) for the threads to end together.
 const RUN_LEN: u32 = 16 * 1024 * 1024;
+
+/// Bytes of a piece above which pieces are hashed one at a time, because several buffers would be too large.
+const LANE_LEN_MAX: u32 = 16 * 1024 * 1024;
 
 /// SHA-1 of one piece, with the CPU's own instructions where it has them.
 pub fn piece_hash(piece: &[u8]) -> [u8; 20] {
@@ -71,7 +75,7 @@ pub fn hash_pieces(
     let before = Fingerprint::take(layout, root)?;
     let cancel = AtomicBool::new(false);
     let job = Job { layout, root: Root::open(root)?, on_progress, cancel: &cancel, ends_at_trouble: true };
-    let (mut hashes, troubles) = job.run(threads, &|_, bytes| Some(piece_hash(bytes)))?;
+    let (mut hashes, troubles) = job.run(threads, &|_, hash| Some(hash))?;
     if let Some((_, trouble)) = troubles.into_iter().next() {
         return Err(trouble);
     }
@@ -94,7 +98,7 @@ pub fn check(
     cancel: &AtomicBool,
 ) -> Result<CheckReport, StorageError> {
     let job = Job { layout, root: Root::open(root)?, on_progress, cancel, ends_at_trouble: false };
-    let is_good = |piece, bytes: &[u8]| expected(piece).filter(|&hash| hash == piece_hash(bytes)).map(|_| ());
+    let is_good = |piece, hash| (expected(piece) == Some(hash)).then_some(());
     let (good, troubles) = job.run(threads, &is_good)?;
     if cancel.load(Relaxed) {
         return Err(StorageError::Cancelled);
@@ -115,8 +119,8 @@ struct Job<'a> {
     ends_at_trouble: bool,
 }
 
-/// What is made of a piece's bytes; `None` leaves the piece out of the result.
-type Visit<'a, T> = &'a (dyn Fn(PieceIndex, &[u8]) -> Option<T> + Sync);
+/// What is made of a piece's hash; `None` leaves the piece out of the result.
+type Visit<'a, T> = &'a (dyn Fn(PieceIndex, [u8; 20]) -> Option<T> + Sync);
 
 impl Job<'_> {
     /// Reads every piece on `threads` threads. Answers what `visit` made of those that could be read, in no
@@ -155,39 +159,90 @@ impl Job<'_> {
 
     fn work<T>(&self, next: &AtomicU32, visit: Visit<'_, T>) -> (Vec<(PieceIndex, T)>, FileTroubles) {
         let piece_count = self.layout.piece_count();
-        let run = (RUN_LEN / self.layout.piece_length()).max(1);
+        let run = (RUN_LEN / self.layout.piece_length()).max(self.lanes() as u32);
         let mut reader = PieceReader::new(self.layout, &self.root);
-        let mut buffer = vec![0; self.layout.piece_len(PieceIndex(0)) as usize];
+        let mut batch = Batch::new(self.lanes(), self.layout.piece_len(PieceIndex(0)));
         let mut made = Vec::new();
-        // Relaxed: the counter only hands out numbers; results travel by joining the threads. PIECES_MAX, threads and
-        // runs are far too small together to overflow it.
-        while let first = next.fetch_add(run, Relaxed)
+        // Relaxed: the counter only hands out numbers; results travel by joining the threads. PIECES_MAX, threads
+        // and runs are far too small together to overflow it.
+        'runs: while let first = next.fetch_add(run, Relaxed)
             && first < piece_count
         {
             for piece in (first..first.saturating_add(run).min(piece_count)).map(PieceIndex) {
                 if self.cancel.load(Relaxed) {
-                    return (made, reader.into_troubles());
+                    break 'runs;
                 }
                 let len = self.layout.piece_len(piece);
-                let bytes = buffer.get_mut(..len as usize).unwrap_or_default();
-                if reader.read(piece, bytes) {
-                    made.extend(visit(piece, bytes).map(|result| (piece, result)));
+                if batch.read(&mut reader, piece, len) {
+                    if batch.is_full() {
+                        batch.hash_into(visit, &mut made);
+                    }
                 } else if self.ends_at_trouble {
                     next.store(piece_count, Relaxed);
-                    return (made, reader.into_troubles());
+                    break 'runs;
                 }
                 (self.on_progress)(u64::from(len));
             }
         }
+        batch.hash_into(visit, &mut made);
         (made, reader.into_troubles())
+    }
+
+    /// Pieces that one thread hashes together.
+    fn lanes(&self) -> usize {
+        if self.layout.piece_length() <= LANE_LEN_MAX { LANES } else { 1 }
     }
 
     /// Threads to use: as many as wanted, but no more than there are pieces or than buffers may be had.
     fn thread_count(&self, wanted: usize) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let wanted = if wanted == 0 { cores() } else { wanted };
-        let buffers = limits::HASH_BUFFERS_LEN_MAX / u64::from(self.layout.piece_length());
+        let each = u64::from(self.layout.piece_length()) * self.lanes() as u64;
+        let buffers = limits::HASH_BUFFERS_LEN_MAX / each;
         wanted.min(self.layout.piece_count() as usize).min(buffers as usize).max(1)
+    }
+}
+
+/// Pieces read by one thread that wait to be hashed together.
+struct Batch {
+    buffers: Vec<Vec<u8>>,
+    /// Each with its number of bytes, which lie in the buffer of the same index.
+    pieces: Vec<(PieceIndex, u32)>,
+}
+
+impl Batch {
+    fn new(lanes: usize, len: u32) -> Self {
+        Self { buffers: vec![vec![0; len as usize]; lanes], pieces: Vec::with_capacity(lanes) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.pieces.len() == self.buffers.len()
+    }
+
+    /// Reads a piece into the next free buffer; false when it cannot be read. Only while not full.
+    fn read(&mut self, reader: &mut PieceReader<'_>, piece: PieceIndex, len: u32) -> bool {
+        let buffer =
+            self.buffers.get_mut(self.pieces.len()).and_then(|buffer| buffer.get_mut(..len as usize));
+        let is_read = buffer.is_some_and(|buffer| reader.read(piece, buffer));
+        if is_read {
+            self.pieces.push((piece, len));
+        }
+        is_read
+    }
+
+    /// Hashes what was read, and forgets it.
+    fn hash_into<T>(&mut self, visit: Visit<'_, T>, made: &mut Vec<(PieceIndex, T)>) {
+        let pieces = self.pieces.iter().zip(&self.buffers);
+        let bytes: Vec<&[u8]> =
+            pieces.map(|(&(_, len), buffer)| buffer.get(..len as usize).unwrap_or_default()).collect();
+        let hashes = match <[&[u8]; LANES]>::try_from(bytes.as_slice()) {
+            Ok(lanes) => hash_lanes(lanes).to_vec(),
+            Err(_) => bytes.into_iter().map(piece_hash).collect(),
+        };
+        for (&(piece, _), hash) in self.pieces.iter().zip(hashes) {
+            made.extend(visit(piece, hash).map(|result| (piece, result)));
+        }
+        self.pieces.clear();
     }
 }
 

@@ -16,6 +16,7 @@ mod locate;
 mod piece_reader;
 mod residency;
 mod root;
+mod sha1_lanes;
 
 pub use content::{Content, IoSlicePtr, PopulateRange};
 pub use error::{Blame, StorageError};

@@ -122,6 +122,7 @@ fn large_pieces_get_fewer_threads_than_wanted() {
         job.thread_count(wanted)
     };
     assert_eq!(threads(&layout(256 << 20), 64), 4);
+    assert_eq!(threads(&layout(16 << 20), 64), 16);
     assert_eq!(threads(&layout(1 << 20), 64), 64);
     assert!(threads(&layout(1 << 20), 0) >= 1);
 }
