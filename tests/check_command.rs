@@ -65,9 +65,9 @@ fn json_is_one_object_with_the_incomplete_files() {
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(code, 1);
     assert_eq!((out.lines().count(), &report["complete"]), (1, &false.into()));
-    assert_eq!((&report["good_pieces"], &report["good_bytes"]), (&3.into(), &49_152.into()));
+    assert_eq!((&report["good_pieces"], &report["good_length"]), (&3.into(), &49_152.into()));
     let file = serde_json::json!({
-        "path": "album/two", "bytes": 30_000, "pieces": 3, "bad_pieces": 1, "problem": null,
+        "path": "album/two", "length": 30_000, "piece_count": 3, "bad_pieces": 1, "problem": null,
     });
     assert_eq!(report["incomplete_files"], serde_json::json!([file]));
 }

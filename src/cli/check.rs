@@ -1,25 +1,27 @@
 //! `seedring check`: is the content on disk what the torrent says? Success only when all of it is.
 
 use super::CommandError;
-use crate::limits;
-use crate::metainfo::{Info, Metainfo};
+use super::escape::{self, Plain};
+use super::progress::Progress;
+use crate::metainfo::Metainfo;
+use crate::session::torrent_file::read_torrent;
 use crate::storage::{self, CheckReport, FileIndex, Layout};
 use crate::units::{ByteSize, PieceIndex};
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 /// Check content on disk against a torrent.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
-    /// The .torrent file.
+    /// The .torrent file
     #[arg(value_name = "FILE")]
     torrent: PathBuf,
-    /// The content, or the folder that holds it.
+    /// The content, or the folder that holds it
     #[arg(value_name = "DATA")]
     data: PathBuf,
-    /// Print one JSON object in place of text.
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -30,13 +32,16 @@ pub fn run(args: CheckArgs) -> Result<(), CommandError> {
     let info = torrent.info();
     let (layout, root) = storage::locate(info, &args.data)?;
     let expected = |piece: PieceIndex| info.piece_hash(piece);
-    let report = storage::check(&layout, &root, &expected, 0, &|_| {}, &AtomicBool::new(false))?;
+    let progress = Progress::start("checking", layout.total_len());
+    let never = AtomicBool::new(false);
+    let report = storage::check(&layout, &root, &expected, 0, &|bytes| progress.add(bytes), &never)?;
+    drop(progress);
+    let checked = Checked::of(&torrent, &layout, &report);
     let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer(&mut out, &as_json(&torrent, &layout, &report)).map_err(io::Error::from)?;
-        writeln!(out)?;
+        writeln!(out, "{}", escape::json(&checked)?)?;
     } else {
-        write_text(&mut out, info, &layout, &report)?;
+        checked.write_text(&mut out)?;
     }
     out.flush()?;
     if report.is_complete() {
@@ -51,22 +56,55 @@ pub fn run(args: CheckArgs) -> Result<(), CommandError> {
     Err(format!("{} is not what {} describes: {what}", args.data.display(), args.torrent.display()).into())
 }
 
-fn read_torrent(path: &Path) -> Result<Metainfo, CommandError> {
-    let failed = |error: io::Error| format!("cannot read {}: {error}", path.display());
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(limits::TORRENT_FILE_LEN_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-    Metainfo::parse(&bytes).map_err(|error| format!("{}: {error}", path.display()).into())
+/// The result. The fields are the JSON contract.
+#[derive(Serialize)]
+struct Checked {
+    name: String,
+    info_hash: String,
+    complete: bool,
+    piece_count: u32,
+    good_pieces: u32,
+    length: u64,
+    good_length: u64,
+    incomplete_files: Vec<IncompleteFile>,
 }
 
 /// A file that is not whole.
-#[derive(serde::Serialize)]
+#[derive(Serialize)]
 struct IncompleteFile {
     path: String,
-    bytes: u64,
-    pieces: u32,
+    length: u64,
+    piece_count: u32,
     bad_pieces: u32,
     problem: Option<String>,
+}
+
+impl Checked {
+    fn of(torrent: &Metainfo, layout: &Layout, report: &CheckReport) -> Self {
+        Self {
+            name: torrent.info().name().to_owned(),
+            info_hash: torrent.info_hash().to_string(),
+            complete: report.is_complete(),
+            piece_count: report.bitfield.len(),
+            good_pieces: report.bitfield.count(),
+            length: layout.total_len(),
+            good_length: good_len(layout, report),
+            incomplete_files: incomplete_files(layout, report).collect(),
+        }
+    }
+
+    fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
+        let (good, all) = (ByteSize(self.good_length), ByteSize(self.length));
+        let (name, pieces) = (Plain(&self.name), self.piece_count);
+        writeln!(out, "{name}: {} of {pieces} pieces are good, {good} of {all}", self.good_pieces)?;
+        for file in &self.incomplete_files {
+            writeln!(out, "  {}: {} of {} pieces bad", Plain(&file.path), file.bad_pieces, file.piece_count)?;
+            if let Some(problem) = &file.problem {
+                writeln!(out, "    {}", Plain(problem))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn incomplete_files<'a>(
@@ -82,43 +120,16 @@ fn incomplete_files<'a>(
         let problem = problem_of(index);
         (bad_pieces > 0 || problem.is_some()).then(|| IncompleteFile {
             path: file.path.display().to_string(),
-            bytes: file.len,
-            pieces: layout.pieces_of(index).len() as u32,
+            length: file.len,
+            piece_count: layout.pieces_of(index).len() as u32,
             bad_pieces,
             problem,
         })
     })
 }
 
-fn good_bytes(layout: &Layout, report: &CheckReport) -> u64 {
+fn good_len(layout: &Layout, report: &CheckReport) -> u64 {
     let pieces = (0..layout.piece_count()).map(PieceIndex);
     let good = pieces.filter(|&piece| report.bitfield.contains(piece));
     good.map(|piece| u64::from(layout.piece_len(piece))).sum()
-}
-
-fn write_text(out: &mut impl Write, info: &Info, layout: &Layout, report: &CheckReport) -> io::Result<()> {
-    let (good, all) = (report.bitfield.count(), report.bitfield.len());
-    let bytes = ByteSize(good_bytes(layout, report));
-    let total = ByteSize(layout.total_len());
-    writeln!(out, "{}: {good} of {all} pieces are good, {bytes} of {total}", info.name())?;
-    for file in incomplete_files(layout, report) {
-        writeln!(out, "  {}: {} of {} pieces bad", file.path, file.bad_pieces, file.pieces)?;
-        if let Some(problem) = file.problem {
-            writeln!(out, "    {problem}")?;
-        }
-    }
-    Ok(())
-}
-
-fn as_json(torrent: &Metainfo, layout: &Layout, report: &CheckReport) -> serde_json::Value {
-    serde_json::json!({
-        "name": torrent.info().name(),
-        "info_hash": torrent.info_hash().to_string(),
-        "complete": report.is_complete(),
-        "pieces": report.bitfield.len(),
-        "good_pieces": report.bitfield.count(),
-        "bytes": layout.total_len(),
-        "good_bytes": good_bytes(layout, report),
-        "incomplete_files": incomplete_files(layout, report).collect::<Vec<_>>(),
-    })
 }
