@@ -8,6 +8,7 @@ use crate::metainfo::builder::check_piece_length;
 use crate::session::make_torrent::{MadeTorrent, MakeOptions, Plan};
 use crate::session::torrent_file::{read_torrent, write_torrent};
 use crate::units::ByteSize;
+use rustix::fs::Access;
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,7 @@ pub fn run(args: CreateArgs) -> Result<(), CommandError> {
     if replaces && (args.output.as_deref() != Some(&output)) {
         refuse_to_replace_other_files(&output)?;
     }
+    refuse_unwritable_folder(&output)?;
     let plan = Plan::of(&args.path, MakeOptions { leave_out: Some(output.clone()), ..options })?;
     for left_out in plan.left_out() {
         eprintln!("{} is left out: {}", Plain(&left_out.path.to_string_lossy()), left_out.reason);
@@ -137,6 +139,14 @@ fn refuse_to_replace_other_files(output: &Path) -> Result<(), CommandError> {
             Err(format!("{output} exists and is no torrent; name the file to write with -o").into())
         }
     }
+}
+
+/// Asked before hours of hashing, not after.
+fn refuse_unwritable_folder(output: &Path) -> Result<(), CommandError> {
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|errno| {
+        format!("cannot write the torrent file {}: {errno}; name another with -o", output.display()).into()
+    })
 }
 
 fn tracker_url(text: &str) -> Result<String, String> {

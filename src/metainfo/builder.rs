@@ -5,13 +5,15 @@
 
 use super::{FileAttributes, Info, Metainfo, MetainfoError};
 use crate::bencode::{self, DictWriter};
-use crate::limits::{NEW_TORRENT_PIECES_WANTED, PIECE_LEN_MAX, PIECES_MAX};
+use crate::limits::{NEW_TORRENT_PIECES_WANTED, PIECE_LEN_MAX, TORRENT_FILE_LEN_MAX};
 use crate::units::BLOCK_LEN;
 
 /// Bytes of a piece when the content is of ordinary size.
 pub const PIECE_LENGTH_USUAL: u32 = 256 * 1024;
 /// Bytes of a piece beyond which we rather have many pieces: a peer shares a piece only when it is whole.
 const PIECE_LENGTH_WANTED_MAX: u32 = 16 * 1024 * 1024;
+/// Pieces whose hashes fill half of the longest torrent file; the other half is for names.
+const PIECES_FIT_MAX: u64 = TORRENT_FILE_LEN_MAX / 2 / 20;
 
 /// What a new torrent says, hashes apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,18 +68,30 @@ pub enum BuildError {
         /// As a torrent would have it.
         becomes: String,
     },
+    /// More names and hashes than fit a torrent file.
+    #[error(
+        "the torrent file would have more than {TORRENT_FILE_LEN_MAX} bytes, which clients refuse; choose longer pieces or share fewer files at once"
+    )]
+    TooLong,
     /// The torrent would be unusable.
     #[error("these files make no torrent that others could use")]
-    Unusable(#[from] MetainfoError),
+    Unusable(#[source] MetainfoError),
+}
+
+impl From<MetainfoError> for BuildError {
+    fn from(error: MetainfoError) -> Self {
+        if error == MetainfoError::TooLong { Self::TooLong } else { Self::Unusable(error) }
+    }
 }
 
 /// The piece length for content of `total_len` bytes: 256 KiB, and for large content so much that the number
-/// of pieces stays around 40,000 at most (then, from 640 GiB on, below what clients take at all).
+/// of pieces stays around 40,000 (from 640 GiB on more pieces, from 4 TiB on longer ones, so that the torrent file
+/// stays as short as clients want it).
 pub fn default_piece_length(total_len: u64) -> u32 {
     let mut len = PIECE_LENGTH_USUAL;
     let pieces = |len: u32| total_len.div_ceil(u64::from(len));
     while (pieces(len) > NEW_TORRENT_PIECES_WANTED && len < PIECE_LENGTH_WANTED_MAX)
-        || (pieces(len) > u64::from(PIECES_MAX) && len < PIECE_LEN_MAX)
+        || (pieces(len) > PIECES_FIT_MAX && len < PIECE_LEN_MAX)
     {
         len *= 2;
     }
@@ -104,11 +118,11 @@ impl Builder {
     /// As [`Self::build`].
     pub fn draft(&self) -> Result<Info, BuildError> {
         check_piece_length(self.piece_length)?;
-        // An overflowing sum is found by the reader.
+        // A sum that overflows has more pieces than fit, too.
         let total_len = self.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.len));
         let pieces = total_len.div_ceil(u64::from(self.piece_length));
-        if pieces > u64::from(PIECES_MAX) {
-            return Err(MetainfoError::TooManyPieces(pieces).into());
+        if pieces > TORRENT_FILE_LEN_MAX / 20 {
+            return Err(BuildError::TooLong);
         }
         let info = Info::parse(&self.info_bytes(&vec![[0; 20]; pieces as usize]))?;
         self.refuse_changed_names(&info)?;
@@ -205,6 +219,7 @@ fn text(dict: &mut DictWriter<'_>, key: &str, value: Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::PIECES_MAX;
     use proptest::prelude::*;
 
     fn file(path: &[&str], len: u64) -> NewFile {
@@ -218,8 +233,14 @@ mod tests {
     #[test]
     fn pieces_grow_with_the_content() {
         let gib = 1 << 30;
-        let cases =
-            [(0, 256), (5 * gib, 256), (20 * gib, 512), (640 * gib, 16 * 1024), (2048 * gib, 16 * 1024)];
+        let cases = [
+            (0, 256),
+            (5 * gib, 256),
+            (20 * gib, 512),
+            (640 * gib, 16 * 1024),
+            (4096 * gib, 16 * 1024),
+            (8192 * gib, 32 * 1024),
+        ];
         for (len, kib) in cases {
             assert_eq!(default_piece_length(len), kib * 1024, "{len}");
         }
@@ -246,10 +267,20 @@ mod tests {
         assert!(matches!(changed, Err(BuildError::NameChanges { .. })));
         let unusable =
             [vec![], vec![file(&["a"], 0)], vec![file(&["a"], 1), file(&["a"], 1)], vec![file(&[".."], 1)]];
-        for files in unusable.into_iter().chain([vec![file(&["a"], u64::MAX)]]) {
+        for files in unusable {
             assert!(matches!(builder(files).draft(), Err(BuildError::Unusable(_))));
         }
         assert!(matches!(builder(vec![file(&[], 5)]).build(&[]), Err(BuildError::Unusable(_))));
+    }
+
+    #[test]
+    fn refuses_torrent_files_longer_than_clients_read() {
+        let error = BuildError::TooLong;
+        for files in [vec![file(&[], 1 << 40)], vec![file(&["a"], u64::MAX), file(&["b"], u64::MAX)]] {
+            assert_eq!(builder(files).draft(), Err(error.clone()), "hashes");
+        }
+        let names = (0..60_000).map(|n| file(&[&format!("{n:0>200}")], 1)).collect();
+        assert_eq!(builder(names).draft(), Err(error), "names");
     }
 
     #[test]

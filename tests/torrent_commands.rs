@@ -1,0 +1,145 @@
+//! `seedring create` and `seedring show` as a user runs them: exit codes, text, JSON.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn seedring(dir: &Path, args: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_seedring")).current_dir(dir).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap()
+}
+
+/// A folder `album` with a link and an odd but honest name in it.
+fn album() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("album/disc 2")).unwrap();
+    fs::write(dir.path().join("album/Ünïcode – 東京.flac"), vec![7; 40_000]).unwrap();
+    fs::write(dir.path().join("album/disc 2/01.flac"), "x").unwrap();
+    symlink("disc 2", dir.path().join("album/link")).unwrap();
+    dir
+}
+
+#[test]
+fn what_create_writes_show_reads_and_check_finds_whole() {
+    let dir = album();
+    let flags = ["--tracker", "http://t/a", "--tracker", "udp://u:1", "--webseed", "http://w/", "--private"];
+    let texts = ["--comment", "hé", "--source", "S", "--piece-length", "16KiB", "--json"];
+    let (code, out, err) = seedring(dir.path(), &[&["create", "album"], &flags[..], &texts[..]].concat());
+    assert_eq!(code, 0, "{err}");
+    assert!(err.ends_with("album/link is left out: it is a symbolic link\n"), "{err}");
+    let created = json(&out);
+    assert_eq!((&created["torrent"], &created["piece_count"]), (&"album.torrent".into(), &3.into()));
+
+    let (code, out, err) = seedring(dir.path(), &["show", "album.torrent", "--files", "--json"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let shown = json(&out);
+    for key in ["name", "info_hash", "length", "piece_length", "piece_count", "file_count", "magnet"] {
+        assert_eq!(shown[key], created[key], "{key}");
+    }
+    assert_eq!(shown["trackers"], serde_json::json!([["http://t/a"], ["udp://u:1"]]));
+    assert_eq!(
+        (&shown["private"], &shown["comment"], &shown["source"]),
+        (&true.into(), &"hé".into(), &"S".into())
+    );
+    assert_eq!(shown["files"][0]["path"], "album/disc 2/01.flac");
+    assert_eq!(shown["files"][1]["path"], "album/Ünïcode – 東京.flac");
+
+    let (code, out, _) = seedring(dir.path(), &["show", created["magnet"].as_str().unwrap(), "--json"]);
+    assert_eq!((code, &json(&out)["info_hash"]), (0, &created["info_hash"]));
+    assert_eq!(seedring(dir.path(), &["check", "album.torrent", "album"]).0, 0);
+}
+
+#[test]
+fn a_second_create_replaces_its_torrent_and_nothing_else() {
+    let dir = album();
+    let (first, second) =
+        (seedring(dir.path(), &["create", "album"]), seedring(dir.path(), &["create", "album"]));
+    assert_eq!((first.0, second.0), (0, 0));
+    assert!(!first.1.contains("(replaced)") && second.1.contains("album.torrent (replaced)\n"));
+
+    fs::write(dir.path().join("album.torrent"), "my diary").unwrap();
+    let (code, out, err) = seedring(dir.path(), &["create", "album"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("exists and is no torrent") && err.contains("-o"), "{err}");
+    assert_eq!(fs::read(dir.path().join("album.torrent")).unwrap(), b"my diary");
+    assert_eq!(seedring(dir.path(), &["create", "album", "-o", "album.torrent"]).0, 0);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside");
+}
+
+#[test]
+fn a_folder_that_holds_its_own_torrent_keeps_its_info_hash() {
+    let dir = album();
+    let album = dir.path().join("album");
+    let run = || json(&seedring(&album, &["create", ".", "--json"]).1)["info_hash"].clone();
+    assert_eq!(run(), run());
+    assert_eq!(seedring(dir.path(), &["check", "album/album.torrent", "album"]).0, 0);
+}
+
+#[test]
+fn failures_are_one_sentence_and_exit_1_and_wrong_usage_exits_2() {
+    let dir = album();
+    fs::write(
+        dir.path().join("v2.torrent"),
+        "d4:infod9:file treede12:meta versioni2e4:name1:x12:piece lengthi16384eee",
+    )
+    .unwrap();
+    for (args, says) in [
+        (&["show", "missing.torrent"][..], "cannot read the torrent file missing.torrent"),
+        (&["show", "album"], "cannot read the torrent file album"),
+        (&["show", "v2.torrent"], "v2 torrent not supported"),
+        (&["show", "magnet:?xt=urn:btmh:1220"], "v2 torrent not supported"),
+        (&["show", "magnet:?dn=x"], "names no torrent"),
+        (&["create", "missing"], "missing"),
+        (&["create", "/"], "root of the file system"),
+        (&["create", "album", "-o", "missing/x.torrent"], "cannot write the torrent file missing/x.torrent"),
+    ] {
+        let (code, out, err) = seedring(dir.path(), args);
+        assert_eq!(
+            (code, out.as_str(), err.lines().last().unwrap().contains(says)),
+            (1, "", true),
+            "{args:?} {err}"
+        );
+    }
+    for args in [
+        &["create"][..],
+        &["show"],
+        &["create", "album", "--piece-length", "48KiB"],
+        &["create", "album", "--piece-length", "8KiB"],
+        &["create", "album", "--tracker", "somewhere"],
+    ] {
+        assert_eq!(seedring(dir.path(), args).0, 2, "{args:?}");
+    }
+    assert!(!dir.path().join("album.torrent").exists());
+}
+
+#[test]
+fn names_and_comments_cannot_command_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let torrent = b"d7:comment7:\x1b[2Jx\n\x074:infod6:lengthi1e4:name5:a\x1bc\rd12:piece lengthi16384e\
+        6:pieces20:hhhhhhhhhhhhhhhhhhhh6:source3:\xc2\x9b!ee";
+    fs::write(dir.path().join("x.torrent"), torrent).unwrap();
+    for flags in [&[][..], &["--json"]] {
+        let (code, out, err) = seedring(dir.path(), &[&["show", "x.torrent"], flags].concat());
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(out.chars().all(|c| c == '\n' || !c.is_control()), "{out:?}");
+    }
+    let (code, _, err) = seedring(dir.path(), &["show", "missing\x1b[31m"]);
+    assert_eq!((code, err.contains('\x1b')), (1, false));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let dir = album();
+    assert_eq!(seedring(dir.path(), &["create", "album"]).0, 0);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seedring"));
+    let status = command.current_dir(dir.path()).args(["show", "album.torrent"]).stdout(Stdio::from(writer));
+    assert!(status.status().unwrap().success());
+}
