@@ -46,6 +46,45 @@ pub const ANNOUNCE_RETRY_MAX: Duration = Duration::from_secs(30 * 60);
 /// Longest silence that a tracker's `retry in` (BEP 31) can impose, short of `never`.
 pub const ANNOUNCE_RETRY_IN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+// --- Tracker client ----------------------------------------------------------------------------------------
+
+/// Bytes of an HTTP tracker's body that we read. Two thousand peers with names have 200 KiB; more is an error.
+pub const TRACKER_BODY_LEN_MAX: usize = 1024 * 1024;
+/// Bytes of one HTTP response head; more is an error.
+pub const TRACKER_HEAD_LEN_MAX: usize = 32 * 1024;
+/// Bytes read from one HTTP connection in all: a body, its chunk headers, and heads (a storm of 1xx included).
+pub const TRACKER_CONNECTION_LEN_MAX: usize = TRACKER_BODY_LEN_MAX + 256 * 1024;
+/// Bytes of a tracker's address.
+pub const TRACKER_URL_LEN_MAX: usize = 4096;
+/// Redirects followed for one announce.
+pub const TRACKER_REDIRECTS_MAX: usize = 5;
+/// Addresses of one tracker tried for one announce.
+pub const TRACKER_ADDRESSES_MAX: usize = 4;
+/// Time for a TCP connection to a tracker.
+pub const TRACKER_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a whole HTTP exchange, name lookup, TLS and redirects included.
+pub const TRACKER_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// First patience with a UDP tracker; doubles with each repetition (BEP 15).
+pub const UDP_TRACKER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Repetitions of a UDP request. BEP 15 goes to eight (an hour); the announcer's own patience takes over before.
+pub const UDP_TRACKER_REPEATS: u32 = 2;
+/// Time for which a client may name a UDP connection id (BEP 15).
+pub const UDP_CONNECTION_ID_LIFETIME: Duration = Duration::from_secs(60);
+/// Sockets with a live UDP connection id that wait for the next announce; above it the oldest is closed.
+pub const UDP_LINKS_MAX: usize = 64;
+/// Announces and scrapes in flight at once; further ones wait in line.
+pub const TRACKER_REQUESTS_MAX: usize = 50;
+/// Those of them to one host and family.
+pub const TRACKER_REQUESTS_PER_HOST_MAX: usize = 8;
+/// Unreachable in a row after which a host counts as down: those waiting in line fail at once.
+pub const TRACKER_HOST_FAILURES_MAX: u32 = 8;
+/// Time for which a host counts as down.
+pub const TRACKER_HOST_DOWN_TIME: Duration = Duration::from_secs(60);
+/// Hosts remembered before those that nobody waits for are forgotten.
+pub const TRACKER_HOSTS_MAX: usize = 1024;
+/// Time for all `stopped` announces of a torrent together.
+pub const TRACKER_STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
 // --- Peer wire ---------------------------------------------------------------------------------------------
 
 /// Bytes of one block in a request we serve. BEP 3 clients ask 16 KiB; some ask up to 128 KiB, above is a fault.

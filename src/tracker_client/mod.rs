@@ -1,1 +1,384 @@
-//! Not yet written.
+//! Speaks to trackers over HTTP, HTTPS and UDP, as one client for all torrents of the process.
+//!
+//! A tracker is a stranger: everything it sends is bounded in bytes and time, its words are made safe before
+//! they are shown, and passkeys are not shown at all (see [`RedactedUrl`]). Certificates are always verified.
+//! When to announce is the announcer's decision; [`driver`] joins the two for one torrent.
+//!
+//! Runs on one thread: inside tokio-uring's runtime or on a current-thread tokio with a `LocalSet`.
+//! Deliberately absent: proxies, cookies, compressed bodies, HTTP authentication, connection reuse (trackers
+//! are asked twice an hour).
+
+mod bounded;
+pub mod driver;
+mod gate;
+mod http;
+mod redact;
+mod target;
+mod tls;
+mod udp;
+
+pub use driver::{Command, Identity, Progress, TrackerEvent, run_announcer};
+pub use redact::RedactedUrl;
+
+use crate::announcer::Failure;
+use crate::id::InfoHash;
+use crate::limits;
+use crate::time::Duration;
+use crate::tracker_wire::http::query::{AnnounceQuery, scrape_query};
+use crate::tracker_wire::http::response::{self, ResponseError};
+use crate::tracker_wire::{AddressFamily, AnnounceRequest, AnnounceResponse, ScrapeEntry};
+use gate::{Gate, Pass};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use target::{Scheme, Target};
+
+/// The client's knobs. Times are shortened by tests only.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Our IPv4 address towards trackers; `None` leaves it to the system.
+    pub bind_v4: Option<Ipv4Addr>,
+    /// Our IPv6 address towards trackers; `None` leaves it to the system.
+    pub bind_v6: Option<Ipv6Addr>,
+    /// A PEM file of root certificates trusted beside the built-in ones.
+    pub trusted_pem: Option<PathBuf>,
+    /// Root certificates (DER) trusted beside the built-in ones.
+    pub trusted_der: Vec<Vec<u8>>,
+    /// Time for a TCP connection. Default [`limits::TRACKER_CONNECT_TIMEOUT`].
+    pub connect_timeout: Duration,
+    /// Time for a whole HTTP exchange. Default [`limits::TRACKER_EXCHANGE_TIMEOUT`].
+    pub exchange_timeout: Duration,
+    /// First patience with a UDP tracker, doubling. Default [`limits::UDP_TRACKER_TIMEOUT`].
+    pub udp_timeout: Duration,
+    /// Repetitions of a UDP request. Default [`limits::UDP_TRACKER_REPEATS`].
+    pub udp_repeats: u32,
+    /// Requests in flight at once. Default [`limits::TRACKER_REQUESTS_MAX`].
+    pub requests_max: usize,
+    /// Those to one host and family. Default [`limits::TRACKER_REQUESTS_PER_HOST_MAX`].
+    pub requests_per_host_max: usize,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            bind_v4: None,
+            bind_v6: None,
+            trusted_pem: None,
+            trusted_der: Vec::new(),
+            connect_timeout: limits::TRACKER_CONNECT_TIMEOUT,
+            exchange_timeout: limits::TRACKER_EXCHANGE_TIMEOUT,
+            udp_timeout: limits::UDP_TRACKER_TIMEOUT,
+            udp_repeats: limits::UDP_TRACKER_REPEATS,
+            requests_max: limits::TRACKER_REQUESTS_MAX,
+            requests_per_host_max: limits::TRACKER_REQUESTS_PER_HOST_MAX,
+        }
+    }
+}
+
+impl ClientConfig {
+    /// The defaults, with the root certificates that the environment's `SSL_CERT_FILE` names.
+    pub fn from_environment() -> Self {
+        Self { trusted_pem: std::env::var_os("SSL_CERT_FILE").map(PathBuf::from), ..Self::default() }
+    }
+
+    /// The same, but every connection leaves from `ip`; trackers are then spoken to by its family alone. An
+    /// unspecified address (`0.0.0.0`, `::`) chooses the family and leaves the address to the system.
+    #[must_use]
+    pub fn bound_to(mut self, ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => self.bind_v4 = Some(ip),
+            IpAddr::V6(ip) => self.bind_v6 = Some(ip),
+        }
+        self
+    }
+
+    /// The families that trackers are spoken to by: both, unless bound to an address of one.
+    pub fn families(&self) -> Vec<AddressFamily> {
+        match (self.bind_v4, self.bind_v6) {
+            (Some(_), None) => vec![AddressFamily::V4],
+            (None, Some(_)) => vec![AddressFamily::V6],
+            _ => vec![AddressFamily::V4, AddressFamily::V6],
+        }
+    }
+
+    /// Where a connection of `family` leaves from, any port.
+    fn local(&self, family: AddressFamily) -> SocketAddr {
+        let ip = match family {
+            AddressFamily::V4 => IpAddr::V4(self.bind_v4.unwrap_or(Ipv4Addr::UNSPECIFIED)),
+            AddressFamily::V6 => IpAddr::V6(self.bind_v6.unwrap_or(Ipv6Addr::UNSPECIFIED)),
+        };
+        SocketAddr::new(ip, 0)
+    }
+}
+
+/// Why a tracker gave no answer. Texts hold no passkeys and no control characters.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrackerError {
+    /// The torrent's fault: the address is none.
+    #[error("{url} is no tracker's address: {why}")]
+    BadUrl {
+        /// The address, redacted.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The torrent's fault: only udp, http and https are spoken.
+    #[error("trackers of scheme {0:?} are not supported; use udp, http or https")]
+    UnknownScheme(String),
+    /// The tracker's address derives no scrape address (BEP 48).
+    #[error("the tracker cannot be scraped: its address does not end in /announce")]
+    NoScrape,
+    /// The name server knows no such host, or does not answer.
+    #[error("cannot resolve {host}: {source}; check the name and the network")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// The resolver's words.
+        source: std::io::Error,
+    },
+    /// Nothing to worry about: the tracker is reachable by the other family only.
+    #[error("{host} has no {} address", family_name(*.family))]
+    NoAddress {
+        /// The name.
+        host: String,
+        /// The family asked for.
+        family: AddressFamily,
+    },
+    /// We are bound to an address of the other family.
+    #[error("not announcing by {}: connections are bound to an address of the other family", family_name(*.0))]
+    FamilyNotBound(AddressFamily),
+    /// The torrent's fault: it points at a service of this machine that is no tracker.
+    #[error("{address} is this machine, where only paths ending in /announce are asked")]
+    LocalService {
+        /// Where the address led.
+        address: SocketAddr,
+    },
+    /// The address given with `--bind` is not one of this machine.
+    #[error("cannot send from {local}: {source}; bind to an address of this machine")]
+    Bind {
+        /// Our address.
+        local: IpAddr,
+        /// The kernel's words.
+        source: std::io::Error,
+    },
+    /// The tracker is down, or something between blocks us.
+    #[error("cannot reach {address}: {source}")]
+    Connect {
+        /// The tracker.
+        address: SocketAddr,
+        /// The kernel's words.
+        source: std::io::Error,
+    },
+    /// The tracker's certificate is not trusted, or it does not speak TLS.
+    #[error("no secure connection to {host}: {source}")]
+    Tls {
+        /// The tracker.
+        host: String,
+        /// The TLS library's words.
+        source: std::io::Error,
+    },
+    /// The tracker is down or overloaded.
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The tracker was unreachable many times in a row and is left alone for a minute.
+    #[error("{host} was unreachable many times in a row; asking again in a minute")]
+    HostDown {
+        /// The tracker.
+        host: String,
+    },
+    /// The tracker does not speak HTTP.
+    #[error("the tracker's HTTP is broken: {0}")]
+    Http(#[source] hyper::Error),
+    /// The tracker answers with a page, an archive, or without end.
+    #[error("the tracker's answer is longer than {limit} bytes")]
+    TooLong {
+        /// The bound.
+        limit: usize,
+    },
+    /// The tracker compresses although we did not offer to decompress.
+    #[error("the tracker's answer is encoded ({0:?}) although we asked for it plain")]
+    Encoded(String),
+    /// The tracker refuses in HTTP's terms.
+    #[error("the tracker answers with HTTP status {0}")]
+    Status(u16),
+    /// The tracker redirects round and round.
+    #[error("the tracker redirects more than {} times", limits::TRACKER_REDIRECTS_MAX)]
+    RedirectsTooMany,
+    /// The tracker redirects to something that is not allowed.
+    #[error("the tracker redirects to {to}, which {why}")]
+    Redirect {
+        /// Where to, redacted.
+        to: String,
+        /// The reason.
+        why: &'static str,
+    },
+    /// The tracker refuses in its own words.
+    #[error("the tracker refuses: {reason}")]
+    Refused {
+        /// The words, safe to show.
+        reason: String,
+        /// When to come back (BEP 31).
+        retry: Option<Retry>,
+    },
+    /// The tracker answers nonsense, or is none.
+    #[error(transparent)]
+    Answer(ResponseError),
+    /// A web of certificates could not be set up: the trusted file's fault.
+    #[error("{path}: {why}; name a PEM file of root certificates")]
+    TrustedFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The TLS library refuses its own settings; our fault.
+    #[error("TLS cannot be set up: {0}")]
+    TlsSetup(String),
+}
+
+/// When a tracker that refused wants to be asked again (BEP 31).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// After this time.
+    In(Duration),
+    /// Never.
+    Never,
+}
+
+impl TrackerError {
+    /// What the announce schedule makes of it.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::NoAddress { .. } | Self::FamilyNotBound(_) => Failure::NoAddress,
+            Self::BadUrl { .. } | Self::UnknownScheme(_) | Self::LocalService { .. } | Self::NoScrape => {
+                Failure::Lasting
+            }
+            Self::Refused { retry: Some(Retry::Never), .. } => Failure::Lasting,
+            Self::Refused { retry: Some(Retry::In(patience)), .. } => Failure::RetryIn(*patience),
+            _ => Failure::Passing,
+        }
+    }
+
+    /// Whether the host did answer something.
+    fn shows_host_alive(&self) -> bool {
+        !matches!(self, Self::Timeout(_) | Self::Connect { .. } | Self::Resolve { .. })
+    }
+}
+
+/// Speaks to trackers. One for the process, shared by all torrents.
+pub struct TrackerClient {
+    config: ClientConfig,
+    gate: Gate,
+    tls: tokio_rustls::TlsConnector,
+    links: udp::Links,
+}
+
+impl TrackerClient {
+    /// A client. Opens nothing yet.
+    ///
+    /// # Errors
+    /// When the file of trusted certificates cannot be used; the user's fault.
+    pub fn new(config: ClientConfig) -> Result<Self, TrackerError> {
+        Ok(Self {
+            gate: Gate::new(config.requests_max, config.requests_per_host_max),
+            tls: tls::connector(&config)?,
+            links: udp::Links::default(),
+            config,
+        })
+    }
+
+    /// Announces to the tracker at `url` by `family`, after waiting in line.
+    ///
+    /// # Errors
+    /// When no good answer came; see [`TrackerError`] for whose fault it is.
+    pub async fn announce(
+        &self,
+        url: &str,
+        family: AddressFamily,
+        request: &AnnounceRequest,
+    ) -> Result<AnnounceResponse, TrackerError> {
+        let admitted = self.admit(url, family).await?;
+        self.announce_admitted(&admitted, request, None).await
+    }
+
+    /// Asks the tracker at `url` for the figures of at most [`limits::UDP_SCRAPE_HASHES_MAX`] torrents. It may
+    /// leave some out.
+    ///
+    /// # Errors
+    /// As [`announce`](Self::announce), and when the tracker's address derives no scrape address.
+    pub async fn scrape(
+        &self,
+        url: &str,
+        family: AddressFamily,
+        info_hashes: &[InfoHash],
+    ) -> Result<Vec<(InfoHash, ScrapeEntry)>, TrackerError> {
+        let info_hashes = info_hashes.get(..limits::UDP_SCRAPE_HASHES_MAX).unwrap_or(info_hashes);
+        let admitted = self.admit(url, family).await?;
+        let target = admitted.target.to_scrape().ok_or(TrackerError::NoScrape)?;
+        let answer = match target.scheme {
+            Scheme::Udp => {
+                let entries = self.links.scrape(&self.config, &target, family, info_hashes).await;
+                entries.map(|entries| info_hashes.iter().copied().zip(entries).collect())
+            }
+            Scheme::Http | Scheme::Https => {
+                let target = target.with_query(&scrape_query(info_hashes));
+                let body = http::exchange(&self.config, &self.tls, target, family).await;
+                body.and_then(|body| body.read(response::decode_scrape))
+            }
+        };
+        admitted.report(answer)
+    }
+
+    /// Waits in line for the tracker at `url`.
+    async fn admit(&self, url: &str, family: AddressFamily) -> Result<Admitted, TrackerError> {
+        if !self.config.families().contains(&family) {
+            return Err(TrackerError::FamilyNotBound(family));
+        }
+        let target = Target::parse(url)?;
+        let pass = self.gate.enter(target.authority(), family).await?;
+        Ok(Admitted { pass, target, family })
+    }
+
+    async fn announce_admitted(
+        &self,
+        admitted: &Admitted,
+        request: &AnnounceRequest,
+        tracker_id: Option<Vec<u8>>,
+    ) -> Result<AnnounceResponse, TrackerError> {
+        let Admitted { target, family, .. } = admitted;
+        let answer = match target.scheme {
+            Scheme::Udp => self.links.announce(&self.config, target, *family, request).await,
+            Scheme::Http | Scheme::Https => {
+                let query = AnnounceQuery { tracker_id, ..AnnounceQuery::new(request.clone()) };
+                let target = target.with_query(&query.to_query());
+                let body = http::exchange(&self.config, &self.tls, target, *family).await;
+                body.and_then(|body| body.read(response::decode_announce))
+            }
+        };
+        admitted.report(answer).map(|mut response| {
+            response.warning = response.warning.map(|warning| redact::redacted_words(&warning));
+            response
+        })
+    }
+}
+
+/// A request whose turn has come.
+struct Admitted {
+    pass: Pass,
+    target: Target,
+    family: AddressFamily,
+}
+
+impl Admitted {
+    fn report<T>(&self, answer: Result<T, TrackerError>) -> Result<T, TrackerError> {
+        self.pass.report(answer.as_ref().err().is_none_or(TrackerError::shows_host_alive));
+        answer
+    }
+}
+
+fn family_name(family: AddressFamily) -> &'static str {
+    match family {
+        AddressFamily::V4 => "IPv4",
+        AddressFamily::V6 => "IPv6",
+    }
+}

@@ -1,0 +1,233 @@
+//! One HTTP exchange with a tracker: connect, ask, follow redirects, read a bounded body.
+//!
+//! Redirects are followed a few times, to http and https only, never from https to http, and never from a
+//! tracker of the public network into this machine's own network. Every hop is resolved once and judged on
+//! the addresses that are then connected to.
+
+use super::bounded::Bounded;
+use super::target::{Scheme, Target, is_inward};
+use super::{ClientConfig, RedactedUrl, Retry, TrackerError, redact};
+use crate::limits;
+use crate::tracker_wire::AddressFamily;
+use crate::tracker_wire::http::response::ResponseError;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Bytes};
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+const USER_AGENT: &str = concat!("seedring/", env!("CARGO_PKG_VERSION"));
+
+/// A tracker's body, with the status it came with: some refuse with words and an error status together.
+#[derive(Debug)]
+pub(super) struct Answer {
+    status: StatusCode,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    /// Reads the body with `decode`; an error status without a readable refusal is an error of its own.
+    pub(super) fn read<T>(
+        &self,
+        decode: impl FnOnce(&[u8]) -> Result<T, ResponseError>,
+    ) -> Result<T, TrackerError> {
+        match decode(&self.body) {
+            Err(ResponseError::Failure(reason)) => Err(TrackerError::Refused {
+                reason: redact::redacted_words(&reason),
+                retry: retry_in(&self.body),
+            }),
+            _ if !self.status.is_success() => Err(TrackerError::Status(self.status.as_u16())),
+            Err(error) => Err(TrackerError::Answer(error)),
+            Ok(value) => Ok(value),
+        }
+    }
+}
+
+/// Asks `target` by `family` and reads the answer, within the configured time.
+pub(super) async fn exchange(
+    config: &ClientConfig,
+    tls: &TlsConnector,
+    target: Target,
+    family: AddressFamily,
+) -> Result<Answer, TrackerError> {
+    timeout(config.exchange_timeout, follow(config, tls, target, family))
+        .await
+        .unwrap_or(Err(TrackerError::Timeout(config.exchange_timeout)))
+}
+
+async fn follow(
+    config: &ClientConfig,
+    tls: &TlsConnector,
+    mut target: Target,
+    family: AddressFamily,
+) -> Result<Answer, TrackerError> {
+    let mut addresses = target.resolve(family).await?;
+    let from_public = addresses.iter().any(|address| !is_inward(address.ip()));
+    for _ in 0..=limits::TRACKER_REDIRECTS_MAX {
+        match ask(config, tls, &target, &addresses).await? {
+            Reply::Answer(answer) => return Ok(answer),
+            Reply::Redirect(location) => {
+                target = redirected(&target, &location)?;
+                addresses = target.resolve(family).await?;
+                if from_public && addresses.iter().any(|address| is_inward(address.ip())) {
+                    return Err(refused_redirect(&target, "leads out of the public network"));
+                }
+            }
+        }
+    }
+    Err(TrackerError::RedirectsTooMany)
+}
+
+enum Reply {
+    Answer(Answer),
+    Redirect(String),
+}
+
+/// Where `location` leads from `target`, when it may.
+fn redirected(target: &Target, location: &str) -> Result<Target, TrackerError> {
+    let refused = |why| TrackerError::Redirect {
+        to: RedactedUrl(location.get(..256).unwrap_or(location)).to_string(),
+        why,
+    };
+    let url = target.url.join(location).map_err(|_| refused("is no address"))?;
+    if url.as_str().len() > 2 * limits::TRACKER_URL_LEN_MAX {
+        return Err(refused("is too long"));
+    }
+    let next = Target::new(url).map_err(|_| refused("is neither http nor https"))?;
+    match (target.scheme, next.scheme) {
+        (_, Scheme::Udp) => Err(refused("is neither http nor https")),
+        (Scheme::Https, Scheme::Http) => Err(refused("would give up encryption")),
+        _ => Ok(next),
+    }
+}
+
+fn refused_redirect(target: &Target, why: &'static str) -> TrackerError {
+    TrackerError::Redirect { to: RedactedUrl(target.url.as_str()).to_string(), why }
+}
+
+async fn ask(
+    config: &ClientConfig,
+    tls: &TlsConnector,
+    target: &Target,
+    addresses: &[SocketAddr],
+) -> Result<Reply, TrackerError> {
+    let stream = connect(config, addresses).await?;
+    if target.scheme != Scheme::Https {
+        return speak(stream, target).await;
+    }
+    let bad = |source| TrackerError::Tls { host: target.host.clone(), source };
+    let name = ServerName::try_from(target.host.clone())
+        .map_err(|error| bad(std::io::Error::new(std::io::ErrorKind::InvalidInput, error)))?;
+    speak(tls.connect(name, stream).await.map_err(bad)?, target).await
+}
+
+/// A connection to the first address that takes one, from the address we are bound to.
+async fn connect(config: &ClientConfig, addresses: &[SocketAddr]) -> Result<TcpStream, TrackerError> {
+    let mut failed = None;
+    for &address in addresses {
+        let local = config.local(AddressFamily::of(address.ip()));
+        let bound =
+            if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.and_then(|socket| {
+                if local.ip().is_unspecified() { Ok(socket) } else { socket.bind(local).map(|()| socket) }
+            });
+        let socket = bound.map_err(|source| TrackerError::Bind { local: local.ip(), source })?;
+        match timeout(config.connect_timeout, socket.connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(source)) => failed = Some(TrackerError::Connect { address, source }),
+            Err(_) => failed = Some(TrackerError::Timeout(config.connect_timeout)),
+        }
+    }
+    Err(failed.unwrap_or(TrackerError::Timeout(config.connect_timeout)))
+}
+
+/// One request and its answer over `stream`.
+async fn speak<S: AsyncRead + AsyncWrite + Unpin>(stream: S, target: &Target) -> Result<Reply, TrackerError> {
+    let (stream, exceeded) = Bounded::new(stream, limits::TRACKER_CONNECTION_LEN_MAX);
+    let broken = |error: hyper::Error| {
+        if exceeded.get() {
+            TrackerError::TooLong { limit: limits::TRACKER_CONNECTION_LEN_MAX }
+        } else {
+            TrackerError::Http(error)
+        }
+    };
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_header_size(limits::TRACKER_HEAD_LEN_MAX)
+        .max_buf_size(2 * limits::TRACKER_HEAD_LEN_MAX)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    let host = target.url.host_str().unwrap_or_default();
+    let host = target.url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
+    let request = Request::get(target.path_and_query())
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, USER_AGENT)
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| TrackerError::BadUrl {
+            url: RedactedUrl(target.url.as_str()).to_string(),
+            why: error.to_string(),
+        })?;
+    let conversation = async {
+        let response = sender.send_request(request).await.map_err(broken)?;
+        match location(&response) {
+            Some(location) => Ok(Reply::Redirect(location)),
+            None => read_body(response, broken).await.map(Reply::Answer),
+        }
+    };
+    let mut conversation = std::pin::pin!(conversation);
+    let mut connection = Box::pin(connection);
+    let early = tokio::select! {
+        biased;
+        reply = &mut conversation => Some(reply),
+        _ = &mut connection => None,
+    };
+    // A finished connection has handed over all it read; what is missing is reported to the conversation.
+    drop(connection);
+    match early {
+        Some(reply) => reply,
+        None => conversation.await,
+    }
+}
+
+fn location<B>(response: &Response<B>) -> Option<String> {
+    let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = response.headers().get(header::LOCATION).filter(|_| redirects)?;
+    Some(String::from_utf8_lossy(location.as_bytes()).into_owned())
+}
+
+async fn read_body<B: Body<Data = Bytes, Error = hyper::Error> + Unpin>(
+    response: Response<B>,
+    broken: impl Fn(hyper::Error) -> TrackerError,
+) -> Result<Answer, TrackerError> {
+    let limit = limits::TRACKER_BODY_LEN_MAX;
+    let (parts, mut body) = response.into_parts();
+    let plain = |encoding: &[u8]| encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity");
+    if let Some(encoding) =
+        parts.headers.get(header::CONTENT_ENCODING).filter(|value| !plain(value.as_bytes()))
+    {
+        let shown = encoding.as_bytes().get(..32).unwrap_or(encoding.as_bytes());
+        return Err(TrackerError::Encoded(shown.escape_ascii().to_string()));
+    }
+    if body.size_hint().lower() > limit as u64 {
+        return Err(TrackerError::TooLong { limit });
+    }
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(&broken)?.into_data() else { continue };
+        if bytes.len() + data.len() > limit {
+            return Err(TrackerError::TooLong { limit });
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(Answer { status: parts.status, body: bytes })
+}
+
+/// The `retry in` beside a failure reason (BEP 31): minutes as a number, or `never`, at the outermost level.
+fn retry_in(_body: &[u8]) -> Option<Retry> {
+    None
+}

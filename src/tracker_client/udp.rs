@@ -1,0 +1,202 @@
+//! Exchanges with UDP trackers (BEP 15, BEP 41).
+//!
+//! Each exchange has a socket of its own that is connected to the tracker's address, so the kernel drops what
+//! comes from elsewhere and reports closed ports. The socket is kept with its connection id for the id's
+//! minute: some trackers tie the id to our port. Datagrams that are no answer to the very transaction are
+//! ignored and waited past.
+
+use super::target::Target;
+use super::{ClientConfig, TrackerError, redact};
+use crate::clock;
+use crate::id::InfoHash;
+use crate::limits;
+use crate::time::Instant;
+use crate::tracker_wire::udp::{ConnectionId, Request, Response, TransactionId, url_data_options};
+use crate::tracker_wire::{AddressFamily, AnnounceRequest, AnnounceResponse, ScrapeEntry};
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+/// Bytes of the largest datagram there can be.
+const DATAGRAM_LEN_MAX: usize = 65_536;
+
+/// Sockets with a connection id that wait for the next exchange, oldest first.
+#[derive(Default)]
+pub(super) struct Links {
+    idle: RefCell<Vec<Link>>,
+}
+
+/// A socket connected to one tracker.
+struct Link {
+    socket: UdpSocket,
+    address: SocketAddr,
+    /// The id to name and when it came.
+    connection: Option<(ConnectionId, Instant)>,
+}
+
+/// What is asked once a connection id is known.
+enum Question<'a> {
+    Announce { request: &'a AnnounceRequest, options: Vec<u8> },
+    Scrape { info_hashes: Vec<u8> },
+}
+
+impl Links {
+    pub(super) async fn announce(
+        &self,
+        config: &ClientConfig,
+        target: &Target,
+        family: AddressFamily,
+        request: &AnnounceRequest,
+    ) -> Result<AnnounceResponse, TrackerError> {
+        let path = target.path_and_query();
+        let options = if path.len() > 1 { url_data_options(path.as_bytes()) } else { Vec::new() };
+        match self.exchange(config, target, family, &Question::Announce { request, options }).await? {
+            Response::Announce { response, .. } => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn scrape(
+        &self,
+        config: &ClientConfig,
+        target: &Target,
+        family: AddressFamily,
+        info_hashes: &[InfoHash],
+    ) -> Result<Vec<ScrapeEntry>, TrackerError> {
+        let info_hashes = info_hashes.iter().flat_map(|hash| hash.0).collect();
+        match self.exchange(config, target, family, &Question::Scrape { info_hashes }).await? {
+            Response::Scrape { entries, .. } => Ok(entries),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks, and asks again with doubled patience while nothing comes.
+    async fn exchange(
+        &self,
+        config: &ClientConfig,
+        target: &Target,
+        family: AddressFamily,
+        question: &Question<'_>,
+    ) -> Result<Response, TrackerError> {
+        let resolving = timeout(config.exchange_timeout, target.resolve(family)).await;
+        let addresses = resolving.unwrap_or(Err(TrackerError::Timeout(config.exchange_timeout)))?;
+        let address = *addresses.first().expect("resolve gives at least one address");
+        let mut link = match self.take(address) {
+            Some(link) => link,
+            None => Link::open(config, address).await?,
+        };
+        let mut waited = crate::time::Duration::ZERO;
+        for repeat in 0..=config.udp_repeats {
+            let patience = config.udp_timeout.saturating_mul(1 << repeat.min(8));
+            let reused = link.live_connection().is_some();
+            match timeout(patience, link.ask(family, question)).await {
+                // The tracker may have forgotten the id; with a fresh one its refusal counts.
+                Ok(Ok(Response::Error { .. })) if reused => link.connection = None,
+                Ok(Ok(Response::Error { message, .. })) => {
+                    self.keep(link);
+                    let reason = redact::redacted_words(&message);
+                    return Err(TrackerError::Refused { reason, retry: None });
+                }
+                Ok(Ok(response)) => {
+                    self.keep(link);
+                    return Ok(response);
+                }
+                Ok(Err(source)) => return Err(TrackerError::Connect { address, source }),
+                Err(_) => {
+                    waited += patience;
+                    link.connection = None;
+                }
+            }
+        }
+        Err(TrackerError::Timeout(waited))
+    }
+
+    fn take(&self, address: SocketAddr) -> Option<Link> {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|link| link.live_connection().is_some());
+        let position = idle.iter().rposition(|link| link.address == address)?;
+        Some(idle.remove(position))
+    }
+
+    fn keep(&self, link: Link) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= limits::UDP_LINKS_MAX {
+            idle.remove(0);
+        }
+        idle.push(link);
+    }
+}
+
+impl Link {
+    async fn open(config: &ClientConfig, address: SocketAddr) -> Result<Self, TrackerError> {
+        let local = config.local(AddressFamily::of(address.ip()));
+        let bind = |source| TrackerError::Bind { local: local.ip(), source };
+        let socket = UdpSocket::bind(local).await.map_err(bind)?;
+        socket.connect(address).await.map_err(|source| TrackerError::Connect { address, source })?;
+        Ok(Self { socket, address, connection: None })
+    }
+
+    fn live_connection(&self) -> Option<ConnectionId> {
+        let (connection, since) = self.connection?;
+        (clock::now().since(since) < limits::UDP_CONNECTION_ID_LIFETIME).then_some(connection)
+    }
+
+    /// Gets a connection id if there is none alive, then asks once.
+    async fn ask(&mut self, family: AddressFamily, question: &Question<'_>) -> std::io::Result<Response> {
+        let connection = match self.live_connection() {
+            Some(connection) => connection,
+            None => match self.round_trip(family, |transaction| Request::Connect { transaction }).await? {
+                Response::Connect { connection, .. } => {
+                    self.connection = Some((connection, clock::now()));
+                    connection
+                }
+                refusal => return Ok(refusal),
+            },
+        };
+        self.round_trip(family, |transaction| match question {
+            Question::Announce { request, options } => {
+                let request = (*request).clone();
+                Request::Announce { connection, transaction, request, options }
+            }
+            Question::Scrape { info_hashes } => Request::Scrape { connection, transaction, info_hashes },
+        })
+        .await
+    }
+
+    /// Sends one packet and waits for its answer or a refusal, however long that takes.
+    async fn round_trip<'a>(
+        &self,
+        family: AddressFamily,
+        request: impl FnOnce(TransactionId) -> Request<'a>,
+    ) -> std::io::Result<Response> {
+        let transaction = TransactionId(u32::from_ne_bytes(clock::random_bytes()));
+        let request = request(transaction);
+        let mut datagram = Vec::new();
+        request.encode(&mut datagram);
+        self.socket.send(&datagram).await?;
+        datagram.resize(DATAGRAM_LEN_MAX, 0);
+        loop {
+            let len = self.socket.recv(&mut datagram).await?;
+            let Ok(response) = Response::decode(&datagram[..len], family) else { continue };
+            if response.transaction() == transaction && answers(&response, &request) {
+                return Ok(response);
+            }
+        }
+    }
+}
+
+fn answers(response: &Response, request: &Request<'_>) -> bool {
+    matches!(
+        (request, response),
+        (_, Response::Error { .. })
+            | (Request::Connect { .. }, Response::Connect { .. })
+            | (Request::Announce { .. }, Response::Announce { .. })
+            | (Request::Scrape { .. }, Response::Scrape { .. })
+    )
+}
+
+/// Cannot happen, since [`answers`] let it pass; an error all the same rather than a panic.
+fn unexpected(response: &Response) -> TrackerError {
+    TrackerError::Refused { reason: format!("unexpected packet {:?}", response.transaction()), retry: None }
+}
