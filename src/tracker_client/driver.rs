@@ -89,6 +89,7 @@ pub async fn run_announcer(
         in_flight: BTreeMap::new(),
         tracker_ids: BTreeMap::new(),
         serial: 0,
+        leaving: watch::Sender::new(false),
     };
     loop {
         driver.launch_due(&mut announcer);
@@ -103,6 +104,7 @@ pub async fn run_announcer(
         }
     }
     announcer.stop();
+    driver.leaving.send_replace(true);
     driver.give_up_what_can_wait(&mut announcer);
     let farewell = async {
         loop {
@@ -128,6 +130,8 @@ struct Driver {
     /// What trackers want to hear again (BEP 3).
     tracker_ids: BTreeMap<Endpoint, Vec<u8>>,
     serial: u64,
+    /// From now on nobody waits for the session to take an event.
+    leaving: watch::Sender<bool>,
 }
 
 struct InFlight {
@@ -158,6 +162,7 @@ impl Driver {
                 identity: self.identity,
                 progress: self.progress.clone(),
                 events: self.events.clone(),
+                leaving: self.leaving.subscribe(),
                 sent: Rc::clone(&sent),
                 tracker_id: self.tracker_ids.get(&endpoint).cloned(),
                 serial: self.serial,
@@ -206,6 +211,7 @@ struct Announce {
     identity: Identity,
     progress: watch::Receiver<Progress>,
     events: mpsc::Sender<TrackerEvent>,
+    leaving: watch::Receiver<bool>,
     sent: Rc<Cell<bool>>,
     tracker_id: Option<Vec<u8>>,
     serial: u64,
@@ -215,7 +221,7 @@ struct Announce {
 }
 
 impl Announce {
-    async fn run(self) -> Done {
+    async fn run(mut self) -> Done {
         let outcome = self.exchange().await;
         let (serial, endpoint) = (self.serial, self.endpoint);
         let done = match &outcome {
@@ -234,11 +240,12 @@ impl Announce {
             event: self.event,
             outcome,
         };
-        if self.event == AnnounceEvent::Stopped {
-            // The session is leaving and may not listen any more.
-            let _ = self.events.try_send(event);
-        } else {
-            let _ = self.events.send(event).await;
+        tokio::select! {
+            biased;
+            permit = self.events.reserve() => if let Ok(permit) = permit {
+                permit.send(event);
+            },
+            _ = self.leaving.wait_for(|&leaving| leaving) => {}
         }
         done
     }

@@ -7,7 +7,9 @@
 use super::bounded::Bounded;
 use super::target::{Scheme, Target, is_inward};
 use super::{ClientConfig, RedactedUrl, Retry, TrackerError, redact};
+use crate::bencode::parse_prefix;
 use crate::limits;
+use crate::time::Duration;
 use crate::tracker_wire::AddressFamily;
 use crate::tracker_wire::http::response::ResponseError;
 use http_body_util::{BodyExt, Empty};
@@ -74,9 +76,7 @@ async fn follow(
             Reply::Redirect(location) => {
                 target = redirected(&target, &location)?;
                 addresses = target.resolve(family).await?;
-                if from_public && addresses.iter().any(|address| is_inward(address.ip())) {
-                    return Err(refused_redirect(&target, "leads out of the public network"));
-                }
+                judge_hop(from_public, &target, &addresses)?;
             }
         }
     }
@@ -106,8 +106,13 @@ fn redirected(target: &Target, location: &str) -> Result<Target, TrackerError> {
     }
 }
 
-fn refused_redirect(target: &Target, why: &'static str) -> TrackerError {
-    TrackerError::Redirect { to: RedactedUrl(target.url.as_str()).to_string(), why }
+/// A tracker of the public network may not send us anywhere else.
+fn judge_hop(from_public: bool, target: &Target, addresses: &[SocketAddr]) -> Result<(), TrackerError> {
+    if from_public && addresses.iter().any(|address| is_inward(address.ip())) {
+        let to = RedactedUrl(target.url.as_str()).to_string();
+        return Err(TrackerError::Redirect { to, why: "leads out of the public network" });
+    }
+    Ok(())
 }
 
 async fn ask(
@@ -227,7 +232,42 @@ async fn read_body<B: Body<Data = Bytes, Error = hyper::Error> + Unpin>(
     Ok(Answer { status: parts.status, body: bytes })
 }
 
-/// The `retry in` beside a failure reason (BEP 31): minutes as a number, or `never`, at the outermost level.
-fn retry_in(_body: &[u8]) -> Option<Retry> {
-    None
+/// The `retry in` beside a failure reason (BEP 31): minutes as a number, or `never`.
+fn retry_in(body: &[u8]) -> Option<Retry> {
+    let (document, _) = parse_prefix(body).ok()?;
+    let retry = document.root().lookup(b"retry in")?;
+    if retry.as_bytes() == Some(b"never") {
+        return Some(Retry::Never);
+    }
+    // Some write the number as a string.
+    let minutes = retry.as_uint().or_else(|| retry.as_str()?.parse().ok())?;
+    Some(Retry::In(Duration::from_secs(minutes.saturating_mul(60))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_in_is_minutes_or_never() {
+        let minutes = |minutes: u64| Some(Retry::In(Duration::from_secs(minutes * 60)));
+        assert_eq!(retry_in(b"d14:failure reason2:no8:retry in5:nevere"), Some(Retry::Never));
+        assert_eq!(retry_in(b"d14:failure reason2:no8:retry ini20ee"), minutes(20));
+        assert_eq!(retry_in(b"d14:failure reason2:no8:retry in2:20e"), minutes(20));
+        assert_eq!(retry_in(b"d14:failure reason2:no8:retry ini-1ee"), None);
+        assert_eq!(retry_in(b"d14:failure reason2:noe"), None);
+    }
+
+    #[test]
+    fn hostile_44_a_public_tracker_cannot_redirect_into_our_network() {
+        let target = Target::parse("http://t.example/announce").unwrap();
+        let address = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 80);
+        for inward in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.169.254", "::1", "fe80::1", "fd00::1"]
+        {
+            let judged = judge_hop(true, &target, &[address("1.1.1.1"), address(inward)]);
+            assert!(matches!(judged, Err(TrackerError::Redirect { .. })), "{inward}");
+            assert!(judge_hop(false, &target, &[address(inward)]).is_ok(), "trackers of our own network may");
+        }
+        assert!(judge_hop(true, &target, &[address("1.1.1.1")]).is_ok());
+    }
 }
