@@ -138,7 +138,7 @@ async fn http_tracker(
 async fn outcome(client: &TrackerClient, script: Script) -> Result<u32, TrackerError> {
     let (address, _seen) = http_tracker("127.0.0.1", move |_| script.clone()).await;
     let url = format!("http://{address}/announce");
-    announce(&client, &url, V4, AnnounceEvent::None).await.map(|response| response.interval_secs)
+    announce(client, &url, V4, AnnounceEvent::None).await.map(|response| response.interval_secs)
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -541,6 +541,48 @@ async fn udp_repeats_a_lost_request_and_gives_up_in_the_end() {
     drop(silent);
     let closed = announce(&client, &url, V4, AnnounceEvent::None).await;
     assert!(matches!(closed, Err(TrackerError::Connect { .. })), "{closed:?}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn many_torrents_share_a_few_requests_to_one_tracker() {
+    const AT_ONCE: usize = 5;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap());
+    // Nobody is answered before as many as may are asking; one more would show in the count.
+    let everybody = Arc::new(tokio::sync::Barrier::new(AT_ONCE));
+    let asking = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (everybody, asking) = (Arc::clone(&everybody), Arc::clone(&asking));
+            tokio::spawn(async move {
+                let before = asking.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                assert!(before < AT_ONCE);
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                everybody.wait().await;
+                asking.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+                let body = if before < AT_ONCE { GOOD } else { b"too many" };
+                let _ = stream.write_all(&ok(body)).await;
+            });
+        }
+    });
+    let config = ClientConfig { requests_per_host_max: AT_ONCE, ..ClientConfig::default() };
+    let client = Rc::new(TrackerClient::new(config).unwrap());
+    tokio::task::LocalSet::new()
+        .run_until(async {
+            let mut torrents = tokio::task::JoinSet::new();
+            for _ in 0..20 * AT_ONCE {
+                let (client, url) = (Rc::clone(&client), url.clone());
+                torrents.spawn_local(async move {
+                    announce(&client, &url, V4, AnnounceEvent::None).await.is_ok()
+                });
+            }
+            assert!(torrents.join_all().await.into_iter().all(|fine| fine));
+        })
+        .await;
 }
 
 /// The handles of a running announcer.

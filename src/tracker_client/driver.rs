@@ -266,7 +266,8 @@ impl Announce {
             key: self.identity.key,
             num_want: if stopped { Some(0) } else { self.identity.num_want },
         };
-        self.client.announce_admitted(&admitted, &request, self.tracker_id.clone()).await
+        // Boxed, so that the thousands that wait in line do not carry the room for TLS.
+        Box::pin(self.client.announce_admitted(&admitted, &request, self.tracker_id.clone())).await
     }
 }
 

@@ -10,8 +10,8 @@ use super::{ClientConfig, RedactedUrl, Retry, TrackerError, redact};
 use crate::bencode::parse_prefix;
 use crate::limits;
 use crate::time::Duration;
-use crate::tracker_wire::AddressFamily;
 use crate::tracker_wire::http::response::ResponseError;
+use crate::tracker_wire::{AddressFamily, message_text};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Bytes};
 use hyper::{Request, Response, StatusCode, header};
@@ -91,7 +91,7 @@ enum Reply {
 /// Where `location` leads from `target`, when it may.
 fn redirected(target: &Target, location: &str) -> Result<Target, TrackerError> {
     let refused = |why| TrackerError::Redirect {
-        to: RedactedUrl(location.get(..256).unwrap_or(location)).to_string(),
+        to: RedactedUrl(&location.chars().take(256).collect::<String>()).to_string(),
         why,
     };
     let url = target.url.join(location).map_err(|_| refused("is no address"))?;
@@ -125,10 +125,11 @@ async fn ask(
     if target.scheme != Scheme::Https {
         return speak(stream, target).await;
     }
-    let bad = |source| TrackerError::Tls { host: target.host.clone(), source };
-    let name = ServerName::try_from(target.host.clone())
-        .map_err(|error| bad(std::io::Error::new(std::io::ErrorKind::InvalidInput, error)))?;
-    speak(tls.connect(name, stream).await.map_err(bad)?, target).await
+    // The library's words quote the certificate, a stranger's text.
+    let bad =
+        |why: String| TrackerError::Tls { host: target.host.clone(), why: message_text(why.as_bytes()) };
+    let name = ServerName::try_from(target.host.clone()).map_err(|error| bad(error.to_string()))?;
+    speak(tls.connect(name, stream).await.map_err(|error| bad(error.to_string()))?, target).await
 }
 
 /// A connection to the first address that takes one, from the address we are bound to.

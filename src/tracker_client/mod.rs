@@ -170,12 +170,12 @@ pub enum TrackerError {
         source: std::io::Error,
     },
     /// The tracker's certificate is not trusted, or it does not speak TLS.
-    #[error("no secure connection to {host}: {source}")]
+    #[error("no secure connection to {host}: {why}")]
     Tls {
         /// The tracker.
         host: String,
-        /// The TLS library's words.
-        source: std::io::Error,
+        /// The TLS library's words, safe to show.
+        why: String,
     },
     /// The tracker is down or overloaded.
     #[error("no answer within {} s", .0.as_secs())]
@@ -223,7 +223,7 @@ pub enum TrackerError {
     /// The tracker answers nonsense, or is none.
     #[error(transparent)]
     Answer(ResponseError),
-    /// A web of certificates could not be set up: the trusted file's fault.
+    /// The user's fault: the file of trusted certificates holds none.
     #[error("{path}: {why}; name a PEM file of root certificates")]
     TrustedFile {
         /// The file.
@@ -313,6 +313,10 @@ impl TrackerClient {
         info_hashes: &[InfoHash],
     ) -> Result<Vec<(InfoHash, ScrapeEntry)>, TrackerError> {
         let info_hashes = info_hashes.get(..limits::UDP_SCRAPE_HASHES_MAX).unwrap_or(info_hashes);
+        if info_hashes.is_empty() {
+            // A scrape of nothing would ask an HTTP tracker for everything.
+            return Ok(Vec::new());
+        }
         let admitted = self.admit(url, family).await?;
         let target = admitted.target.to_scrape().ok_or(TrackerError::NoScrape)?;
         let answer = match target.scheme {

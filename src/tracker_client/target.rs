@@ -9,7 +9,7 @@ use super::TrackerError;
 use super::redact::RedactedUrl;
 use crate::limits::{TRACKER_ADDRESSES_MAX, TRACKER_URL_LEN_MAX};
 use crate::tracker_wire::AddressFamily;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use url::{Host, Url};
 
 /// How a tracker is spoken to.
@@ -73,10 +73,9 @@ impl Target {
     pub(super) async fn resolve(&self, family: AddressFamily) -> Result<Vec<SocketAddr>, TrackerError> {
         let found: Vec<SocketAddr> = match self.host.parse::<IpAddr>() {
             Ok(ip) => vec![SocketAddr::new(ip, self.port)],
-            Err(_) => tokio::net::lookup_host((self.host.as_str(), self.port))
+            Err(_) => lookup(self.host.clone(), self.port)
                 .await
-                .map_err(|source| TrackerError::Resolve { host: self.host.clone(), source })?
-                .collect(),
+                .map_err(|source| TrackerError::Resolve { host: self.host.clone(), source })?,
         };
         let mut addresses: Vec<SocketAddr> = found
             .into_iter()
@@ -88,10 +87,10 @@ impl Target {
         if addresses.is_empty() {
             return Err(TrackerError::NoAddress { host: self.host.clone(), family });
         }
-        if self.scheme != Scheme::Udp && !self.is_tracker_path() {
-            if let Some(address) = addresses.iter().find(|address| is_own_machine(address.ip())) {
-                return Err(TrackerError::LocalService { address: *address });
-            }
+        let own_machine = addresses.iter().find(|address| is_own_machine(address.ip()));
+        if let Some(&address) = own_machine.filter(|_| self.scheme != Scheme::Udp && !self.is_tracker_path())
+        {
+            return Err(TrackerError::LocalService { address });
         }
         Ok(addresses)
     }
@@ -132,6 +131,19 @@ impl Target {
         let last = self.url.path().rsplit('/').next().unwrap_or_default();
         last.starts_with("announce") || last.starts_with("scrape")
     }
+}
+
+/// Asks the system's resolver on a thread of its own. A runtime's blocking pool would hold up the end of the
+/// process until the resolver's last time-out; nobody waits for this thread. There are no more of them than
+/// requests under way, and those that the resolver keeps from the last minute.
+async fn lookup(host: String, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+    let (answer, found) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
+        let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        // Whoever asked may have lost patience.
+        let _ = answer.send(addresses);
+    })?;
+    found.await.unwrap_or_else(|_| Err(std::io::Error::other("the resolver's thread died")))
 }
 
 /// Loopback, link-local and unspecified: this machine, and the metadata services of clouds.
@@ -182,10 +194,8 @@ mod tests {
         assert_eq!(target.path_and_query(), "/announce?x=1");
         let target = Target::parse("HTTPS://Tracker.Example/announce").unwrap();
         assert_eq!((target.scheme, target.authority().as_str()), (Scheme::Https, "tracker.example:443"));
-        assert_eq!(
-            Target::parse("udp://t.example/announce").unwrap_err().to_string().contains("no port"),
-            true
-        );
+        let portless = Target::parse("udp://t.example/announce").unwrap_err();
+        assert!(portless.to_string().contains("no port"));
         assert!(matches!(Target::parse("wss://t.example/"), Err(TrackerError::UnknownScheme(_))));
         assert!(matches!(Target::parse("file:///etc/passwd"), Err(TrackerError::UnknownScheme(_))));
         assert!(matches!(Target::parse("nonsense"), Err(TrackerError::BadUrl { .. })));
@@ -245,5 +255,7 @@ mod tests {
         let asked = Target::parse("http://127.0.0.1:1/key/announce.php").unwrap();
         assert_eq!(asked.resolve(AddressFamily::V4).await.unwrap(), ["127.0.0.1:1".parse().unwrap()]);
         assert!(matches!(asked.resolve(AddressFamily::V6).await, Err(TrackerError::NoAddress { .. })));
+        let named = Target::parse("http://localhost:1/announce").unwrap();
+        assert_eq!(named.resolve(AddressFamily::V4).await.unwrap(), ["127.0.0.1:1".parse().unwrap()]);
     }
 }

@@ -89,10 +89,7 @@ impl Links {
         let mut waited = crate::time::Duration::ZERO;
         for repeat in 0..=config.udp_repeats {
             let patience = config.udp_timeout.saturating_mul(1 << repeat.min(8));
-            let reused = link.live_connection().is_some();
             match timeout(patience, link.ask(family, question)).await {
-                // The tracker may have forgotten the id; with a fresh one its refusal counts.
-                Ok(Ok(Response::Error { .. })) if reused => link.connection = None,
                 Ok(Ok(Response::Error { message, .. })) => {
                     self.keep(link);
                     let reason = redact::redacted_words(&message);
@@ -142,8 +139,24 @@ impl Link {
         (clock::now().since(since) < limits::UDP_CONNECTION_ID_LIFETIME).then_some(connection)
     }
 
-    /// Gets a connection id if there is none alive, then asks once.
+    /// Asks once. A tracker may have forgotten an id of earlier; its refusal counts with a fresh one only.
     async fn ask(&mut self, family: AddressFamily, question: &Question<'_>) -> std::io::Result<Response> {
+        let reused = self.live_connection().is_some();
+        match self.ask_as_connected(family, question).await? {
+            Response::Error { .. } if reused => {
+                self.connection = None;
+                self.ask_as_connected(family, question).await
+            }
+            response => Ok(response),
+        }
+    }
+
+    /// Gets a connection id if there is none alive, then asks.
+    async fn ask_as_connected(
+        &mut self,
+        family: AddressFamily,
+        question: &Question<'_>,
+    ) -> std::io::Result<Response> {
         let connection = match self.live_connection() {
             Some(connection) => connection,
             None => match self.round_trip(family, |transaction| Request::Connect { transaction }).await? {
