@@ -119,7 +119,7 @@ impl Content {
     }
 
     /// Whether a send of these bytes would find all of them in memory, as far as can be known: pages may be
-    /// evicted between the answer and the send. Asked in windows of [`WINDOW_LEN`] bytes; a positive
+    /// evicted between the answer and the send. Asked in windows of 256 KiB; a positive
     /// answer is kept for about a second, so the usual cost is one load a window, else one system call.
     pub fn is_resident(&self, now: Instant, file: FileIndex, offset: u64, len: u32) -> bool {
         let span = FileSpan { file, offset, len };

@@ -223,6 +223,21 @@ mod tests {
     }
 
     #[test]
+    fn evicted_pages_are_absent_until_they_are_read_again() {
+        let file = cached_file();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        if cached_pages(file.as_fd(), 0..FILE_LEN) != Ok(0) {
+            return; // A file system in memory (tmpfs) has nowhere to evict to.
+        }
+        let residency = Residency::default();
+        let asked = |now| residency.contains(now, file.as_fd(), FILE_LEN, 0, FILE_LEN as usize);
+        assert!(!asked(at(0)));
+        assert_eq!(rustix::io::pread(&file, &mut vec![0; FILE_LEN as usize], 0), Ok(FILE_LEN as usize));
+        assert!(asked(at(1)), "absence is not remembered");
+    }
+
+    #[test]
     fn counts_pages_of_parts_and_tails() {
         let file = cached_file();
         let pages = |bytes| cached_pages(file.as_fd(), bytes);
