@@ -1,0 +1,118 @@
+//! Floors: the least CPU that sending a torrent's bytes can cost on this machine, to judge a seeder by.
+//!
+//! `writev`, `sendmsg` and `sendfile` speak just enough of the peer wire for `seedring bench` (one mapped
+//! file, every peer unchoked, no bounds, no fairness beyond a batch per turn); `raw` streams without framing
+//! into a discarding sink. Each prints its own CPU seconds per GiB. These are prototypes to compare with and
+//! nothing to serve a swarm with: a peer that misbehaves is merely dropped.
+
+mod framed;
+mod raw;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use seedring::units::ByteSize;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Bare send loops that any seeder on this machine can be judged by
+#[derive(Debug, Parser)]
+#[command(name = "floors", version)]
+struct Cli {
+    #[command(subcommand)]
+    floor: Floor,
+}
+
+#[derive(Debug, Subcommand)]
+enum Floor {
+    /// Answer requests with one writev of headers and mapped blocks for up to 256 KiB
+    Writev(Serve),
+    /// The same with sendmsg
+    Sendmsg(Serve),
+    /// Answer each request with its header (MSG_MORE) and one sendfile
+    Sendfile(Serve),
+    /// Stream a file in steps of 256 KiB to a sink that discards it, without any framing
+    Raw(Raw),
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// The torrent, of a single file
+    torrent: PathBuf,
+    /// The file
+    data: PathBuf,
+    /// Where to listen; the address is printed
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+}
+
+#[derive(Debug, clap::Args)]
+struct Raw {
+    /// How to send
+    #[arg(value_enum)]
+    method: RawMethod,
+    /// The file
+    data: PathBuf,
+    /// Bytes to send, over and over the file
+    #[arg(long, default_value = "8GiB")]
+    bytes: ByteSize,
+    /// Core of the sender
+    #[arg(long)]
+    pin: Option<usize>,
+    /// Core of the sink
+    #[arg(long)]
+    pin_sink: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RawMethod {
+    /// From the mapped file
+    Writev,
+    /// From the page cache
+    Sendfile,
+}
+
+/// Errors end the program with a sentence; nothing here is worth handling.
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().floor {
+        Floor::Writev(serve) => framed::run(&serve, framed::Method::Writev),
+        Floor::Sendmsg(serve) => framed::run(&serve, framed::Method::Sendmsg),
+        Floor::Sendfile(serve) => framed::run(&serve, framed::Method::Sendfile),
+        Floor::Raw(raw) => raw::run(&raw),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("floors: {error}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Maps a file for reading.
+#[expect(unsafe_code, reason = "mapping a file is unsafe by nature")]
+fn map(file: &std::fs::File) -> Outcome<memmap2::Mmap> {
+    // SAFETY: the bytes are handed to the kernel only, never read here, so a file that changes or shrinks
+    // meanwhile makes a send fail or send other bytes, and no reference ever observes the change.
+    Ok(unsafe { memmap2::Mmap::map(file)? })
+}
+
+/// Pins the calling thread.
+fn pin(core: Option<usize>) -> Outcome<()> {
+    let Some(core) = core else { return Ok(()) };
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(core);
+    rustix::thread::sched_setaffinity(None, &cores)
+        .map_err(|error| format!("cannot pin to core {core}: {error}"))?;
+    Ok(())
+}
+
+/// Prints what the run cost.
+fn print_cost(what: &str, bytes: u64, cpu_seconds: f64, seconds: f64) {
+    let gibibytes = bytes as f64 / f64::from(1 << 30);
+    println!(
+        "{what}: {gibibytes:.3} GiB in {seconds:.3} s, {cpu_seconds:.3} CPU-seconds, {:.4} per GiB",
+        cpu_seconds / gibibytes.max(f64::MIN_POSITIVE)
+    );
+}
