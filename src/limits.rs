@@ -182,6 +182,8 @@ pub const TRACKER_ID_LEN_MAX: usize = 256;
 pub const UDP_SCRAPE_HASHES_MAX: usize = 74;
 /// Torrents of one HTTP scrape; more is refused. A request line of 8 KiB holds about 115.
 pub const HTTP_SCRAPE_HASHES_MAX: usize = 128;
+/// Time between two announces of a client that a tracker asks for when it is told nothing else.
+pub const TRACKER_INTERVAL_DEFAULT: Duration = Duration::from_secs(30 * 60);
 /// Peers a tracker gives in one answer, whatever was wanted.
 pub const TRACKER_PEERS_MAX: usize = 200;
 /// Peers a tracker gives to who does not say how many.
@@ -199,6 +201,35 @@ pub const PEERS_PER_ADDRESS_MAX: usize = 64;
 pub const REGISTRY_PEERS_MAX: usize = 16_000_000;
 /// Records that one announce looks at for expired ones: two, so that a swarm in use cleans itself.
 pub const ANNOUNCE_SWEEP_PEERS: usize = 2;
+/// Records that a tracker's turn of expiry, one a second, looks at: a few milliseconds.
+pub const EXPIRY_WORK_MAX: usize = 100_000;
+/// Time for which a UDP connection id is issued; it is accepted for as long again (BEP 15 has two minutes).
+pub const CONNECTION_ID_WINDOW: Duration = Duration::from_secs(120);
+/// Datagrams a tracker's socket takes before other tasks have their turn.
+pub const UDP_TURN_DATAGRAMS: usize = 64;
+/// Bytes of the longest datagram a tracker reads: a scrape of 74 torrents, an announce with options.
+pub const UDP_REQUEST_LEN_MAX: usize = 2048;
+/// HTTP connections of a tracker; above it new ones are closed at once.
+pub const HTTP_CONNECTIONS_MAX: usize = 4096;
+/// HTTP connections of a tracker from one address (IPv4) or network (/64 of IPv6); above it new ones are
+/// closed at once. Loopback is exempt, since every local client comes from there.
+pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
+/// Bytes of an HTTP request's line and headers; the least that the HTTP library takes. More is answered 431.
+pub const HTTP_REQUEST_LEN_MAX: usize = 8192;
+/// Headers of an HTTP request; more is answered 431.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Time an HTTP client of a tracker has for a request's line and headers, and between two requests.
+pub const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which an HTTP connection to a tracker is asked to end, whatever goes on over it.
+pub const HTTP_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time it then has to end by itself.
+pub const HTTP_CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a file of allowed or denied info-hashes: about 1.5 million of them.
+pub const ACCESS_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Ports tried until one is free for every socket that shall share it.
+pub const SHARED_PORT_TRIES: usize = 32;
+/// Reports of completed downloads that wait for their reader; above it they are only counted.
+pub const COMPLETED_REPORTS_MAX: usize = 1024;
 /// Time that a tracker remembers the completed downloads of a swarm without peers.
 pub const SWARM_LINGER: Duration = Duration::from_secs(24 * 60 * 60);
 

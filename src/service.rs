@@ -1,1 +1,80 @@
-//! Not yet written.
+//! The service thread: one runtime for everything that is not peer traffic (trackers, signals, the live view).
+//!
+//! It is tokio-uring's runtime, which carries tokio's sockets and timers and `spawn_local`; this file is all
+//! that names it. A system on which io_uring cannot be used is an error with its cure, never a panic.
+
+use crate::engine::ring_error::RingUnavailable;
+use std::future::Future;
+use std::io;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Why the service thread cannot do its work; the system's fault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// There is no io_uring for us.
+    #[error(transparent)]
+    Ring(#[from] RingUnavailable),
+    /// Signals cannot be listened for.
+    #[error("cannot listen for the signals that end the program")]
+    Signals(#[source] io::Error),
+}
+
+/// Runs `future` to its end on the current thread, with tokio's sockets, timers, signals and `spawn_local`
+/// inside. Tasks that still run at the end are dropped.
+///
+/// # Errors
+/// When io_uring cannot be used; the error names the cause and the cure.
+pub fn run<F: Future>(future: F) -> Result<F::Output, ServiceError> {
+    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
+        .map_err(|error| RingUnavailable::from_setup(&error))?;
+    Ok(runtime.block_on(future))
+}
+
+/// Starts to listen for SIGINT and SIGTERM; the future is ready at the first of either. Must be called inside
+/// [`run`].
+///
+/// # Errors
+/// When the system refuses to tell of signals.
+pub fn shutdown_signal() -> Result<impl Future<Output = ()>, ServiceError> {
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Starts to listen for SIGHUP, which then no longer ends the program. Must be called inside [`run`].
+///
+/// # Errors
+/// When the system refuses to tell of signals.
+pub fn hangups() -> Result<Signal, ServiceError> {
+    listen(SignalKind::hangup())
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, ServiceError> {
+    signal(kind).map_err(ServiceError::Signals)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_local_tasks_and_timers_and_hears_signals() {
+        let answer = run(async {
+            let shutdown = shutdown_signal().expect("signals work in tests");
+            let task = tokio::task::spawn_local(async { 7 });
+            tokio::time::sleep(std::time::Duration::ZERO).await;
+            let raised =
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+            raised.expect("a process may signal itself");
+            shutdown.await;
+            task.await.expect("the task ends")
+        });
+        assert_eq!(answer.ok(), Some(7));
+    }
+}
