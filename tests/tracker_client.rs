@@ -408,6 +408,18 @@ impl UdpTracker {
         self.send(to, |out| encode_connect_response(out, transaction, ConnectionId(99))).await;
     }
 
+    async fn serve(&mut self) {
+        loop {
+            let (from, asked) = self.hear().await;
+            match Request::decode(&asked).unwrap() {
+                Request::Connect { .. } => self.connect(from, &asked).await,
+                _ => {
+                    self.answer(from, &asked).await;
+                }
+            }
+        }
+    }
+
     async fn answer(&self, to: SocketAddr, asked: &[u8]) -> AnnounceRequest {
         let Request::Announce { connection, transaction, request, options } = Request::decode(asked).unwrap()
         else {
@@ -525,14 +537,14 @@ async fn hostile_42_an_error_of_64_kb_is_cut_and_escaped() {
 #[tokio::test(flavor = "current_thread")]
 async fn udp_repeats_a_lost_request_and_gives_up_in_the_end() {
     let mut tracker = UdpTracker::start("127.0.0.1").await;
-    let (client, url) = (impatient(100), tracker.url());
-    let (response, ()) = tokio::join!(announce(&client, &url, V4, AnnounceEvent::None), async {
-        tracker.hear().await;
-        let (from, asked) = tracker.hear().await;
-        tracker.connect(from, &asked).await;
-        let (from, asked) = tracker.hear().await;
-        tracker.answer(from, &asked).await;
-    });
+    let (client, url) = (impatient(300), tracker.url());
+    let response = tokio::select! {
+        response = announce(&client, &url, V4, AnnounceEvent::None) => response,
+        () = async {
+            let _lost = tracker.hear().await;
+            tracker.serve().await;
+        } => unreachable!("it serves for ever"),
+    };
     response.unwrap();
     let silent = UdpTracker::start("127.0.0.1").await;
     let given_up = impatient(20).announce(&silent.url(), V4, &request(AnnounceEvent::None)).await;
@@ -623,7 +635,10 @@ fn run(client: TrackerClient, tiers: &[Vec<String>], families: Vec<AddressFamily
 async fn a_life() {
     let (address, mut seen) =
         http_tracker("127.0.0.1", |_| say(ok(b"d8:intervali1e10:tracker id3:abce"))).await;
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Bound, so that nobody else gets the port, but not listening.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let dead = closed.local_addr().unwrap();
     let tiers = [vec![format!("http://{dead}/announce")], vec![format!("http://{address}/announce")]];
     let mut running = run(client(), &tiers, vec![V4], 16);
     let started = seen.recv().await.unwrap().1;
@@ -649,11 +664,10 @@ async fn a_life() {
     }
     running.commands.send(Command::Stop).await.unwrap();
     running.done.await.unwrap();
-    let mut last = String::new();
-    while let Ok((_, head)) = seen.try_recv() {
-        last = head;
-    }
-    assert!(last.contains("event=stopped") && last.contains("numwant=0"), "{last}");
+    let mut farewells =
+        std::iter::from_fn(|| seen.try_recv().ok()).filter(|(_, head)| head.contains("event=stopped"));
+    assert!(farewells.next().unwrap().1.contains("numwant=0"));
+    assert!(farewells.next().is_none(), "once is enough");
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -700,6 +714,25 @@ async fn a_tracker_that_never_heard_of_us_is_not_told_that_we_left() {
             while let Ok((_, head)) = seen.try_recv() {
                 assert!(!head.contains("event=stopped"), "{head}");
             }
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn leaving_does_not_wait_for_ever_for_a_tracker_that_fell_silent() {
+    tokio::task::LocalSet::new()
+        .run_until(async {
+            let (address, mut seen) = http_tracker("127.0.0.1", |head| Script {
+                first: if head.contains("event=stopped") { Vec::new() } else { ok(GOOD) },
+                then_for_ever: Vec::new(),
+                hang: true,
+            })
+            .await;
+            let mut running = run(client(), &[vec![format!("http://{address}/announce")]], vec![V4], 16);
+            assert!(running.events.recv().await.unwrap().outcome.is_ok());
+            running.commands.send(Command::Stop).await.unwrap();
+            while !seen.recv().await.unwrap().1.contains("event=stopped") {}
+            running.done.await.unwrap();
         })
         .await;
 }
