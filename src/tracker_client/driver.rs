@@ -65,7 +65,8 @@ pub struct TrackerEvent {
     pub family: AddressFamily,
     /// What was told.
     pub event: AnnounceEvent,
-    /// Its answer with the peers found, or why there is none. [`TrackerError::NoAddress`] is no fault.
+    /// Its answer with the peers found, or why there is none; see [`TrackerError::is_family_absent`] for the
+    /// errors that are no fault.
     pub outcome: Result<AnnounceResponse, TrackerError>,
 }
 

@@ -249,13 +249,26 @@ impl TrackerError {
     /// What the announce schedule makes of it.
     pub fn failure(&self) -> Failure {
         match self {
-            Self::NoAddress { .. } | Self::FamilyNotBound(_) => Failure::NoAddress,
+            _ if self.is_family_absent() => Failure::NoAddress,
             Self::BadUrl { .. } | Self::UnknownScheme(_) | Self::LocalService { .. } | Self::NoScrape => {
                 Failure::Lasting
             }
             Self::Refused { retry: Some(Retry::Never), .. } => Failure::Lasting,
             Self::Refused { retry: Some(Retry::In(patience)), .. } => Failure::RetryIn(*patience),
             _ => Failure::Passing,
+        }
+    }
+
+    /// Whether there is merely no way by this address family, on the tracker's side or on ours: nothing that a
+    /// user has to hear of while the other family works.
+    pub fn is_family_absent(&self) -> bool {
+        match self {
+            Self::NoAddress { .. } | Self::FamilyNotBound(_) => true,
+            Self::Connect { address, source } => {
+                address.is_ipv6() && source.kind() == std::io::ErrorKind::NetworkUnreachable
+            }
+            Self::Bind { source, .. } => source.raw_os_error() == Some(libc::EAFNOSUPPORT),
+            _ => false,
         }
     }
 
@@ -384,5 +397,42 @@ fn family_name(family: AddressFamily) -> &'static str {
     match family {
         AddressFamily::V4 => "IPv4",
         AddressFamily::V6 => "IPv6",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn failures_tell_the_schedule_how_long_to_wait() {
+        let connect = |address: &str, code| TrackerError::Connect {
+            address: address.parse().unwrap(),
+            source: io::Error::from_raw_os_error(code),
+        };
+        let refused = |retry| TrackerError::Refused { reason: String::new(), retry };
+        let hour = Duration::from_secs(3600);
+        for (error, failure) in [
+            (connect("[2001:db8::1]:80", libc::ENETUNREACH), Failure::NoAddress),
+            (connect("192.0.2.1:80", libc::ENETUNREACH), Failure::Passing),
+            (connect("[2001:db8::1]:80", libc::ECONNREFUSED), Failure::Passing),
+            (TrackerError::FamilyNotBound(AddressFamily::V6), Failure::NoAddress),
+            (TrackerError::UnknownScheme("wss".to_owned()), Failure::Lasting),
+            (TrackerError::Timeout(hour), Failure::Passing),
+            (refused(None), Failure::Passing),
+            (refused(Some(Retry::In(hour))), Failure::RetryIn(hour)),
+            (refused(Some(Retry::Never)), Failure::Lasting),
+        ] {
+            assert_eq!(error.failure(), failure, "{error}");
+        }
+    }
+
+    #[test]
+    fn the_bound_address_chooses_the_family() {
+        let bound = |ip: &str| ClientConfig::default().bound_to(ip.parse().unwrap()).families();
+        assert_eq!(bound("192.0.2.1"), [AddressFamily::V4]);
+        assert_eq!(bound("2001:db8::1"), [AddressFamily::V6]);
+        assert_eq!(ClientConfig::default().families(), [AddressFamily::V4, AddressFamily::V6]);
     }
 }
