@@ -29,6 +29,23 @@ use tokio::task::JoinSet;
 /// Time to wait after an accept that failed for want of something, such as descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a connection may take.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For a request's line and headers, and between two requests.
+    request: Duration,
+    /// Until it is asked to end.
+    connection: Duration,
+    /// Until it is cut.
+    closing: Duration,
+}
+
+const PATIENCE: Patience = Patience {
+    request: HTTP_REQUEST_TIMEOUT,
+    connection: HTTP_CONNECTION_TIMEOUT,
+    closing: HTTP_CLOSING_TIMEOUT,
+};
+
 /// Connections that are open, counted by who opened them.
 #[derive(Clone, Default)]
 pub(super) struct Connections(Rc<RefCell<Counts>>);
@@ -54,7 +71,11 @@ pub(super) async fn serve(listener: TcpListener, shared: Shared, connections: Co
             Ok((stream, source)) => {
                 // Without a seat the stream is dropped, which closes it.
                 if let Some(seat) = connections.seat(source.ip()) {
-                    tasks.spawn_local(serve_connection(stream, source, Rc::new(seat), shared.clone()));
+                    let shared = Shared::clone(&shared);
+                    tasks.spawn_local(async move {
+                        serve_connection(stream, source, shared, PATIENCE).await;
+                        drop(seat);
+                    });
                 }
             }
             Err(error) => {
@@ -65,7 +86,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Shared, connections: Co
     }
 }
 
-async fn serve_connection(stream: TcpStream, source: SocketAddr, _seat: Rc<Seat>, shared: Shared) {
+async fn serve_connection(stream: TcpStream, source: SocketAddr, shared: Shared, patience: Patience) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
         let response = respond(&shared, &request, source);
@@ -73,14 +94,14 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, _seat: Rc<Seat>
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HTTP_REQUEST_TIMEOUT)
+        .header_read_timeout(patience.request)
         .max_buf_size(HTTP_REQUEST_LEN_MAX)
         .max_headers(HTTP_HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    if tokio::time::timeout(HTTP_CONNECTION_TIMEOUT, connection.as_mut()).await.is_err() {
+    if tokio::time::timeout(patience.connection, connection.as_mut()).await.is_err() {
         connection.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(HTTP_CLOSING_TIMEOUT, connection).await;
+        let _ = tokio::time::timeout(patience.closing, connection).await;
     }
 }
 
@@ -169,6 +190,64 @@ fn owner(ip: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::Rng;
+    use crate::tracker_server::AccessList;
+    use crate::tracker_server::tracker::{Tracker, TrackerParts};
+    use std::sync::{Arc, Mutex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const LONG: Duration = Duration::from_secs(600);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    /// Serves one connection with `patience` beside `client`, and ends when both have.
+    fn with_connection<F: Future>(patience: Patience, client: impl FnOnce(TcpStream) -> F) {
+        let tracker = Tracker::new(TrackerParts {
+            interval: LONG,
+            access: AccessList::All,
+            secret: [0; 16],
+            rng: Rng::from_seed(1),
+            local_ip_towards: |_| None,
+            completed: None,
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime starts").block_on(async {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+            let stream = TcpStream::connect(listener.local_addr().expect("it is bound")).await;
+            let (served, source) = listener.accept().await.expect("one connects");
+            let server = serve_connection(served, source, Arc::new(Mutex::new(tracker)), patience);
+            tokio::join!(server, client(stream.expect("it is listened on")));
+        });
+    }
+
+    #[test]
+    fn hostile_45_a_request_that_does_not_end_is_cut_off() {
+        let patience = Patience { request: SHORT, connection: LONG, closing: LONG };
+        with_connection(patience, |mut stream| async move {
+            stream.write_all(b"GET /announce?info_ha").await.expect("a new connection takes bytes");
+            let mut response = Vec::new();
+            let _ = stream.read_to_end(&mut response).await;
+            assert!(!response.starts_with(b"HTTP/1.1 2"));
+        });
+    }
+
+    #[test]
+    fn hostile_45_a_connection_without_requests_is_closed() {
+        let patience = Patience { request: LONG, connection: SHORT, closing: SHORT };
+        with_connection(patience, |mut stream| async move {
+            let mut response = Vec::new();
+            let _ = stream.read_to_end(&mut response).await;
+            assert!(response.is_empty());
+        });
+    }
+
+    #[test]
+    fn hostile_45_a_client_that_asks_without_end_and_never_reads_is_closed() {
+        let patience = Patience { request: LONG, connection: SHORT, closing: SHORT };
+        with_connection(patience, |mut stream| async move {
+            // Ends only because the other side closes.
+            while stream.write_all(&b"GET /stats HTTP/1.1\r\n\r\n".repeat(100)).await.is_ok() {}
+        });
+    }
 
     #[test]
     fn hostile_45_one_address_has_a_bounded_number_of_connections() {
