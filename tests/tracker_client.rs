@@ -736,3 +736,42 @@ async fn leaving_does_not_wait_for_ever_for_a_tracker_that_fell_silent() {
         })
         .await;
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_projects_own_tracker_understands_its_own_client() {
+    use seedring::tracker_server::{Access, TrackerConfig, TrackerProtocol, TrackerServer};
+    let listen: Vec<SocketAddr> = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
+    let interval = Duration::from_secs(600);
+    let config = TrackerConfig { http: listen.clone(), udp: listen, interval, access: Access::All };
+    let server = TrackerServer::bind(config).unwrap();
+    let addresses = server.local_addrs();
+    let client = client();
+    let clients = async {
+        for address in &addresses {
+            let scheme = if address.protocol == TrackerProtocol::Udp { "udp" } else { "http" };
+            let url = format!("{scheme}://{}/announce", address.address);
+            let family = AddressFamily::of(address.address.ip());
+            let response = announce(&client, &url, family, AnnounceEvent::Started).await.unwrap();
+            assert_eq!(u64::from(response.interval_secs), interval.as_secs(), "{url}");
+            let mut seed = AnnounceRequest { port: 7000, left: 0, ..request(AnnounceEvent::Started) };
+            seed.peer_id.0[19] = b'!';
+            client.announce(&url, family, &seed).await.unwrap();
+            let response = announce(&client, &url, family, AnnounceEvent::None).await.unwrap();
+            assert!(response.peers.iter().any(|peer| peer.port() == 7000), "{url} {response:?}");
+            let figures = client.scrape(&url, family, &[seed.info_hash]).await.unwrap();
+            assert!(figures[0].1.seeds >= 1 && figures[0].1.leeches >= 1, "{url} {figures:?}");
+            seed.event = AnnounceEvent::Stopped;
+            client.announce(&url, family, &seed).await.unwrap();
+            let response = announce(&client, &url, family, AnnounceEvent::None).await.unwrap();
+            assert!(response.peers.iter().all(|peer| peer.port() != 7000), "{url} {response:?}");
+        }
+    };
+    tokio::task::LocalSet::new()
+        .run_until(async {
+            tokio::select! {
+                ended = server.run(std::future::pending()) => panic!("{ended:?}"),
+                () = clients => {}
+            }
+        })
+        .await;
+}
