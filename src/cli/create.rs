@@ -149,7 +149,7 @@ fn refuse_unwritable_folder(output: &Path) -> Result<(), CommandError> {
     })
 }
 
-fn tracker_url(text: &str) -> Result<String, String> {
+pub(super) fn tracker_url(text: &str) -> Result<String, String> {
     url_of(text, &["http", "https", "udp"])
 }
 
@@ -167,7 +167,7 @@ fn url_of(text: &str, schemes: &[&str]) -> Result<String, String> {
     if fit { Ok(text.to_owned()) } else { Err("an address has no blanks in it".to_owned()) }
 }
 
-fn piece_length(text: &str) -> Result<u32, String> {
+pub(super) fn piece_length(text: &str) -> Result<u32, String> {
     let size: ByteSize = text.parse().map_err(|error: crate::units::UnitError| error.to_string())?;
     let length = u32::try_from(size.0).unwrap_or(u32::MAX);
     check_piece_length(length).map_err(|error| error.to_string())?;

@@ -1,12 +1,229 @@
-//! `seedring seed`.
+//! `seedring seed`: files and folders become torrents, torrents are served until the user has had enough.
+
+mod inputs;
+mod view;
 
 use super::CommandError;
+use super::create::{piece_length, tracker_url};
+use crate::choker::Slots;
+use crate::engine::{Engine, EngineConfig, EngineEvent, ZeroCopyMode};
+use crate::service;
+use crate::session::content::Located;
+use crate::session::seeding::{Arrival, Ending, Seeding, SeedingSettings};
+use crate::storage::{Content, default_state_dir, raise_file_limit};
+use crate::tracker_server::{AccessList, TrackerConfig, TrackerServer};
+use crate::units::ByteRate;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use tokio::sync::mpsc;
+use view::View;
 
-/// Not yet written.
+/// Events the engine may have on their way to the session.
+const ENGINE_EVENTS_MAX: usize = 4096;
+/// Checked torrents on their way to the session.
+const ARRIVALS_MAX: usize = 16;
+
+/// Seed files, folders or torrents, tracker included.
+///
+/// A file or folder is hashed and becomes NAME.torrent in the current folder. A .torrent is served from the
+/// content under --data: at once when its files have not changed since they were last checked, otherwise
+/// after a check. Give others the .torrent or the magnet link; SIGINT (Ctrl-C) ends it cleanly.
 #[derive(Debug, clap::Args)]
-pub struct SeedArgs {}
+#[command(after_help = "Examples:\n  seedring seed holiday-videos\n  \
+    seedring seed debian.torrent --data /srv/iso --upload-limit 50MB/s\n  \
+    seedring seed --torrents /srv/torrents --data /srv/content --json")]
+pub struct SeedArgs {
+    /// Files or folders to share, or .torrent files whose content lies under --data
+    #[arg(value_name = "PATH", required_unless_present = "torrents")]
+    paths: Vec<PathBuf>,
+    /// Where to write the .torrent of a file or folder [default: NAME.torrent in the current folder]
+    #[arg(long, value_name = "FILE")]
+    torrent: Option<PathBuf>,
+    /// The folder that holds the content of .torrent files [default: the folder of each .torrent]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Seed every .torrent in this folder
+    #[arg(long, value_name = "DIR")]
+    torrents: Option<PathBuf>,
+    /// Address to listen on and connect from [default: all, IPv4 and IPv6]
+    #[arg(long, value_name = "IP")]
+    bind: Option<IpAddr>,
+    /// Port for peers; 0 takes any free one
+    #[arg(long, value_name = "N", default_value_t = 6881)]
+    port: u16,
+    /// A tracker to announce to, in place of the embedded one; repeatable, the first given is asked first
+    #[arg(long, value_name = "URL", value_parser = tracker_url)]
+    tracker: Vec<String>,
+    /// Port of the embedded tracker, HTTP and UDP; 0 takes any free one
+    #[arg(long, value_name = "N", default_value_t = 6969)]
+    tracker_port: u16,
+    /// Worker threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+    /// Do not pin worker threads to cores
+    #[arg(long)]
+    no_pin: bool,
+    /// Peers of a torrent served at once, or auto: as many as line and cores have room for
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = slots)]
+    upload_slots: Slots,
+    /// Upload limit of all torrents together, as 10MB/s; 0 uploads nothing
+    #[arg(long, value_name = "RATE")]
+    upload_limit: Option<ByteRate>,
+    /// Upload limit of each torrent
+    #[arg(long, value_name = "RATE")]
+    torrent_upload_limit: Option<ByteRate>,
+    /// Send pages without copying them: auto finds out where that works
+    #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = zero_copy)]
+    zero_copy: ZeroCopyMode,
+    /// Bytes of a piece of new torrents, a power of two from 16KiB to 256MiB [default: 256KiB, growing for
+    /// large content]
+    #[arg(long, value_name = "SIZE", value_parser = piece_length)]
+    piece_length: Option<u32>,
+    /// Print one JSON object a line: events, and the figures each second
+    #[arg(long)]
+    json: bool,
+    /// Stop after N complete downloads by others
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    once: Option<u64>,
+    /// Where to remember what was checked [default: $XDG_STATE_HOME/seedring or ~/.local/state/seedring]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
 
 /// Runs the command.
-pub fn run(_args: SeedArgs) -> Result<(), CommandError> {
-    Err("not yet written".into())
+pub fn run(args: SeedArgs) -> Result<(), CommandError> {
+    // A low limit is told by the error of whatever needs more.
+    let _ = raise_file_limit();
+    let view = View::new(args.json);
+    let (engine, engine_events) = start_engine(&args)?;
+    let tracker = bind_tracker(&args)?;
+    let trackers = inputs::announce_urls(&args, tracker.as_ref());
+    let state_dir = args.state_dir.clone().or_else(default_state_dir);
+    let inputs = inputs::gather(&args, &trackers, state_dir.as_deref(), &view)?;
+    if let Some(tracker) = &tracker {
+        // The embedded tracker is no tracker for everybody's torrents.
+        let ours = inputs.located.iter().map(|located| located.metainfo.info_hash()).collect();
+        tracker.handle().set_access(AccessList::Allow(ours));
+    }
+    view.begin(engine.addresses(), &trackers);
+    let settings = SeedingSettings {
+        slots: args.upload_slots,
+        torrent_upload_limit: args.torrent_upload_limit,
+        trackers: args.tracker,
+        bind: args.bind,
+        once: args.once,
+        state_dir,
+    };
+    service::run(serve(settings, engine, engine_events, tracker, inputs, view))?
+}
+
+async fn serve(
+    settings: SeedingSettings,
+    engine: Engine<Content>,
+    engine_events: mpsc::Receiver<EngineEvent>,
+    tracker: Option<TrackerServer>,
+    inputs: inputs::Inputs,
+    view: View,
+) -> Result<(), CommandError> {
+    let shutdown = service::shutdown_signal()?;
+    let view = Arc::new(view);
+    let cancel = Arc::new(AtomicBool::new(false));
+    let arrivals = check_all(inputs.located, Arc::clone(&cancel), Arc::clone(&view))?;
+    let mut session = Seeding::start(settings, engine, engine_events, tracker)?;
+    let mut failure = None;
+    let ending = session
+        .run(arrivals, shutdown, |event| {
+            if let Err(error) = view.tell(event, &inputs.torrent_files) {
+                failure.get_or_insert(error);
+            }
+        })
+        .await;
+    cancel.store(true, Relaxed);
+    view.end();
+    session.stop().await;
+    match (ending, failure) {
+        (_, Some(error)) => Err(error.into()),
+        (Ending::NothingLeft, None) => Err("no torrent is left to seed; the lines above say why".into()),
+        (Ending::Asked | Ending::Served, None) => Ok(()),
+    }
+}
+
+/// Checks what has to be checked on a thread of its own; what needs no check comes first.
+fn check_all(
+    mut located: Vec<Located>,
+    cancel: Arc<AtomicBool>,
+    view: Arc<View>,
+) -> std::io::Result<mpsc::Receiver<Arrival>> {
+    let (arrivals, receiver) = mpsc::channel(ARRIVALS_MAX);
+    located.sort_by_key(Located::needs_check);
+    std::thread::Builder::new().name("checker".to_owned()).spawn(move || {
+        for located in located {
+            let progress = located.needs_check().then(|| view.checking(&located));
+            let on_progress = |bytes| progress.iter().for_each(|progress| progress.add(bytes));
+            let arrival = Arrival::from_located(located, &on_progress, &cancel);
+            drop(progress);
+            if cancel.load(Relaxed) || arrivals.blocking_send(arrival).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+fn start_engine(args: &SeedArgs) -> Result<(Engine<Content>, mpsc::Receiver<EngineEvent>), CommandError> {
+    let config = EngineConfig {
+        bind: args.bind,
+        port: args.port,
+        workers: args.workers.map(usize::from),
+        unpinned: args.no_pin,
+        upload_limit: args.upload_limit,
+        zero_copy: args.zero_copy,
+    };
+    let (sender, events) = mpsc::channel(ENGINE_EVENTS_MAX);
+    let make_sink = || {
+        let sender = sender.clone();
+        let sink = move |event| {
+            sender.try_send(event).or_else(|unsent| match unsent {
+                mpsc::error::TrySendError::Full(event) => Err(event),
+                // Nobody listens any more.
+                mpsc::error::TrySendError::Closed(_) => Ok(()),
+            })
+        };
+        Box::new(sink) as _
+    };
+    Ok((Engine::start(&config, make_sink)?, events))
+}
+
+fn bind_tracker(args: &SeedArgs) -> Result<Option<TrackerServer>, CommandError> {
+    if !args.tracker.is_empty() {
+        return Ok(None);
+    }
+    let mut config = TrackerConfig::on_port(args.tracker_port);
+    if let Some(bind) = args.bind {
+        let address = SocketAddr::new(bind, args.tracker_port);
+        (config.http, config.udp) = (vec![address], vec![address]);
+    }
+    let server = TrackerServer::bind(config).map_err(|error| {
+        let cure = "name another port with --tracker-port, or a tracker with --tracker";
+        format!("the embedded tracker does not start: {}; {cure}", super::with_causes(&error))
+    })?;
+    Ok(Some(server))
+}
+
+fn slots(text: &str) -> Result<Slots, String> {
+    match text {
+        "auto" => Ok(Slots::Auto),
+        number => number.parse().map(Slots::Fixed).map_err(|_| "write a number, or auto".to_owned()),
+    }
+}
+
+fn zero_copy(text: &str) -> Result<ZeroCopyMode, String> {
+    match text {
+        "auto" => Ok(ZeroCopyMode::Auto),
+        "always" => Ok(ZeroCopyMode::Always),
+        "never" => Ok(ZeroCopyMode::Never),
+        _ => Err("write auto, always or never".to_owned()),
+    }
 }

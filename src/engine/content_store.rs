@@ -2,7 +2,7 @@
 
 use super::ring::MappedRange;
 use super::store::{BlockStore, ColdRange, Extent, Readiness};
-use crate::storage::{Content, FileIndex, FileSpan, StorageError};
+use crate::storage::{Content, FileIndex, FileSpan};
 use crate::time::Instant;
 use crate::units::BlockSpan;
 use rustix::io::Errno;
@@ -29,37 +29,24 @@ impl BlockStore for Content {
             libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::ENOMEM => {}
             // A kernel that cannot populate (before 5.14): the advice alone has to do.
             libc::EINVAL | libc::EOPNOTSUPP => self.mark_resident(now, span),
-            _ => self.fail_because(Some(span), errno),
+            _ => {
+                self.fail_unreadable(Some(span.file), Errno::from_raw_os_error(errno));
+            }
         }
     }
 
     fn handle_unreadable(&self) {
-        self.fail_because(None, libc::EFAULT);
+        self.fail_unreadable(None, Errno::FAULT);
     }
 
     fn read(&self, span: BlockSpan, bytes: &mut Vec<u8>) -> Readiness {
-        for part in self.layout().spans(span) {
-            let start = bytes.len();
-            bytes.resize(start + part.len as usize, 0);
-            // Padding has no descriptor and reads as zeros.
-            let Some(file) = self.file_fd(part.file) else { continue };
-            let mut done = 0;
-            while done < part.len as usize {
-                match rustix::io::pread(file, &mut bytes[start + done..], part.offset + done as u64) {
-                    Ok(0) => {
-                        self.fail_because(Some(part), libc::EFAULT);
-                        return Readiness::Failed;
-                    }
-                    Ok(read) => done += read,
-                    Err(Errno::INTR) => {}
-                    Err(errno) => {
-                        self.fail_because(Some(part), errno.raw_os_error());
-                        return Readiness::Failed;
-                    }
-                }
+        match self.read_block(span, bytes) {
+            Ok(()) => Readiness::Ready,
+            Err(fault) => {
+                self.fail(fault);
+                Readiness::Failed
             }
         }
-        Readiness::Ready
     }
 
     fn fault(&self) -> Option<String> {
@@ -82,18 +69,5 @@ impl Content {
             offset: range.offset,
             mapped: MappedRange { address: range.ptr, len },
         })
-    }
-
-    /// Reports why bytes could not be read: what the files say about themselves is more exact than an errno.
-    fn fail_because(&self, span: Option<FileSpan>, errno: i32) {
-        let fault = match self.verify_files() {
-            Err(fault) => fault,
-            Ok(()) => {
-                let path = span.and_then(|span| self.layout().file(span.file)).map(|file| file.path.clone());
-                let path = path.unwrap_or_default();
-                StorageError::Io { action: "read", path, errno: Errno::from_raw_os_error(errno) }
-            }
-        };
-        self.fail(fault);
     }
 }

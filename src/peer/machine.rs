@@ -12,10 +12,14 @@ use crate::pipeline::{Pushed, RequestQueue};
 use crate::time::Instant;
 use crate::units::{BlockSpan, PieceIndex};
 use crate::wire::{
-    Decoder, DecoderLimits, HANDSHAKE_LEN, Handshake, Message, Reserved, WireError, check_prefix, encode,
+    Decoder, DecoderLimits, EXTENSION_HANDSHAKE_ID, ExtensionHandshake, HANDSHAKE_LEN, Handshake, Message,
+    Reserved, WireError, check_prefix, encode,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
+
+/// What we call ourselves (BEP 10 `v`).
+const CLIENT_NAME: &str = concat!("Seedring/", env!("CARGO_PKG_VERSION"));
 
 /// Who we are to this peer.
 #[derive(Clone, Copy, Debug)]
@@ -188,13 +192,16 @@ impl PeerMachine {
             encode(&Message::Bitfield(facts.have.as_bytes()), &mut self.control);
         }
         if theirs.extended() {
-            let handshake = ExtendedHandshake::ours(
-                REQUESTS_QUEUED_MAX as u32,
-                identity.port,
-                identity.remote,
-                facts.have.is_full(),
-            );
-            handshake.encode(&mut self.control);
+            let handshake = ExtensionHandshake {
+                requests_queued_max: Some(REQUESTS_QUEUED_MAX as u32),
+                client: Some(CLIENT_NAME.to_owned()),
+                your_address: Some(identity.remote.to_canonical()),
+                port: Some(identity.port).filter(|&port| port != 0),
+                upload_only: facts.have.is_full(),
+                ..ExtensionHandshake::default()
+            };
+            let payload = handshake.encode();
+            encode(&Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &payload }, &mut self.control);
         }
         let decoder = Decoder::new(DecoderLimits::for_pieces(facts.piece_count()));
         self.phase = Phase::Open(Open { facts, decoder, identity });
@@ -294,7 +301,9 @@ impl PeerMachine {
             // A reject of something never asked for says nothing.
             Message::Reject(_) => self.require_fast()?,
             Message::Piece(span) => return Err(PeerError::UnwantedBlock(span)),
-            Message::Extended { id: 0, payload } => self.handle_extended_handshake(payload),
+            Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => {
+                self.handle_extended_handshake(payload)
+            }
             Message::KeepAlive | Message::Port(_) | Message::Extended { .. } | Message::Unknown { .. } => {}
         }
         Ok(None)
@@ -398,7 +407,7 @@ impl PeerMachine {
 
     fn handle_extended_handshake(&mut self, payload: &[u8]) {
         // BEP 10: what we do not understand is not there.
-        if let Ok(handshake) = ExtendedHandshake::parse(payload) {
+        if let Some(handshake) = ExtensionHandshake::decode(payload) {
             self.upload_only = handshake.upload_only;
             self.client = handshake.client;
         }
@@ -527,18 +536,4 @@ impl PeerMachine {
 
 fn require_piece(facts: &TorrentFacts, piece: PieceIndex) -> Result<(), PeerError> {
     if piece.0 < facts.piece_count() { Ok(()) } else { Err(PeerError::PieceOutOfRange(piece)) }
-}
-
-struct ExtendedHandshake {
-    upload_only: bool,
-    client: Option<String>,
-}
-impl ExtendedHandshake {
-    fn ours(_: u32, _: u16, _: IpAddr, _: bool) -> Self {
-        Self { upload_only: false, client: None }
-    }
-    fn encode(&self, _: &mut Vec<u8>) {}
-    fn parse(_: &[u8]) -> Result<Self, ()> {
-        Err(())
-    }
 }

@@ -1,4 +1,7 @@
-//! What a command does, in the user's terms: torrents made, torrents read.
+//! What a command does, in the user's terms: torrents made, torrents read, torrents served.
 
+pub mod content;
 pub mod make_torrent;
+pub mod seeding;
 pub mod torrent_file;
+mod watch;

@@ -317,7 +317,7 @@ fn a_peer_is_told_everything_and_then_served() {
     let mut rig = Rig::new(1, Faults::default(), ZeroCopyMode::Auto, None);
     let mut peers = [SimPeer::joined(&mut rig)];
     until(&mut rig, &mut peers, |_, peers| !peers[0].choked);
-    assert_eq!(peers[0].messages, [14]);
+    assert_eq!(peers[0].messages, [14, 20]);
     let mut rng = Rng::from_seed(1);
     (0..200).for_each(|_| peers[0].ask(&mut rig, &mut rng));
     until(&mut rig, &mut peers, |_, peers| peers[0].asked.is_empty());

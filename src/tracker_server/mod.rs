@@ -229,6 +229,11 @@ impl TrackerHandle {
         lock(&self.0).host(info_hash, None);
     }
 
+    /// Serves these torrents from now on, and no others.
+    pub fn set_access(&self, access: AccessList) {
+        lock(&self.0).set_access(access);
+    }
+
     /// Has the file of info-hashes read again within a second.
     pub fn reload_access(&self) {
         lock(&self.0).reload_wanted = true;

@@ -1,0 +1,549 @@
+//! A seeding session: the engine, the embedded tracker, announces, and what the user hears of all that.
+//!
+//! It lives on the service thread; payload never comes near it. Everything here may fail without losing
+//! anything: faults stay with their content and are looked for every second, figures are read, not told.
+
+use super::content::{Checked, Located};
+use super::watch::{Watched, Watcher};
+use crate::announcer::{Announcer, AnnouncerConfig};
+use crate::choker::{Role, Slots};
+use crate::clock;
+use crate::engine::statistics::StatisticsSnapshot;
+use crate::engine::{Engine, EngineEvent, SharedTorrent};
+use crate::id::{InfoHash, PeerId};
+use crate::meter::Meter;
+use crate::peer::TorrentFacts;
+use crate::pipeline::{RateGate, burst_for};
+use crate::rng::Rng;
+use crate::storage::Content;
+use crate::time::Duration;
+use crate::torrent::TorrentParameters;
+use crate::tracker_client::{
+    ClientConfig, Command, Identity, Progress, TrackerClient, TrackerError, TrackerEvent, run_announcer,
+};
+use crate::tracker_server::{CompletedDownload, TrackerHandle, TrackerServer};
+use crate::tracker_wire::{AddressFamily, AnnounceEvent};
+use crate::units::ByteRate;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// Time between two looks at the figures.
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time the whole farewell may take: the contract is five seconds.
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(3500);
+/// Peers dialled out of one tracker's answer.
+const DIALLED_PER_ANNOUNCE_MAX: usize = 50;
+/// First announces of a session are spread over this long for each torrent it has.
+const ANNOUNCE_SPREAD_PER_TORRENT: Duration = Duration::from_millis(20);
+/// Completed downloads remembered for `--once`; above it the oldest names are forgotten and may count twice.
+const COMPLETED_MAX: usize = 100_000;
+
+/// How a session is run.
+#[derive(Clone, Debug)]
+pub struct SeedingSettings {
+    /// Slots of each torrent.
+    pub slots: Slots,
+    /// Upload limit of each torrent.
+    pub torrent_upload_limit: Option<ByteRate>,
+    /// Trackers told of every torrent, each a tier of its own, before the torrent's own.
+    pub trackers: Vec<String>,
+    /// Address to announce from.
+    pub bind: Option<IpAddr>,
+    /// End after so many downloads by others.
+    pub once: Option<u64>,
+    /// Where resume files lie; `None` to keep none.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What the user may want to hear.
+#[derive(Clone, Debug)]
+pub enum SessionEvent {
+    /// A torrent is served from now on.
+    Serving(Serving),
+    /// A torrent's content has failed, or could not be opened.
+    Failed {
+        /// The torrent's name.
+        name: String,
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A tracker's answer is worth a line: the first good one, the first bad one after a good one.
+    Tracker {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// The tracker, as it may be shown.
+        tracker: String,
+        /// Its complaint; `None` when it works.
+        error: Option<String>,
+    },
+    /// Somebody has everything.
+    Completed {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Downloads completed by others so far, in all torrents.
+        count: u64,
+    },
+    /// No new connections for a while.
+    Warning(String),
+    /// The figures of this second.
+    Status(Status),
+}
+
+/// A torrent as it begins to be served.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// Its name.
+    pub name: String,
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// Its magnet link, trackers included.
+    pub magnet: String,
+    /// Pieces that are right.
+    pub pieces: u32,
+    /// Pieces of the torrent.
+    pub piece_count: u32,
+    /// Files that are missing or damaged.
+    pub problems: Vec<String>,
+}
+
+/// The session's figures at one moment.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Torrents served.
+    pub torrents: usize,
+    /// Peers that have finished their handshake.
+    pub peers: u64,
+    /// Bytes of blocks a second, smoothed.
+    pub upload_rate: ByteRate,
+    /// Bytes of blocks sent in this run.
+    pub served: u64,
+    /// Bytes sent in all runs, for each byte of content.
+    pub ratio: f64,
+    /// Downloads completed by others.
+    pub completed: u64,
+    /// The workers' counters, added up.
+    pub engine: StatisticsSnapshot,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The user asked for it.
+    Asked,
+    /// As many downloads as were wanted have been completed.
+    Served,
+    /// No torrent is left that could be served.
+    NothingLeft,
+}
+
+/// A running session.
+pub struct Seeding {
+    settings: SeedingSettings,
+    engine: Engine<Content>,
+    engine_events: mpsc::Receiver<EngineEvent>,
+    tracker: Option<EmbeddedTracker>,
+    torrents: BTreeMap<InfoHash, Running>,
+    client: Rc<TrackerClient>,
+    families: Vec<AddressFamily>,
+    tracker_events: (mpsc::Sender<TrackerEvent>, mpsc::Receiver<TrackerEvent>),
+    working_trackers: BTreeMap<(InfoHash, String), bool>,
+    watcher: Watcher,
+    completed: BTreeSet<(InfoHash, PeerId)>,
+    completed_count: u64,
+    rate: Meter,
+    rng: Rng,
+}
+
+struct Running {
+    shared: Arc<SharedTorrent<Content>>,
+    name: String,
+    uploaded_before: u64,
+    progress: watch::Sender<Progress>,
+    commands: mpsc::Sender<Command>,
+    announcer: JoinHandle<()>,
+}
+
+struct EmbeddedTracker {
+    handle: TrackerHandle,
+    ports: BTreeSet<u16>,
+    completed: mpsc::Receiver<CompletedDownload>,
+    stop: tokio::sync::oneshot::Sender<()>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Seeding {
+    /// A session without torrents. Must be called on the service thread.
+    pub fn start(
+        settings: SeedingSettings,
+        engine: Engine<Content>,
+        engine_events: mpsc::Receiver<EngineEvent>,
+        tracker: Option<TrackerServer>,
+    ) -> Result<Self, TrackerError> {
+        let mut config = ClientConfig::from_environment();
+        if let Some(bind) = settings.bind {
+            config = config.bound_to(bind);
+        }
+        let families = config.families();
+        let client = Rc::new(TrackerClient::new(config)?);
+        let watcher = Watcher::start(settings.state_dir.clone());
+        Ok(Self {
+            settings,
+            engine,
+            engine_events,
+            tracker: tracker.map(EmbeddedTracker::start),
+            torrents: BTreeMap::new(),
+            client,
+            families,
+            tracker_events: mpsc::channel(1024),
+            working_trackers: BTreeMap::new(),
+            watcher,
+            completed: BTreeSet::new(),
+            completed_count: 0,
+            rate: Meter::new(),
+            rng: clock::random_rng(),
+        })
+    }
+
+    /// Serves until `shutdown` is ready or there is nothing more to do. Torrents come through `arrivals` as
+    /// they are found good; the channel's end says that no more will.
+    pub async fn run(
+        &mut self,
+        mut arrivals: mpsc::Receiver<Arrival>,
+        shutdown: impl Future<Output = ()>,
+        mut tell: impl FnMut(SessionEvent),
+    ) -> Ending {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut tick = tokio::time::interval(TICK_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut more_arrive = true;
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return Ending::Asked,
+                arrival = arrivals.recv(), if more_arrive => match arrival {
+                    Some(arrival) => self.handle_arrival(arrival, &mut tell),
+                    None => more_arrive = false,
+                },
+                Some(event) = self.engine_events.recv() => self.handle_engine_event(event, &mut tell),
+                Some(event) = self.tracker_events.1.recv() => self.handle_tracker_event(event, &mut tell),
+                Some(done) = next_completed(&mut self.tracker) => {
+                    self.count_completed(done.info_hash, done.peer_id, &mut tell);
+                }
+                _ = tick.tick() => self.tick(&mut tell),
+            }
+            if self.settings.once.is_some_and(|wanted| self.completed_count >= wanted) {
+                return Ending::Served;
+            }
+            if !more_arrive && self.torrents.is_empty() {
+                return Ending::NothingLeft;
+            }
+        }
+    }
+
+    /// Tells trackers, writes resume files, closes connections. Within the five seconds of the contract.
+    pub async fn stop(mut self) {
+        let mut announcers = Vec::new();
+        for (info_hash, running) in std::mem::take(&mut self.torrents) {
+            running.report_progress();
+            self.watcher.forget(info_hash, running.total_uploaded());
+            drop(running.commands);
+            announcers.push(running.announcer);
+        }
+        let farewell = async {
+            for announcer in announcers {
+                // An announcer that panicked has nothing left to say.
+                let _ = announcer.await;
+            }
+        };
+        let events = async { while self.tracker_events.1.recv().await.is_some() {} };
+        tokio::select! {
+            _ = tokio::time::timeout(FAREWELL_TIMEOUT, farewell) => {}
+            () = events => {}
+        }
+        if let Some(tracker) = self.tracker {
+            let _ = tracker.stop.send(());
+            let _ = tokio::time::timeout(Duration::from_millis(200), tracker.task).await;
+        }
+        drop(self.watcher);
+        drop(self.engine);
+    }
+
+    fn handle_arrival(&mut self, arrival: Arrival, tell: &mut impl FnMut(SessionEvent)) {
+        match arrival {
+            Arrival::Ready(checked) => self.add(*checked, tell),
+            Arrival::Failed { name, info_hash, reason } => {
+                tell(SessionEvent::Failed { name, info_hash, reason });
+            }
+        }
+    }
+
+    fn add(&mut self, checked: Checked, tell: &mut impl FnMut(SessionEvent)) {
+        let info = checked.metainfo.info();
+        let info_hash = checked.metainfo.info_hash();
+        let name = info.name().to_owned();
+        if self.torrents.contains_key(&info_hash) {
+            return tell(SessionEvent::Warning(format!("{name} was named twice and is served once")));
+        }
+        let piece_count = info.piece_count();
+        let complete = checked.verified.is_full();
+        let left = (0..piece_count)
+            .map(crate::units::PieceIndex)
+            .filter(|&piece| !checked.verified.contains(piece))
+            .map(|piece| u64::from(info.piece_len(piece)))
+            .sum();
+        tell(SessionEvent::Serving(Serving {
+            name: name.clone(),
+            info_hash,
+            magnet: checked.metainfo.magnet().to_string(),
+            pieces: checked.verified.count(),
+            piece_count,
+            problems: checked.problems,
+        }));
+        let shared = Arc::new(SharedTorrent {
+            facts: Arc::new(TorrentFacts {
+                info_hash,
+                piece_length: info.piece_length(),
+                total_len: info.total_len(),
+                have: checked.verified.clone(),
+            }),
+            content: Arc::clone(&checked.content),
+            home: self.engine.home_of(info_hash),
+            parameters: TorrentParameters {
+                role: Role::Seeding,
+                slots: self.settings.slots,
+                piece_len: info.piece_length(),
+                total_len: info.total_len(),
+            },
+            peer_id: PeerId::generate(&mut self.rng),
+            gate: RateGate::new(
+                self.settings.torrent_upload_limit,
+                burst_for(self.settings.torrent_upload_limit),
+            ),
+            uploaded: 0.into(),
+            connections: 0.into(),
+        });
+        self.engine.add(&shared);
+        self.watcher.watch(Watched {
+            shared: Arc::clone(&shared),
+            fingerprint: checked.fingerprint,
+            verified: checked.verified,
+            uploaded_before: checked.uploaded,
+        });
+        if let Some(tracker) = self.tracker.as_ref().filter(|_| complete) {
+            tracker.handle.host_seed(info_hash, self.port());
+        }
+        let progress = watch::Sender::new(Progress { uploaded: 0, downloaded: 0, left });
+        let (commands, announcer) = self.announce(&checked.metainfo, &shared, progress.subscribe());
+        let uploaded_before = checked.uploaded;
+        self.torrents
+            .insert(info_hash, Running { shared, name, uploaded_before, progress, commands, announcer });
+    }
+
+    /// Starts announcing a torrent to its trackers, other than the one embedded here, which has been told.
+    fn announce(
+        &mut self,
+        metainfo: &crate::metainfo::Metainfo,
+        shared: &SharedTorrent<Content>,
+        progress: watch::Receiver<Progress>,
+    ) -> (mpsc::Sender<Command>, JoinHandle<()>) {
+        let own = self.settings.trackers.iter().map(|tracker| vec![tracker.clone()]);
+        let mut tiers: Vec<Vec<String>> = own.collect();
+        for tier in metainfo.tiers() {
+            let others = tier.iter().filter(|url| !self.is_embedded_tracker(url)).cloned();
+            tiers.push(others.collect());
+        }
+        let config = AnnouncerConfig { families: self.families.clone(), ..AnnouncerConfig::default() };
+        let spread = ANNOUNCE_SPREAD_PER_TORRENT * u32::try_from(self.torrents.len()).unwrap_or(u32::MAX);
+        let delay = Duration::from_nanos(self.rng.below(spread.as_nanos() as u64 + 1));
+        let announcer = Announcer::new(&tiers, config, clock::now() + delay, &mut self.rng);
+        let identity = Identity {
+            info_hash: shared.facts.info_hash,
+            peer_id: shared.peer_id,
+            port: self.port(),
+            key: self.rng.next_u64() as u32,
+            num_want: None,
+        };
+        let (commands, receiver) = mpsc::channel(4);
+        let events = self.tracker_events.0.clone();
+        let client = Rc::clone(&self.client);
+        let task =
+            tokio::task::spawn_local(run_announcer(client, announcer, identity, progress, receiver, events));
+        (commands, task)
+    }
+
+    /// Whether a tracker's address is the embedded tracker's own.
+    fn is_embedded_tracker(&self, url: &str) -> bool {
+        let Some(tracker) = &self.tracker else { return false };
+        let Ok(url) = url::Url::parse(url) else { return false };
+        // Of schemes it does not know the parser gives every host as a name.
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let is_local = host == "localhost" || host.parse().is_ok_and(is_own_address);
+        is_local && url.port_or_known_default().is_some_and(|port| tracker.ports.contains(&port))
+    }
+
+    fn port(&self) -> u16 {
+        self.engine.addresses().first().map_or(0, SocketAddr::port)
+    }
+
+    fn handle_engine_event(&mut self, event: EngineEvent, tell: &mut impl FnMut(SessionEvent)) {
+        match event {
+            EngineEvent::PeerComplete { torrent, peer_id } => self.count_completed(torrent, peer_id, tell),
+            EngineEvent::TorrentFailed { torrent, reason } => self.fail(torrent, reason, tell),
+            EngineEvent::AcceptFailed { reason } => tell(SessionEvent::Warning(reason)),
+        }
+    }
+
+    fn fail(&mut self, info_hash: InfoHash, reason: String, tell: &mut impl FnMut(SessionEvent)) {
+        let Some(running) = self.torrents.remove(&info_hash) else { return };
+        self.engine.remove(info_hash);
+        self.watcher.forget(info_hash, running.total_uploaded());
+        if let Some(tracker) = &self.tracker {
+            tracker.handle.unhost_seed(info_hash);
+        }
+        // Its announcer says `stopped` once its commands end, by itself.
+        tell(SessionEvent::Failed { name: running.name, info_hash, reason });
+    }
+
+    fn count_completed(&mut self, torrent: InfoHash, peer_id: PeerId, tell: &mut impl FnMut(SessionEvent)) {
+        if !self.torrents.contains_key(&torrent) || !self.completed.insert((torrent, peer_id)) {
+            return;
+        }
+        if self.completed.len() > COMPLETED_MAX {
+            self.completed.pop_first();
+        }
+        self.completed_count += 1;
+        tell(SessionEvent::Completed { info_hash: torrent, count: self.completed_count });
+    }
+
+    fn handle_tracker_event(&mut self, event: TrackerEvent, tell: &mut impl FnMut(SessionEvent)) {
+        let TrackerEvent { info_hash, tracker, event, outcome, .. } = event;
+        let error = match outcome {
+            Ok(response) => {
+                if event != AnnounceEvent::Stopped && self.torrents.contains_key(&info_hash) {
+                    for &peer in response.peers.iter().take(DIALLED_PER_ANNOUNCE_MAX) {
+                        self.engine.connect(info_hash, peer);
+                    }
+                }
+                None
+            }
+            Err(error) if error.is_family_absent() => return,
+            Err(error) => Some(error.to_string()),
+        };
+        let works = error.is_none();
+        if self.working_trackers.insert((info_hash, tracker.clone()), works) != Some(works) {
+            tell(SessionEvent::Tracker { info_hash, tracker, error });
+        }
+    }
+
+    fn tick(&mut self, tell: &mut impl FnMut(SessionEvent)) {
+        let failed: Vec<(InfoHash, String)> = self
+            .torrents
+            .iter()
+            .filter_map(|(info_hash, running)| {
+                let fault = crate::engine::store::BlockStore::fault(&*running.shared.content)?;
+                Some((*info_hash, fault))
+            })
+            .collect();
+        for (info_hash, reason) in failed {
+            self.fail(info_hash, reason, tell);
+        }
+        for running in self.torrents.values() {
+            running.report_progress();
+        }
+        tell(SessionEvent::Status(self.status()));
+    }
+
+    fn status(&mut self) -> Status {
+        let mut engine = StatisticsSnapshot::default();
+        for worker in self.engine.statistics() {
+            engine += worker;
+        }
+        let total: u64 = self.torrents.values().map(|running| running.shared.facts.total_len).sum();
+        let uploaded: u64 = self.torrents.values().map(Running::total_uploaded).sum();
+        self.rate.handle_sample(clock::now(), engine.payload_sent);
+        Status {
+            torrents: self.torrents.len(),
+            peers: self.torrents.values().map(|running| running.shared.connections.load(Relaxed)).sum(),
+            upload_rate: self.rate.smoothed(),
+            served: engine.payload_sent,
+            ratio: if total == 0 { 0.0 } else { uploaded as f64 / total as f64 },
+            completed: self.completed_count,
+            engine,
+        }
+    }
+}
+
+/// What the preparing thread sends.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A torrent that can be served.
+    Ready(Box<Checked>),
+    /// One that cannot.
+    Failed {
+        /// Its name.
+        name: String,
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl Arrival {
+    /// Checks what has been found, where that is due.
+    pub fn from_located(
+        located: Located,
+        on_progress: &(dyn Fn(u64) + Sync),
+        cancel: &std::sync::atomic::AtomicBool,
+    ) -> Self {
+        let (name, info_hash) = (located.metainfo.info().name().to_owned(), located.metainfo.info_hash());
+        match located.check(on_progress, cancel) {
+            Ok(checked) => Self::Ready(Box::new(checked)),
+            Err(error) => Self::Failed { name, info_hash, reason: error.to_string() },
+        }
+    }
+}
+
+impl Running {
+    fn total_uploaded(&self) -> u64 {
+        self.uploaded_before + self.shared.uploaded.load(Relaxed)
+    }
+
+    fn report_progress(&self) {
+        let uploaded = self.shared.uploaded.load(Relaxed);
+        self.progress
+            .send_if_modified(|progress| std::mem::replace(&mut progress.uploaded, uploaded) != uploaded);
+    }
+}
+
+impl EmbeddedTracker {
+    fn start(mut server: TrackerServer) -> Self {
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let handle = server.handle();
+        let ports = server.local_addrs().iter().map(|listening| listening.address.port()).collect();
+        let completed = server.take_completed_downloads().unwrap_or_else(|| mpsc::channel(1).1);
+        let task = tokio::task::spawn_local(server.run(async {
+            let _ = stopped.await;
+        }));
+        Self { handle, ports, completed, stop, task }
+    }
+}
+
+async fn next_completed(tracker: &mut Option<EmbeddedTracker>) -> Option<CompletedDownload> {
+    match tracker {
+        Some(tracker) => tracker.completed.recv().await,
+        None => None,
+    }
+}
+
+/// Whether an address is one of this machine's: only those can be bound.
+fn is_own_address(ip: IpAddr) -> bool {
+    ip.is_loopback() || std::net::UdpSocket::bind((ip, 0)).is_ok()
+}
