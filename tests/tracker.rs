@@ -5,6 +5,7 @@ use seedring::id::{InfoHash, PeerId};
 use seedring::limits::{HTTP_HEADERS_MAX, HTTP_REQUEST_LEN_MAX};
 use seedring::service;
 use seedring::time::Duration;
+use seedring::tracker_client::{ClientConfig, TrackerClient};
 use seedring::tracker_server::{
     Access, AccessList, TrackerAddress, TrackerConfig, TrackerHandle, TrackerProtocol, TrackerServer,
 };
@@ -187,6 +188,30 @@ fn scrapes_count_completed_downloads_over_both_protocols() {
         let expected = Response::Scrape { transaction, entries: vec![ScrapeEntry::default(), figures] };
         assert_eq!(client.receive().await.1, expected);
         assert_eq!(tracker.handle.scrape(HASH), figures);
+    });
+}
+
+#[test]
+fn our_own_client_understands_our_own_tracker() {
+    with_tracker(Access::All, |tracker| async move {
+        let client = TrackerClient::new(ClientConfig::default()).expect("the defaults work");
+        for (ip, family) in [(V4, AddressFamily::V4), (V6, AddressFamily::V6)] {
+            for scheme in ["http", "udp"] {
+                let url = format!("{scheme}://{}/announce", tracker.at(ip));
+                let seed = client.announce(&url, family, &request(1, 0)).await.expect("it is served");
+                assert_eq!((seed.seeds, seed.interval_secs), (Some(1), 1234), "{url}");
+                let leech = client.announce(&url, family, &request(2, 9)).await.expect("it is served");
+                assert!(leech.peers.contains(&(ip, 1).into()), "{url}");
+                let figures = client.scrape(&url, family, &[HASH]).await.expect("it is served");
+                let scraped = ScrapeEntry { seeds: 1, completed: 0, leeches: 1 };
+                assert_eq!(figures, [(HASH, scraped)], "{url}");
+                for port in [1, 2] {
+                    let stopped = AnnounceRequest { event: AnnounceEvent::Stopped, ..request(port, 0) };
+                    client.announce(&url, family, &stopped).await.expect("it is served");
+                }
+            }
+        }
+        assert_eq!(tracker.handle.statistics().swarms.peers(), 0);
     });
 }
 

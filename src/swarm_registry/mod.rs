@@ -14,7 +14,9 @@ mod peer_set;
 mod tests;
 
 use crate::id::InfoHash;
-use crate::limits::{ANNOUNCE_SWEEP_PEERS, REGISTRY_PEERS_MAX, SWARM_LINGER, SWARMS_MAX};
+use crate::limits::{
+    ANNOUNCE_SWEEP_PEERS, PEERS_PER_SWARM_MAX, REGISTRY_PEERS_MAX, SWARM_LINGER, SWARMS_MAX,
+};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::tracker_wire::{AnnounceEvent, ScrapeEntry};
@@ -122,8 +124,8 @@ impl SwarmRegistry {
         let now_secs = seconds(now);
         let alive_since_secs = self.alive_since_secs(now);
         let room = self.figures.peers() < REGISTRY_PEERS_MAX as u64;
-        let enters = announce.event != AnnounceEvent::Stopped && announce.address.port() != 0 && room;
-        let may_be_new = enters && self.swarms.len() < SWARMS_MAX;
+        let enters = announce.event != AnnounceEvent::Stopped && announce.address.port() != 0;
+        let may_be_new = enters && room && self.swarms.len() < SWARMS_MAX;
         let swarm = match self.swarms.entry(announce.info_hash) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) if may_be_new => {
@@ -135,7 +137,7 @@ impl SwarmRegistry {
         swarm.announced_secs = now_secs;
         let before = swarm.counts();
         let address = SocketAddr::new(announce.address.ip().to_canonical(), announce.address.port());
-        let turn = Turn { announce, enters, alive_since_secs, now_secs };
+        let turn = Turn { announce, enters, room, alive_since_secs, now_secs };
         let (v4, v6) = (&mut swarm.v4, &mut swarm.v6);
         let completed_now = match address.ip() {
             IpAddr::V4(ip) => {
@@ -280,6 +282,8 @@ impl Swarm {
 struct Turn<'a> {
     announce: &'a Announce,
     enters: bool,
+    /// A newcomer may be kept.
+    room: bool,
     alive_since_secs: u32,
     now_secs: u32,
 }
@@ -301,7 +305,8 @@ impl Turn<'_> {
         }
         let (asker, completed_now) = if self.enters {
             let completed = self.announce.event == AnnounceEvent::Completed;
-            match set.enter(key, self.announce.is_seed, completed, self.now_secs) {
+            let room = self.room && set.len() < PEERS_PER_SWARM_MAX;
+            match set.enter(key, self.announce.is_seed, completed, self.now_secs, room) {
                 Entered::At { place, completed_now } => (Some(place), completed_now),
                 Entered::Full => (None, false),
             }

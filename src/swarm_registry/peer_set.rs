@@ -43,12 +43,12 @@ const _: () = assert!(size_of::<Peer<6>>() == 12 && size_of::<Peer<18>>() == 24)
 pub(super) enum Entered {
     /// The peer stands at this place; `completed_now` when its download has just come to its end.
     At { place: usize, completed_now: bool },
-    /// The swarm is full and the peer was not in it.
+    /// There is no room and the peer was not in it.
     Full,
 }
 
 impl<const N: usize> PeerSet<N> {
-    /// Enters a peer or renews its record. A new peer of an address that already has
+    /// Enters a peer or renews its record; a newcomer only when there is `room`. A new peer of an address that already has
     /// [`PEERS_PER_ADDRESS_MAX`] takes the place of that address's oldest.
     pub(super) fn enter(
         &mut self,
@@ -56,6 +56,7 @@ impl<const N: usize> PeerSet<N> {
         is_seed: bool,
         completed: bool,
         now_secs: u32,
+        room: bool,
     ) -> Entered {
         let known = self.place_of(&address);
         let had_completed = known.is_some_and(|place| self.peers[place].completed);
@@ -68,13 +69,10 @@ impl<const N: usize> PeerSet<N> {
                 return Entered::At { place, completed_now };
             }
             self.remove_at(place);
-        } else {
-            if let Some(oldest) = self.oldest_of_crowded_address(&address) {
-                self.remove_at(oldest);
-            }
-            if self.len() >= PEERS_PER_SWARM_MAX {
-                return Entered::Full;
-            }
+        } else if let Some(oldest) = self.oldest_of_crowded_address(&address) {
+            self.remove_at(oldest);
+        } else if !room {
+            return Entered::Full;
         }
         Entered::At { place: self.insert(peer, is_seed), completed_now }
     }

@@ -218,13 +218,20 @@ impl TrackerHandle {
         lock(&self.0).scrape(info_hash)
     }
 
-    /// Tells the tracker that this very machine seeds `info_hash` on `port`. It is then given to every leech under
-    /// the address by which that leech reaches this machine, which no announce over loopback could say.
+    /// Tells the tracker that this very machine seeds `info_hash` and accepts peers on `port` of all its addresses.
+    /// It is then given to every leech under the address by which that leech reaches this machine, which no
+    /// announce over loopback could say.
     pub fn host_seed(&self, info_hash: InfoHash, port: u16) {
-        lock(&self.0).host(info_hash, Some(port));
+        self.host_seed_at(info_hash, (Ipv4Addr::UNSPECIFIED, port).into());
     }
 
-    /// Takes [`Self::host_seed`] back.
+    /// The same for a seed that accepts peers at one address only: it is given to leeches of that address's
+    /// family. An unspecified address means all of both families, as in [`Self::host_seed`].
+    pub fn host_seed_at(&self, info_hash: InfoHash, listening: SocketAddr) {
+        lock(&self.0).host(info_hash, Some(listening));
+    }
+
+    /// Takes [`Self::host_seed`] and [`Self::host_seed_at`] back.
     pub fn unhost_seed(&self, info_hash: InfoHash) {
         lock(&self.0).host(info_hash, None);
     }

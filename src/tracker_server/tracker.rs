@@ -36,7 +36,7 @@ pub(super) struct Tracker {
     interval: Duration,
     peers: SelectedPeers,
     counters: TrackerStatistics,
-    hosted: BTreeMap<InfoHash, u16>,
+    hosted: BTreeMap<InfoHash, SocketAddr>,
     local_ip_towards: fn(IpAddr) -> Option<IpAddr>,
     completed: Option<mpsc::Sender<CompletedDownload>>,
     /// The list is to be read again.
@@ -181,10 +181,10 @@ impl Tracker {
         self.access = access;
     }
 
-    /// This machine seeds the torrent on `port`; `None` when no longer.
-    pub(super) fn host(&mut self, info_hash: InfoHash, port: Option<u16>) {
-        match port {
-            Some(port) => self.hosted.insert(info_hash, port),
+    /// This machine seeds the torrent at `listening`; `None` when no longer.
+    pub(super) fn host(&mut self, info_hash: InfoHash, listening: Option<SocketAddr>) {
+        match listening {
+            Some(listening) => self.hosted.insert(info_hash, listening),
             None => self.hosted.remove(&info_hash),
         };
     }
@@ -219,9 +219,11 @@ impl Tracker {
         };
         let wanted = request.num_want.map_or(TRACKER_PEERS_DEFAULT, |wanted| wanted as usize).min(most);
         let hosted = self.hosted_peer(request, source).filter(|_| wanted > 0);
+        // Our own seed is handed out already; entered too, it would count twice.
+        let port = if self.is_hosted_seed(request, source) { 0 } else { request.port };
         let announce = Announce {
             info_hash: request.info_hash,
-            address: SocketAddr::new(source.ip(), request.port),
+            address: SocketAddr::new(source.ip(), port),
             is_seed: request.left == 0,
             event: request.event,
             wanted: wanted - usize::from(hosted.is_some()),
@@ -247,12 +249,23 @@ impl Tracker {
 
     /// Our own seed of the torrent, under the address by which the asker reaches this machine.
     fn hosted_peer(&self, request: &AnnounceRequest, source: SocketAddr) -> Option<SocketAddr> {
-        let &port = self.hosted.get(&request.info_hash)?;
+        let &listening = self.hosted.get(&request.info_hash)?;
         if request.left == 0 || request.event == AnnounceEvent::Stopped {
             return None;
         }
-        let ip = (self.local_ip_towards)(source.ip().to_canonical())?;
-        (AddressFamily::of(ip) == AddressFamily::of(source.ip())).then(|| SocketAddr::new(ip, port))
+        let asker = source.ip().to_canonical();
+        let ip =
+            if listening.ip().is_unspecified() { (self.local_ip_towards)(asker)? } else { listening.ip() };
+        let seed = SocketAddr::new(ip.to_canonical(), listening.port());
+        (AddressFamily::of(seed.ip()) == AddressFamily::of(asker)).then_some(seed)
+    }
+
+    /// Whether it is our own seed that announces, from whichever of this machine's addresses.
+    fn is_hosted_seed(&self, request: &AnnounceRequest, source: SocketAddr) -> bool {
+        let ip = source.ip().to_canonical();
+        let hosted = self.hosted.get(&request.info_hash);
+        hosted.is_some_and(|listening| listening.port() == request.port)
+            && (self.local_ip_towards)(ip) == Some(ip)
     }
 
     fn refuse(&mut self, body: &mut Vec<u8>, reason: &str) {
@@ -399,7 +412,7 @@ mod tests {
     #[test]
     fn torrents_that_are_not_allowed_are_refused_and_their_figures_hidden() {
         let mut tracker = tracker(AccessList::Deny(BTreeSet::from([HASH])));
-        tracker.host(HASH, Some(1));
+        tracker.host(HASH, Some("0.0.0.0:1".parse().unwrap()));
         let source = "10.0.0.1:1";
         let connection = connect(&mut tracker, Instant::ZERO, source);
         let answer = exchange(&mut tracker, Instant::ZERO, &announce(connection, request(1, 1)), source);
@@ -416,7 +429,7 @@ mod tests {
     #[test]
     fn a_hosted_seed_is_given_under_the_address_the_asker_reaches() {
         let mut tracker = tracker(AccessList::All);
-        tracker.host(HASH, Some(6881));
+        tracker.host(HASH, Some("[::]:6881".parse().unwrap()));
         let source = "192.168.0.7:1".parse().unwrap();
         let mut ask = |left| {
             let query = AnnounceQuery::new(request(5, left)).to_query();
@@ -426,6 +439,30 @@ mod tests {
         assert_eq!(response.peers, ["192.168.0.1:6881".parse().unwrap()]);
         assert_eq!((response.seeds, response.leeches), (Some(1), Some(1)));
         assert_eq!(ask(0).peers, []);
+    }
+
+    #[test]
+    fn a_hosted_seed_bound_to_one_address_is_given_under_that_one_to_its_family() {
+        let mut tracker = tracker(AccessList::All);
+        tracker.host(HASH, Some("10.9.9.9:6881".parse().unwrap()));
+        for (source, expected) in [("192.168.0.7:1", Some("10.9.9.9:6881")), ("[2001:db8::1]:1", None)] {
+            let query = AnnounceQuery::new(AnnounceRequest { port: 0, ..request(5, 1) }).to_query();
+            let body = tracker.answer_http_announce(Instant::ZERO, &query, source.parse().unwrap());
+            let peers = decode_announce(&body).unwrap().peers;
+            assert_eq!(peers.first().copied(), expected.map(|peer| peer.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_hosted_seed_that_announces_too_counts_once() {
+        let mut tracker = tracker(AccessList::All);
+        tracker.host(HASH, Some("0.0.0.0:6881".parse().unwrap()));
+        for source in ["192.168.0.1:1", "192.168.0.2:1"] {
+            let query = AnnounceQuery::new(request(6881, 0)).to_query();
+            tracker.answer_http_announce(Instant::ZERO, &query, source.parse().unwrap());
+        }
+        assert_eq!(tracker.scrape(HASH).seeds, 2);
+        assert_eq!(tracker.statistics().swarms.seeds_v4, 1);
     }
 
     #[test]
