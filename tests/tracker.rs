@@ -256,19 +256,26 @@ fn pages_for_people_tell_sums_and_no_headers_let_other_sites_read_them() {
 }
 
 #[test]
-fn a_list_that_changes_is_read_again() {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    writeln!(file, "# nothing yet").unwrap();
+fn a_list_is_read_again_when_it_changes_and_when_it_is_asked_for() {
+    let mut file = tempfile::NamedTempFile::new().expect("a scratch file");
+    writeln!(file, "# nothing yet").expect("it can be written");
     with_tracker(Access::AllowFile(file.path().to_owned()), |tracker| async move {
         let refused = decode_announce(&announce_http(tracker.at(V4), request(1, 1)).await);
         assert!(matches!(refused, Err(ResponseError::Failure(_))), "{refused:?}");
         let client = UdpClient::new(tracker.at(V4)).await;
         assert!(matches!(client.announce(request(1, 1)).await, Response::Error { .. }));
-        writeln!(file, "{HASH} # ours").unwrap();
-        tracker.handle.reload_access();
+
+        writeln!(file, "{HASH} # ours").expect("it can be written");
+        // The tracker looks at the file each second.
         while !matches!(client.announce(request(1, 1)).await, Response::Announce { .. }) {}
-        let deny_all = AccessList::Allow(BTreeSet::new());
-        assert!(!deny_all.admits(HASH));
+
+        // A bad list leaves the former one in force.
+        std::fs::write(file.path(), "nonsense\n").expect("it can be written");
+        tracker.handle.reload_access();
+        assert!(matches!(client.announce(request(1, 1)).await, Response::Announce { .. }));
+        std::fs::write(file.path(), "").expect("it can be written");
+        tracker.handle.reload_access();
+        while matches!(client.announce(request(1, 1)).await, Response::Announce { .. }) {}
     });
 }
 

@@ -88,13 +88,24 @@ impl Access {
         })
     }
 
-    /// When the file was last changed; `None` without a file, or when there is none at the moment.
-    pub(super) fn modified(&self) -> Option<SystemTime> {
+    /// What tells one state of the file from another: when it was changed, and its length, since two changes
+    /// may fall into one tick of the file system's clock. `None` without a file, or while there is none.
+    pub(super) fn file_state(&self) -> Option<FileState> {
         match self {
             Self::All | Self::Fixed(_) => None,
-            Self::AllowFile(path) | Self::DenyFile(path) => path.metadata().ok()?.modified().ok(),
+            Self::AllowFile(path) | Self::DenyFile(path) => {
+                let metadata = path.metadata().ok()?;
+                Some(FileState { modified: metadata.modified().ok()?, len: metadata.len() })
+            }
         }
     }
+}
+
+/// A file's state as far as it can be seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileState {
+    modified: SystemTime,
+    len: u64,
 }
 
 fn read_list(path: &Path) -> Result<BTreeSet<InfoHash>, AccessError> {

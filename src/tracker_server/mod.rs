@@ -13,6 +13,8 @@ mod udp;
 
 pub use access::{Access, AccessError, AccessList};
 
+use access::FileState;
+
 use crate::clock;
 use crate::id::{InfoHash, PeerId};
 use crate::limits::{COMPLETED_REPORTS_MAX, TRACKER_INTERVAL_DEFAULT};
@@ -47,6 +49,8 @@ pub struct TrackerConfig {
 pub struct TrackerServer {
     sockets: sockets::Sockets,
     access: Access,
+    /// The file's state before it was read.
+    access_read: Option<FileState>,
     shared: Shared,
     completed: Option<mpsc::Receiver<CompletedDownload>>,
 }
@@ -153,6 +157,7 @@ impl TrackerServer {
     /// # Errors
     /// When an address is taken or not ours, or the list is unusable; the fault of who runs the tracker.
     pub fn bind(config: TrackerConfig) -> Result<Self, TrackerServerError> {
+        let access_read = config.access.file_state();
         let (reports, completed) = mpsc::channel(COMPLETED_REPORTS_MAX);
         let tracker = Tracker::new(TrackerParts {
             interval: config.interval.max(Duration::from_secs(1)),
@@ -165,6 +170,7 @@ impl TrackerServer {
         Ok(Self {
             sockets: sockets::Sockets::bind(&config.http, &config.udp)?,
             access: config.access,
+            access_read,
             shared: Arc::new(Mutex::new(tracker)),
             completed: Some(completed),
         })
@@ -200,7 +206,7 @@ impl TrackerServer {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tasks.spawn_local(http::serve(listener, Arc::clone(&self.shared), connections.clone()));
         }
-        tasks.spawn_local(keep_house(self.shared, self.access));
+        tasks.spawn_local(keep_house(self.shared, self.access, self.access_read));
         // None of the tasks ends by itself; dropping the set ends them all.
         shutdown.await;
         Ok(())
@@ -332,10 +338,9 @@ fn lock(shared: &Shared) -> MutexGuard<'_, Tracker> {
 }
 
 /// Once a second: forgets silent peers, and reads the list of torrents again when its file has changed.
-async fn keep_house(shared: Shared, access: Access) {
+async fn keep_house(shared: Shared, access: Access, mut read: Option<FileState>) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut read_at = access.modified();
     loop {
         seconds.tick().await;
         let asked = {
@@ -343,11 +348,11 @@ async fn keep_house(shared: Shared, access: Access) {
             tracker.expire(clock::now());
             std::mem::take(&mut tracker.reload_wanted)
         };
-        let modified = access.modified();
-        if !asked && (modified.is_none() || modified == read_at) {
+        let present = access.file_state();
+        if !asked && (present.is_none() || present == read) {
             continue;
         }
-        read_at = modified;
+        read = present;
         let file = access.clone();
         match tokio::task::spawn_blocking(move || file.load()).await {
             Ok(Ok(list)) => {
