@@ -74,8 +74,10 @@ pub struct Options {
     /// Handshakes that one thread has under way at a time. Small backlogs of listening sockets (libtorrent's
     /// has 5) drop what comes faster, and TCP tries again only a second later.
     pub burst: usize,
-    /// Whether payload is discarded in the kernel instead of being copied out. Not with `verify`.
+    /// Whether payload is discarded in the kernel instead of being copied out; `verify` copies all the same.
     pub discard: bool,
+    /// Bytes of each socket's receive buffer; `None` for the kernel's own tuning.
+    pub receive_buffer: Option<usize>,
 }
 
 /// Why there is no report.
