@@ -233,14 +233,10 @@ fn raise_open_files(connections: usize) -> Result<(), LoadError> {
     if limit.current.is_none_or(|current| current >= needed) {
         return Ok(());
     }
-    if let Some(maximum) = limit.maximum
-        && maximum < needed
-    {
-        return Err(LoadError::OpenFiles { connections, limit: maximum });
-    }
     limit.current = Some(needed);
-    setrlimit(Resource::Nofile, limit).map_err(|error| LoadError::System {
-        doing: "cannot raise the limit of open files",
-        source: error.into(),
-    })
+    let hard = limit.maximum;
+    // Above the hard limit only the superuser can go.
+    limit.maximum = hard.map(|hard| hard.max(needed));
+    setrlimit(Resource::Nofile, limit)
+        .map_err(|_| LoadError::OpenFiles { connections, limit: hard.unwrap_or(u64::MAX) })
 }
