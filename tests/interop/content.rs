@@ -1,20 +1,34 @@
 //! What the swarms carry: files with reproducible bytes, and the comparison of what arrived.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Files below a folder.
 pub struct Content {
     /// The folder or single file that is seeded.
     pub root: PathBuf,
-    /// The files' paths, beginning with the torrent's own name, and their lengths in bytes.
+    /// The files' paths, beginning with the torrent's own name, and the bytes written to them.
     files: Vec<(PathBuf, usize)>,
 }
 
 impl Content {
     /// One file of `len` bytes.
-    pub fn single_file(folder: &Path, len: usize) -> Self {
-        Self::create(folder, "single file.bin", vec![(PathBuf::from("single file.bin"), len)])
+    pub fn single_file(folder: &Path, len: usize, name: &str) -> Self {
+        Self::create(folder, name, vec![(PathBuf::from(name), len)])
+    }
+
+    /// One file of `len` bytes that is mostly hole: every 64 MiB, and at the very end, stand bytes that name
+    /// their place. It passes all limits of 32 bits without filling the disk.
+    pub fn sparse_file(folder: &Path, len: u64) -> Self {
+        let content = Self::single_file(folder, 0, "large.bin");
+        let file = File::options().write(true).open(&content.root).expect("the file was just created");
+        file.set_len(len).expect("the file system takes large sparse files");
+        for place in (0..len).step_by(64 << 20).chain([len - 8]) {
+            file.write_all_at(&place.to_be_bytes(), place).expect("the disk has room for a few pages");
+        }
+        Self { root: content.root, files: vec![(PathBuf::from("large.bin"), 1)] }
     }
 
     /// Everything that file layouts have to get right: files smaller than a piece and larger than several,
@@ -48,11 +62,6 @@ impl Content {
         Self { root: folder.join(name), files }
     }
 
-    /// Bytes of all files together.
-    pub fn len(&self) -> usize {
-        self.files.iter().map(|(_, len)| len).sum()
-    }
-
     /// Panics unless `folder` holds the same bytes. Not every client creates files without bytes:
     /// `with_empty_files` says whether they too have to be there.
     pub fn assert_same(&self, folder: &Path, with_empty_files: bool, who: &str) {
@@ -61,18 +70,30 @@ impl Content {
             if *len == 0 && !with_empty_files {
                 continue;
             }
-            let original =
-                fs::read(origin.join(path)).expect("the seeded content stays where it was written");
-            let copy = fs::read(folder.join(path))
-                .unwrap_or_else(|error| panic!("{who} did not write {}: {error}", path.display()));
-            assert!(
-                original == copy,
-                "{who}: {} differs ({} bytes of {len}), first at {:?}",
-                path.display(),
-                copy.len(),
-                original.iter().zip(&copy).position(|(left, right)| left != right)
-            );
+            assert_same_bytes(&origin.join(path), &folder.join(path), who);
         }
+    }
+}
+
+/// Compares two files block by block, since one may be larger than memory.
+fn assert_same_bytes(original: &Path, copy: &Path, who: &str) {
+    let open =
+        |path: &Path| File::open(path).unwrap_or_else(|error| panic!("{who}: {}: {error}", path.display()));
+    let (mut left, mut right) = (open(original), open(copy));
+    let lens = [&left, &right].map(|file| file.metadata().expect("an open file has a length").len());
+    assert_eq!(lens[0], lens[1], "{who}: length of {}", copy.display());
+    let mut buffers = [vec![0; 1 << 20], vec![0; 1 << 20]];
+    let mut place = 0;
+    while place < lens[0] {
+        let step = usize::try_from(lens[0] - place).map_or(1 << 20, |rest| rest.min(1 << 20));
+        left.read_exact(&mut buffers[0][..step]).expect("the seeded content stays as it was written");
+        right.read_exact(&mut buffers[1][..step]).expect("the copy has the same length");
+        assert!(
+            buffers[0][..step] == buffers[1][..step],
+            "{who}: {} differs after byte {place}",
+            copy.display()
+        );
+        place += step as u64;
     }
 }
 

@@ -65,7 +65,7 @@ impl Drop for Process {
 pub fn client_command(program: impl AsRef<std::ffi::OsStr>, home: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(home).env("HOME", home).env("LC_ALL", "C.UTF-8");
-    for folder in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"] {
+    for folder in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"] {
         command.env_remove(folder);
     }
     command

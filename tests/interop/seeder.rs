@@ -18,12 +18,27 @@ pub struct Seeder {
     process: Process,
     /// The torrent file that it wrote or was given.
     pub torrent: PathBuf,
-    /// What the first event told.
+    /// The event that told that it serves.
     pub started: serde_json::Value,
 }
 
+/// Arguments for the embedded tracker on a free port.
+pub const EMBEDDED_TRACKER: [&str; 2] = ["--tracker-port", "0"];
+
+/// Makes a torrent of `path` that names one tracker; the torrent file and the info-hash in hexadecimal.
+pub fn make_torrent(path: &Path, tracker: &str, scratch: &Path) -> (PathBuf, String) {
+    let torrent = scratch.join("made.torrent");
+    let mut command = seedring(scratch);
+    command.arg("create").arg(path).args(["--json", "--tracker", tracker, "--output"]).arg(&torrent);
+    let output = command.output().expect("the binary under test can be started");
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("create: {error}: {}", String::from_utf8_lossy(&output.stderr)));
+    let info_hash = printed["info_hash"].as_str().expect("create tells the info-hash");
+    (torrent, info_hash.to_owned())
+}
+
 /// `seedring` with its data folders in `home`.
-pub fn seedring(home: &Path) -> std::process::Command {
+fn seedring(home: &Path) -> std::process::Command {
     client_command(env!("CARGO_BIN_EXE_seedring"), home)
 }
 
@@ -57,6 +72,11 @@ impl Seeder {
         events(&self.process)
     }
 
+    /// Whether it checked content before it served it.
+    pub fn has_checked(&self) -> bool {
+        self.events().iter().any(is("checking"))
+    }
+
     /// Sends SIGINT and waits for its end.
     pub fn interrupt(&mut self) -> ExitStatus {
         self.process.interrupt();
@@ -67,7 +87,7 @@ impl Seeder {
 }
 
 /// Whether an event has this name.
-pub fn is(name: &str) -> impl Fn(&serde_json::Value) -> bool {
+fn is(name: &str) -> impl Fn(&serde_json::Value) -> bool {
     move |event| event["event"] == name
 }
 

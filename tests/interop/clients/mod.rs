@@ -48,10 +48,13 @@ impl Paths {
     }
 }
 
-/// A started client: its process, and the question whether it has everything (`Err` says what it has).
+/// Looks whether a client has everything; the error says what it has.
+type Probe = dyn FnMut(&mut Process) -> Result<(), String>;
+
+/// A started client: its process, and the question whether it has everything.
 struct Download {
     process: Process,
-    is_complete: Box<dyn FnMut(&mut Process) -> Result<(), String>>,
+    is_complete: Box<Probe>,
 }
 
 /// A client at work on one torrent. Dropping it ends the client.
@@ -77,12 +80,22 @@ impl Client {
 }
 
 impl Running {
+    /// What its process has printed so far.
+    pub fn printed(&self) -> String {
+        self.download.process.printed()
+    }
+
     /// Waits until it says that it has everything.
     pub fn wait_until_complete(&mut self) {
+        self.wait_until_complete_within(DOWNLOAD_TIMEOUT);
+    }
+
+    /// The same with more time, for large content.
+    pub fn wait_until_complete_within(&mut self, limit: Duration) {
         let Download { process, is_complete } = &mut self.download;
         let name = self.client.name;
         let start = clock::now();
-        wait_for(&format!("{name} to have everything"), DOWNLOAD_TIMEOUT, || {
+        wait_for(&format!("{name} to have everything"), limit, || {
             is_complete(process)
                 .map_err(|complaint| format!("{complaint}; it printed:\n{}", process.last_words()))
         });
