@@ -82,6 +82,12 @@ fn damaged_pieces_are_reported_and_not_served() {
         let data = content.root.parent().expect("the content lies in a folder").display().to_string();
         let mut seeder = Seeder::start(&content.root, &EMBEDDED_TRACKER, scratch.path());
         let torrent = seeder.torrent.clone();
+        // The torrent names the tracker's port, so the next run has to take the same one.
+        let tracker = seeder.started["trackers"][0].as_str().and_then(|url| url.rsplit_once(':'));
+        let port = tracker
+            .and_then(|(_, rest)| rest.split('/').next())
+            .expect("tracker addresses have ports")
+            .to_owned();
         assert_eq!(seeder.interrupt().code(), Some(0));
 
         let original = fs::read(&content.root).expect("the content can be read");
@@ -89,7 +95,7 @@ fn damaged_pieces_are_reported_and_not_served() {
         let damaged = PIECE_LEN + 7;
         file.write_all_at(&[!original[damaged]], damaged as u64).expect("the content can be written");
 
-        let seeder = Seeder::start(&torrent, &["--data", &data, "--tracker-port", "0"], scratch.path());
+        let seeder = Seeder::start(&torrent, &["--data", &data, "--tracker-port", &port], scratch.path());
         assert_eq!(seeder.started["pieces"], 3, "{}", seeder.started);
         let problems = seeder.started["problems"].as_array().expect("problems are a list");
         assert!(!problems.is_empty(), "the user is told: {}", seeder.started);
