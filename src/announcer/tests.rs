@@ -1,5 +1,3 @@
-//! Tests of `announcer`.
-
 use super::*;
 use crate::rng::Rng;
 use proptest::prelude::*;

@@ -1,5 +1,3 @@
-//! Tests of `bencode`.
-
 use super::*;
 use crate::limits::{BENCODE_DEPTH_MAX, BENCODE_TOKENS_MAX};
 use proptest::prelude::*;

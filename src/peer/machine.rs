@@ -57,8 +57,7 @@ pub enum PeerError {
     /// A bitfield that is none of this torrent.
     #[error(transparent)]
     Bitfield(#[from] BitfieldError),
-    /// A bitfield, have-all or have-none after the peer has said what it has, and it adds nothing or takes something
-    /// back.
+    /// A bitfield, have-all or have-none after the first message that says what the peer has.
     #[error("says twice what it has")]
     SecondBitfield,
     /// A message of the fast extension that both sides had not agreed on.
@@ -136,18 +135,6 @@ enum Pieces {
     None,
     Some(Box<Bitfield>),
     All,
-}
-
-impl Pieces {
-    /// Whether this is `earlier` and more.
-    fn extends(&self, earlier: &Self) -> bool {
-        match (self, earlier) {
-            (Self::None, _) | (_, Self::All) => false,
-            (Self::All, _) => true,
-            (Self::Some(now), Self::None) => now.count() > 0,
-            (Self::Some(now), Self::Some(before)) => now.count() > before.count() && now.contains_all(before),
-        }
-    }
 }
 
 impl PeerMachine {
@@ -389,23 +376,21 @@ impl PeerMachine {
         Ok(None)
     }
 
-    /// The peer says what it has all in all: in its first message, or later in place of many haves, as aria2
-    /// does. Each time after the first it must add a piece and take none back, which bounds their number.
+    /// The peer says for the first and only time what it has all in all.
     fn handle_stock(
         &mut self,
         facts: &TorrentFacts,
         remote: IpAddr,
         pieces: Pieces,
     ) -> Result<Option<PeerEvent>, PeerError> {
-        let first = !std::mem::replace(&mut self.said_what_it_has, true);
-        if !first && !pieces.extends(&self.pieces) {
+        if std::mem::replace(&mut self.said_what_it_has, true) {
             return Err(PeerError::SecondBitfield);
         }
         self.pieces = pieces;
         if matches!(self.pieces, Pieces::All) {
-            return Ok(Some(PeerEvent::Complete { arrived: first }));
+            return Ok(Some(PeerEvent::Complete { arrived: true }));
         }
-        if first && self.fast && (self.piece_count() as usize) < ALLOWED_FAST_MAX {
+        if self.fast && (self.piece_count() as usize) < ALLOWED_FAST_MAX {
             self.grant_fast_pieces(facts, remote);
         }
         Ok(None)

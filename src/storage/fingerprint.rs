@@ -177,7 +177,8 @@ impl Resume {
         Self::decode(&bytes)
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// The file's content.
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::from(MAGIC);
         bytes.extend(VERSION.to_le_bytes());
         let mut record = |tag: u32, payload: &[u8]| {
@@ -204,7 +205,8 @@ impl Resume {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, ResumeProblem> {
+    /// Reads the file's content.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ResumeProblem> {
         let damaged = || ResumeProblem::Damaged;
         if bytes.is_empty() {
             return Err(ResumeProblem::Damaged);

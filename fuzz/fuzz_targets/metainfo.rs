@@ -1,0 +1,33 @@
+//! Whole torrent files: what is accepted keeps every promise of its module, and its magnet link leads back to it.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use seedring::id::InfoHash;
+use seedring::limits::{MAGNET_LEN_MAX, TRACKERS_PER_TORRENT_MAX, URL_LEN_MAX, WEB_SEEDS_PER_TORRENT_MAX};
+use seedring::metainfo::{Info, Magnet, Metainfo};
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(metainfo) = Metainfo::parse(data) else { return };
+    seedring_fuzz::check_info(metainfo.info());
+    assert_eq!(metainfo.info_hash(), InfoHash::of(metainfo.info_bytes()));
+    assert_eq!(Info::parse(metainfo.info_bytes()).ok().as_ref(), Some(metainfo.info()));
+
+    let trackers = metainfo.tiers().concat();
+    assert!(
+        trackers.len() <= TRACKERS_PER_TORRENT_MAX && metainfo.url_list().len() <= WEB_SEEDS_PER_TORRENT_MAX
+    );
+    for address in trackers.iter().chain(metainfo.url_list()) {
+        assert!(
+            address.len() <= URL_LEN_MAX && !address.chars().any(|c| c.is_control() || c.is_whitespace())
+        );
+    }
+
+    let magnet = metainfo.magnet();
+    let link = magnet.to_string();
+    if link.len() <= MAGNET_LEN_MAX {
+        assert_eq!(Magnet::parse(&link), Ok(magnet.clone()));
+    }
+    let again = Metainfo::from_magnet(&magnet, metainfo.info_bytes()).expect("its own link names it");
+    assert_eq!(again.info(), metainfo.info());
+});
