@@ -80,7 +80,7 @@ pub fn run(serve: &Serve, method: Method) -> Outcome<()> {
     };
     let (mut started, mut cpu_before) = (clock::now(), clock::process_cpu_time());
     let mut events: Vec<epoll::Event> = Vec::with_capacity(256);
-    while seeder.connections.is_empty() || seeder.connections.iter().any(Option::is_some) {
+    while serve.stay || seeder.connections.is_empty() || seeder.connections.iter().any(Option::is_some) {
         events.clear();
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let timeout = if seeder.runnable.is_empty() { None } else { Some(&at_once) };

@@ -43,6 +43,9 @@ struct Serve {
     /// Where to listen; the address is printed
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Go on listening after the last connection has closed, until killed; prints no cost
+    #[arg(long)]
+    stay: bool,
 }
 
 #[derive(Debug, clap::Args)]
