@@ -113,10 +113,17 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(240);
 /// Our own silence after which we send a keep-alive (BEP 3).
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(110);
-/// Time a send may make no progress at all before the connection is closed.
+/// Time one send may take before the connection is closed: below about 1 KiB a second a peer only holds memory.
 pub const SEND_STALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// Pieces granted to a choked peer by allowed-fast (BEP 6 suggests ten).
 pub const ALLOWED_FAST_MAX: usize = 10;
+/// Bytes a choked peer may take of them in one connection, however long the pieces are.
+pub const ALLOWED_FAST_LEN_MAX: u64 = 16 * 1024 * 1024;
+/// Time until peers of one address prefix are granted allowed-fast pieces of a torrent again, by one worker: coming
+/// back is no way around the choker.
+pub const ALLOWED_FAST_INTERVAL: Duration = Duration::from_secs(600);
+/// Such grants that a worker remembers; above it there are none until some are forgotten.
+pub const ALLOWED_FAST_GRANTS_MAX: usize = 16_384;
 
 // --- Connections -------------------------------------------------------------------------------------------
 

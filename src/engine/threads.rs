@@ -157,8 +157,13 @@ impl<S: BlockStore> Engine<S> {
 
     /// Serves a torrent on all workers.
     pub fn add(&self, torrent: &Arc<SharedTorrent<S>>) {
-        for worker in &self.workers {
-            post(worker, ToWorker::Add(Arc::clone(torrent)));
+        // The home first: what another worker says about the torrent then finds it there.
+        let home = usize::from(torrent.home);
+        let others = (0..self.workers.len()).filter(|&worker| worker != home);
+        for worker in std::iter::once(home).chain(others) {
+            if let Some(worker) = self.workers.get(worker) {
+                post(worker, ToWorker::Add(Arc::clone(torrent)));
+            }
         }
     }
 

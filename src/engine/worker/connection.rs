@@ -6,6 +6,7 @@ use super::super::store::{BlockStore, ColdRange};
 use super::super::zero_copy::ZeroCopyState;
 use super::{TimerOwner, Worker};
 use crate::id::{AddressPrefix, ConnId, InfoHash, PeerId};
+use crate::limits::SEND_STALL_TIMEOUT;
 use crate::meter::PeerCounters;
 use crate::peer::PeerMachine;
 use crate::pipeline::BatchPolicy;
@@ -46,8 +47,11 @@ pub(super) struct Connection {
     /// The torrent's own limit has already been charged for the block at the front.
     pub front_charged: bool,
     pub half_open: bool,
-    /// Sent blocks within the current tick.
-    pub active: bool,
+    /// The last tick in which it sent blocks; ticks count from one.
+    pub active_in: u64,
+    /// What its torrent's home was told last of its interest, and that it was told within the last second.
+    pub interest_told: bool,
+    pub interest_held: bool,
     pub closing: Option<Closing>,
 }
 
@@ -80,7 +84,9 @@ impl Connection {
             throttled: false,
             front_charged: false,
             half_open: true,
-            active: false,
+            active_in: 0,
+            interest_told: false,
+            interest_held: false,
             closing: None,
         }
     }
@@ -156,9 +162,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if connection.closing.is_some() {
             return;
         }
+        let stalled_at = connection.sending.map(|since| since + SEND_STALL_TIMEOUT);
+        if stalled_at.is_some_and(|at| at <= self.now) {
+            tracing::debug!(peer = %connection.ends.remote, "closing: it does not read what it asked for");
+            return self.close(key, Closing::Abruptly);
+        }
         let due = connection.machine.poll_timeout();
         if due > self.now {
-            return self.timers.set(due, TimerOwner::Connection(key));
+            return self.timers.set(due.min(stalled_at.unwrap_or(due)), TimerOwner::Connection(key));
         }
         match connection.machine.handle_timeout(self.now) {
             Ok(()) => {

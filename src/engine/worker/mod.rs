@@ -21,6 +21,7 @@ use super::store::{BlockStore, Extent};
 use super::timers::Timers;
 use super::zero_copy::ZeroCopyPolicy;
 use crate::id::{AddressPrefix, InfoHash};
+use crate::limits::ALLOWED_FAST_INTERVAL;
 use crate::pipeline::RateGate;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
@@ -109,8 +110,13 @@ pub struct Worker<R: Ring, S: BlockStore> {
     /// Messages that found a full mailbox, by worker; each connection and torrent has a bounded number.
     unposted: Vec<VecDeque<ToWorker<S>>>,
     unsent_events: VecDeque<EngineEvent>,
-    /// Connections whose last send carried blocks and completed within the last tick.
+    /// Connections that have sent blocks in this tick, and in the one before.
     active: usize,
+    active_before: usize,
+    /// Ticks so far, this one included.
+    ticks: u64,
+    /// Who has been granted allowed-fast pieces lately.
+    fast_grants: BTreeMap<(InfoHash, AddressPrefix), Instant>,
     load: LoadSample,
     /// The mailbox was not read to its end in the last turn.
     mail_waits: bool,
@@ -132,6 +138,7 @@ struct LoadSample {
 enum TimerOwner {
     Connection(Key),
     Throttled(Key),
+    Interest(Key),
     Torrent(InfoHash),
     Accept(usize),
     Tick,
@@ -168,6 +175,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             timers: Timers::default(),
             unsent_events: VecDeque::new(),
             active: 0,
+            active_before: 0,
+            ticks: 1,
+            fast_grants: BTreeMap::new(),
             load: LoadSample { at: now, ..LoadSample::default() },
             mail_waits: false,
             stopping: None,
@@ -275,8 +285,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     }
 
     fn remove_torrent(&mut self, info_hash: InfoHash) {
-        self.torrents.remove(&info_hash);
+        // Connections first: they sign off from the torrent they still find here.
         self.close_connections(|connection| connection.torrent == Some(info_hash));
+        self.torrents.remove(&info_hash);
         self.homes.remove(&info_hash);
     }
 
@@ -300,6 +311,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             match owner {
                 TimerOwner::Connection(key) => self.handle_connection_timeout(key),
                 TimerOwner::Throttled(key) => self.handle_unthrottled(key),
+                TimerOwner::Interest(key) => self.handle_interest_timeout(key),
                 TimerOwner::Torrent(info_hash) => self.handle_home_timeout(info_hash),
                 TimerOwner::Accept(listener) => self.listen(listener),
                 TimerOwner::Tick => self.tick(),
@@ -318,7 +330,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let sample = LoadSample { at: self.now, busy, payload };
         self.tell_load(elapsed, self.load, sample);
         self.load = sample;
-        self.active = 0;
+        self.active_before = std::mem::take(&mut self.active);
+        self.ticks += 1;
+        self.fast_grants.retain(|_, granted_at| self.now < *granted_at + ALLOWED_FAST_INTERVAL);
         self.timers.set(self.now + TICK_INTERVAL, TimerOwner::Tick);
     }
 

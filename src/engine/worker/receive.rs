@@ -5,7 +5,9 @@ use super::super::ring::{Completion, Ring};
 use super::super::slab::Key;
 use super::super::store::BlockStore;
 use super::connection::Closing;
-use super::{ToWorker, Worker};
+use super::{TimerOwner, ToWorker, Worker};
+use crate::id::InfoHash;
+use crate::limits::{ALLOWED_FAST_GRANTS_MAX, FILL_INTERVAL};
 use crate::meter::PeerCounters;
 use crate::peer::{Identity, PeerError, PeerEvent};
 use crate::wire::Handshake;
@@ -54,7 +56,42 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 Err(error) => return self.close_at_fault(key, &error),
             }
         }
+        if let Some(connection) = self.connections.get(key)
+            && let Some(counters) = &connection.counters
+        {
+            counters.set_reported_pieces(connection.machine.piece_count());
+            counters.set_upload_only(connection.machine.upload_only());
+        }
         self.schedule(key);
+    }
+
+    /// Tells the torrent's home what the peer wants, at most once a second: whoever flips its interest faster costs
+    /// another core no more than that, and its mailbox no room.
+    fn tell_interest(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let interested = connection.machine.interested();
+        if connection.interest_held || connection.interest_told == interested || connection.closing.is_some()
+        {
+            return;
+        }
+        let Some(torrent) = connection.torrent else { return };
+        connection.interest_told = interested;
+        connection.interest_held = true;
+        if let Some(counters) = &connection.counters {
+            counters.set_interested(interested);
+        }
+        self.timers.set(self.now + FILL_INTERVAL, TimerOwner::Interest(key));
+        if let Some(home) = self.torrents.get(&torrent).map(|shared| shared.home) {
+            let conn = self.conn_id(key);
+            self.post(home, ToWorker::Interest { torrent, conn, interested });
+        }
+    }
+
+    pub(super) fn handle_interest_timeout(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.interest_held = false;
+            self.tell_interest(key);
+        }
     }
 
     fn close_at_fault(&mut self, key: Key, error: &PeerError) {
@@ -68,18 +105,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     fn handle_peer_event(&mut self, key: Key, event: PeerEvent) {
         match event {
             PeerEvent::Handshake(handshake) => self.handle_handshake(key, handshake),
-            PeerEvent::Interested(interested) => {
-                let Some(connection) = self.connections.get(key) else { return };
-                let Some(torrent) = connection.torrent else { return };
-                if let Some(counters) = &connection.counters {
-                    counters.set_interested(interested);
-                    counters.set_reported_pieces(connection.machine.piece_count());
-                }
-                if let Some(home) = self.torrents.get(&torrent).map(|shared| shared.home) {
-                    let conn = self.conn_id(key);
-                    self.post(home, ToWorker::Interest { torrent, conn, interested });
-                }
-            }
+            PeerEvent::Interested(_) => self.tell_interest(key),
             PeerEvent::Complete { arrived } => self.handle_complete_peer(key, arrived),
             PeerEvent::ChokedByThem(_) => {}
         }
@@ -96,10 +122,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             return self.close(key, Closing::Gracefully);
         }
         self.leave_half_open(key);
+        let may_have_fast_pieces = self.grant_fast_pieces(key, handshake.info_hash);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let counters = Arc::new(PeerCounters::new());
         let identity =
             Identity { peer_id: shared.peer_id, port: self.port, remote: connection.ends.remote.ip() };
+        if !may_have_fast_pieces {
+            connection.machine.withhold_fast_pieces();
+        }
         connection.machine.accept(Arc::clone(&shared.facts), identity);
         connection.torrent = Some(handshake.info_hash);
         connection.peer_id = handshake.peer_id;
@@ -110,13 +140,21 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.post(shared.home, ToWorker::Joined { torrent: handshake.info_hash, conn, prefix, counters });
     }
 
+    /// Whether a newcomer may be granted allowed-fast pieces: once in a while for each prefix.
+    fn grant_fast_pieces(&mut self, key: Key, torrent: InfoHash) -> bool {
+        let Some(connection) = self.connections.get(key) else { return false };
+        let grant = (torrent, connection.prefix());
+        if self.fast_grants.len() >= ALLOWED_FAST_GRANTS_MAX || self.fast_grants.contains_key(&grant) {
+            return false;
+        }
+        self.fast_grants.insert(grant, self.now);
+        true
+    }
+
     fn handle_complete_peer(&mut self, key: Key, arrived: bool) {
         let Some(connection) = self.connections.get(key) else { return };
         let Some(torrent) = connection.torrent else { return };
         let peer_id = connection.peer_id;
-        if let Some(counters) = &connection.counters {
-            counters.set_reported_pieces(connection.machine.piece_count());
-        }
         if !arrived {
             self.tell(EngineEvent::PeerComplete { torrent, peer_id });
         }

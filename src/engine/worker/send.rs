@@ -99,7 +99,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             (one, two) => one.or(two),
         };
         let Some(connection) = self.connections.get(key) else { return true };
-        let quota = u64::from(connection.batch.batch_len(self.active, limit));
+        let quota = u64::from(connection.batch.batch_len(self.active.max(self.active_before), limit));
         loop {
             let Some(connection) = self.connections.get(key) else { return true };
             if connection.throttled || connection.fetching.is_some() {
@@ -243,6 +243,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             if let Some(connection) = self.connections.get_mut(key) {
                 self.zero_copy.handle_refused(&mut connection.zero_copy);
             }
+            if !completion.more {
+                // Refused before it began: no notification will say that nothing is pinned.
+                self.handle_released(send, ZeroCopyUse::Sent);
+            }
             return;
         }
         let began = self.connections.get_mut(key).and_then(|connection| connection.sending.take());
@@ -259,7 +263,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 let took = self.now.since(began.unwrap_or(self.now));
                 connection.batch.handle_sent(u32::try_from(payload).unwrap_or(u32::MAX), took);
                 connection.machine.handle_sent(self.now);
-                if payload > 0 && !std::mem::replace(&mut connection.active, true) {
+                if payload > 0 && std::mem::replace(&mut connection.active_in, self.ticks) != self.ticks {
                     self.active += 1;
                 }
             }
