@@ -5,8 +5,8 @@ use super::facts::{SpanFault, TorrentFacts};
 use crate::bitfield::{Bitfield, BitfieldError};
 use crate::id::{InfoHash, PeerId};
 use crate::limits::{
-    ALLOWED_FAST_MAX, CONTROL_QUEUED_LEN_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL,
-    REJECTS_MAX, REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX,
+    ALLOWED_FAST_LEN_MAX, ALLOWED_FAST_MAX, CONTROL_QUEUED_LEN_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT,
+    KEEP_ALIVE_INTERVAL, REJECTS_MAX, REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX,
 };
 use crate::pipeline::{Pushed, RequestQueue};
 use crate::time::Instant;
@@ -109,6 +109,7 @@ pub struct PeerMachine {
     /// Pieces served although choked, and the bytes of them still to be had.
     fast_pieces: Vec<PieceIndex>,
     fast_budget: u64,
+    fast_withheld: bool,
     client: Option<String>,
 }
 
@@ -159,6 +160,7 @@ impl PeerMachine {
             requests_while_choked: 0,
             fast_pieces: Vec::new(),
             fast_budget: 0,
+            fast_withheld: false,
             client: None,
         }
     }
@@ -175,6 +177,11 @@ impl PeerMachine {
         self.introduced = true;
         let ours = Handshake { reserved: Reserved::OURS, info_hash, peer_id };
         self.control.extend_from_slice(&ours.encode());
+    }
+
+    /// This peer is to get no allowed-fast pieces, as when others from its address have just had theirs.
+    pub fn withhold_fast_pieces(&mut self) {
+        self.fast_withheld = true;
     }
 
     /// The shell serves the torrent of the peer's handshake: introduce ourselves and say what we have.
@@ -223,6 +230,10 @@ impl PeerMachine {
             let handshake = Handshake::decode(bytes)?;
             self.phase = Phase::Introduced(handshake.reserved);
             return Ok(Some(PeerEvent::Handshake(handshake)));
+        }
+        if !self.is_open() {
+            // The shell has not answered the handshake yet.
+            return Ok(None);
         }
         // The phase is taken out while its decoder lends messages, and put back on every path.
         let Phase::Open(mut open) = std::mem::replace(&mut self.phase, Phase::Introduced(Reserved::NONE))
@@ -390,7 +401,7 @@ impl PeerMachine {
         if matches!(self.pieces, Pieces::All) {
             return Ok(Some(PeerEvent::Complete { arrived: true }));
         }
-        if self.fast && (self.piece_count() as usize) < ALLOWED_FAST_MAX {
+        if self.fast && !self.fast_withheld && (self.piece_count() as usize) < ALLOWED_FAST_MAX {
             self.grant_fast_pieces(facts, remote);
         }
         Ok(None)
@@ -403,6 +414,7 @@ impl PeerMachine {
             encode(&Message::AllowedFast(piece), &mut self.control);
             self.fast_budget += u64::from(facts.piece_len(piece));
         }
+        self.fast_budget = self.fast_budget.min(ALLOWED_FAST_LEN_MAX);
     }
 
     fn handle_extended_handshake(&mut self, payload: &[u8]) {
@@ -445,7 +457,11 @@ impl PeerMachine {
         }
         if now >= self.sent_at + KEEP_ALIVE_INTERVAL {
             self.sent_at = now;
-            if self.control.is_empty() && self.queue.is_empty() {
+            if self.queue.is_empty() {
+                self.queue.compact();
+            }
+            // Blocks may wait behind a rate limit for longer than the peer waits for us.
+            if self.control.is_empty() {
                 encode(&Message::KeepAlive, &mut self.control);
             }
         }
@@ -491,6 +507,11 @@ impl PeerMachine {
     /// Whether control bytes wait, which no rate limit holds back.
     pub fn has_control(&self) -> bool {
         !self.control.is_empty()
+    }
+
+    /// Bytes of memory that queue and control bytes hold.
+    pub fn buffered_bytes(&self) -> usize {
+        self.control.capacity() + self.queue.capacity() * size_of::<BlockSpan>()
     }
 
     /// The peer wants blocks of us.

@@ -12,6 +12,8 @@
 mod allowed_fast;
 mod facts;
 mod machine;
+#[cfg(test)]
+mod tests;
 
 pub use allowed_fast::allowed_fast_set;
 pub use facts::{SpanFault, TorrentFacts};

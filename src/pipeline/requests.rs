@@ -90,6 +90,11 @@ impl RequestQueue {
         self.spans.is_empty()
     }
 
+    /// Requests there is memory for.
+    pub fn capacity(&self) -> usize {
+        self.spans.capacity()
+    }
+
     /// Bytes of all blocks that wait.
     pub fn queued_bytes(&self) -> u64 {
         self.bytes
