@@ -84,6 +84,11 @@ impl Bitfield {
         piece.0 < self.len && self.bytes[piece.0 as usize / 8] & (0x80 >> (piece.0 % 8)) != 0
     }
 
+    /// Whether every piece of `other` is in this set, too; both are of one torrent.
+    pub fn contains_all(&self, other: &Self) -> bool {
+        self.len == other.len && self.bytes.iter().zip(&other.bytes).all(|(ours, theirs)| theirs & !ours == 0)
+    }
+
     /// Pieces in the set.
     pub fn count(&self) -> u32 {
         self.count
@@ -147,6 +152,8 @@ mod tests {
             prop_assert!((0..80).all(|piece| bitfield.contains(PieceIndex(piece)) == oracle.contains(&piece)));
             prop_assert_eq!(Bitfield::from_wire(bitfield.as_bytes(), len), Ok(bitfield.clone()));
             prop_assert_eq!(bitfield.is_full(), bitfield == Bitfield::all(len));
+            prop_assert!(Bitfield::all(len).contains_all(&bitfield) && bitfield.contains_all(&Bitfield::none(len)));
+            prop_assert_eq!(Bitfield::none(len).contains_all(&bitfield), oracle.is_empty());
         }
     }
 }

@@ -1,3 +1,5 @@
+//! Tests of `announcer`.
+
 use super::*;
 use crate::rng::Rng;
 use proptest::prelude::*;

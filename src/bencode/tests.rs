@@ -1,3 +1,5 @@
+//! Tests of `bencode`.
+
 use super::*;
 use crate::limits::{BENCODE_DEPTH_MAX, BENCODE_TOKENS_MAX};
 use proptest::prelude::*;

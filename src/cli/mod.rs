@@ -38,6 +38,7 @@ pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
 /// Parses the process's arguments and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    start_diagnostics();
     let result = match cli.command {
         Command::Seed(args) => seed::run(args),
         Command::Create(args) => create::run(args),
@@ -54,6 +55,13 @@ pub fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Diagnostics go to stderr, by default warnings only; `SEEDRING_LOG=debug` says why connections end.
+fn start_diagnostics() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SEEDRING_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
 }
 
 /// A reader that has seen enough is no failure.

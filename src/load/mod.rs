@@ -74,8 +74,10 @@ pub struct Options {
     /// Handshakes that one thread has under way at a time. Small backlogs of listening sockets (libtorrent's
     /// has 5) drop what comes faster, and TCP tries again only a second later.
     pub burst: usize,
-    /// Whether payload is discarded in the kernel instead of being copied out. Not with `verify`.
+    /// Whether payload is discarded in the kernel instead of being copied out; `verify` copies all the same.
     pub discard: bool,
+    /// Bytes of each socket's receive buffer; `None` for the kernel's own tuning.
+    pub receive_buffer: Option<usize>,
 }
 
 /// Why there is no report.
@@ -231,14 +233,10 @@ fn raise_open_files(connections: usize) -> Result<(), LoadError> {
     if limit.current.is_none_or(|current| current >= needed) {
         return Ok(());
     }
-    if let Some(maximum) = limit.maximum
-        && maximum < needed
-    {
-        return Err(LoadError::OpenFiles { connections, limit: maximum });
-    }
     limit.current = Some(needed);
-    setrlimit(Resource::Nofile, limit).map_err(|error| LoadError::System {
-        doing: "cannot raise the limit of open files",
-        source: error.into(),
-    })
+    let hard = limit.maximum;
+    // Above the hard limit only the superuser can go.
+    limit.maximum = hard.map(|hard| hard.max(needed));
+    setrlimit(Resource::Nofile, limit)
+        .map_err(|_| LoadError::OpenFiles { connections, limit: hard.unwrap_or(u64::MAX) })
 }

@@ -232,6 +232,10 @@ impl Worker<'_> {
         let socket = socket_with(family, SocketType::STREAM, flags, None)?;
         // A request must not wait for the acknowledgement of the one before it.
         sockopt::set_tcp_nodelay(&socket, true)?;
+        // Before the connection, since TCP's window scale is settled with the first packet.
+        if let Some(len) = self.options.receive_buffer {
+            sockopt::set_socket_recv_buffer_size(&socket, len)?;
+        }
         if let Some(source) = source_address(self.options, number) {
             bind(&socket, &SocketAddr::from((source, 0)))?;
         }
@@ -269,7 +273,7 @@ impl Worker<'_> {
 
     /// One receive, parsed in place.
     fn receive(&mut self, index: usize) -> Result<(), Ending> {
-        if self.options.discard {
+        if self.options.discard && !self.options.verify {
             return self.receive_discarding(index);
         }
         let Some(connection) = self.connections[index].as_mut() else { return Ok(()) };

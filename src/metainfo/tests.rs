@@ -1,3 +1,5 @@
+//! Tests of `metainfo`.
+
 use super::*;
 use crate::bencode::{DictWriter, ListWriter};
 use crate::limits::{BENCODE_TOKENS_MAX, PIECE_LEN_MAX};

@@ -57,7 +57,8 @@ pub enum PeerError {
     /// A bitfield that is none of this torrent.
     #[error(transparent)]
     Bitfield(#[from] BitfieldError),
-    /// A bitfield, have-all or have-none after the first message that says what the peer has.
+    /// A bitfield, have-all or have-none after the peer has said what it has, and it adds nothing or takes something
+    /// back.
     #[error("says twice what it has")]
     SecondBitfield,
     /// A message of the fast extension that both sides had not agreed on.
@@ -136,6 +137,18 @@ enum Pieces {
     None,
     Some(Box<Bitfield>),
     All,
+}
+
+impl Pieces {
+    /// Whether this is `earlier` and more.
+    fn extends(&self, earlier: &Self) -> bool {
+        match (self, earlier) {
+            (Self::None, _) | (_, Self::All) => false,
+            (Self::All, _) => true,
+            (Self::Some(now), Self::None) => now.count() > 0,
+            (Self::Some(now), Self::Some(before)) => now.count() > before.count() && now.contains_all(before),
+        }
+    }
 }
 
 impl PeerMachine {
@@ -387,21 +400,24 @@ impl PeerMachine {
         Ok(None)
     }
 
-    /// The peer says for the first and only time what it has all in all.
+    /// The peer says what it has all in all: in its first message, or later in place of many haves, as aria2
+    /// does. Each time after the first it must add a piece and take none back, which bounds their number.
     fn handle_stock(
         &mut self,
         facts: &TorrentFacts,
         remote: IpAddr,
         pieces: Pieces,
     ) -> Result<Option<PeerEvent>, PeerError> {
-        if std::mem::replace(&mut self.said_what_it_has, true) {
+        let first = !std::mem::replace(&mut self.said_what_it_has, true);
+        if !first && !pieces.extends(&self.pieces) {
             return Err(PeerError::SecondBitfield);
         }
         self.pieces = pieces;
         if matches!(self.pieces, Pieces::All) {
-            return Ok(Some(PeerEvent::Complete { arrived: true }));
+            return Ok(Some(PeerEvent::Complete { arrived: first }));
         }
-        if self.fast && !self.fast_withheld && (self.piece_count() as usize) < ALLOWED_FAST_MAX {
+        let newcomer = first && self.fast && !self.fast_withheld;
+        if newcomer && (self.piece_count() as usize) < ALLOWED_FAST_MAX {
             self.grant_fast_pieces(facts, remote);
         }
         Ok(None)

@@ -3,7 +3,7 @@
 
 use crate::bitfield::Bitfield;
 use crate::metainfo::Metainfo;
-use crate::storage::{self, Content, Fingerprint, Layout, Resume, StorageError, resume_path};
+use crate::storage::{self, CheckReport, Content, Fingerprint, Layout, Resume, StorageError, resume_path};
 use crate::units::PieceIndex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,7 +91,7 @@ impl Located {
                 let info = self.metainfo.info();
                 let expected = |piece: PieceIndex| info.piece_hash(piece);
                 let report = storage::check(&self.layout, &self.root, &expected, 0, on_progress, cancel)?;
-                let problems = report.problems.iter().map(|problem| problem.error.to_string()).collect();
+                let problems = problems(&self.layout, &report);
                 (report.bitfield, problems)
             }
         };
@@ -102,4 +102,16 @@ impl Located {
         let content = Arc::new(content);
         Ok(Checked { metainfo: self.metainfo, content, verified, fingerprint, uploaded, problems })
     }
+}
+
+/// What is wrong with each file: why it cannot be read, otherwise how many of its pieces are damaged.
+fn problems(layout: &Layout, report: &CheckReport) -> Vec<String> {
+    let unreadable = |file| report.problems.binary_search_by_key(&file, |problem| problem.file).is_ok();
+    let damaged = layout.stored_files().filter_map(|(index, file)| {
+        let bad = report.bad_pieces_of(layout, index);
+        let pieces = layout.pieces_of(index).len();
+        (bad > 0 && !unreadable(index))
+            .then(|| format!("{}: {bad} of {pieces} pieces are damaged", file.path.display()))
+    });
+    report.problems.iter().map(|problem| problem.error.to_string()).chain(damaged).collect()
 }

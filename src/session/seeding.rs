@@ -25,7 +25,7 @@ use crate::tracker_server::{CompletedDownload, TrackerHandle, TrackerServer};
 use crate::tracker_wire::{AddressFamily, AnnounceEvent};
 use crate::units::ByteRate;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -337,7 +337,8 @@ impl Seeding {
             uploaded_before: checked.uploaded,
         });
         if let Some(tracker) = self.tracker.as_ref().filter(|_| complete) {
-            tracker.handle.host_seed(info_hash, self.port());
+            let ip = self.settings.bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+            tracker.handle.host_seed_at(info_hash, SocketAddr::new(ip, self.port()));
         }
         let progress = watch::Sender::new(Progress { uploaded: 0, downloaded: 0, left });
         let (commands, announcer) = self.announce(&checked.metainfo, &shared, progress.subscribe());
@@ -346,7 +347,8 @@ impl Seeding {
             .insert(info_hash, Running { shared, name, uploaded_before, progress, commands, announcer });
     }
 
-    /// Starts announcing a torrent to its trackers, other than the one embedded here, which has been told.
+    /// Starts announcing a torrent to its trackers. The one embedded here has been told of whole torrents; a
+    /// torrent with missing pieces announces there as everywhere, since it is no seed.
     fn announce(
         &mut self,
         metainfo: &crate::metainfo::Metainfo,
@@ -356,7 +358,8 @@ impl Seeding {
         let own = self.settings.trackers.iter().map(|tracker| vec![tracker.clone()]);
         let mut tiers: Vec<Vec<String>> = own.collect();
         for tier in metainfo.tiers() {
-            let others = tier.iter().filter(|url| !self.is_embedded_tracker(url)).cloned();
+            let is_told = |url: &str| shared.facts.have.is_full() && self.is_embedded_tracker(url);
+            let others = tier.iter().filter(|url| !is_told(url)).cloned();
             tiers.push(others.collect());
         }
         let config = AnnouncerConfig { families: self.families.clone(), ..AnnouncerConfig::default() };

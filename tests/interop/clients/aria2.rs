@@ -1,0 +1,31 @@
+//! aria2. It ends by itself once it has everything, since it is told not to seed.
+
+use super::{Client, Download, Paths};
+use crate::isolation::address;
+use crate::process::{Process, client_command};
+
+pub const CLIENT: Client = Client { name: "aria2", address: address(4), creates_empty_files: true, start };
+
+fn start(paths: &Paths) -> Download {
+    let mut command = client_command("aria2c", &paths.home);
+    command
+        .args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"])
+        .args([
+            "--enable-peer-exchange=false",
+            "--disable-ipv6=true",
+            "--seed-time=0",
+            "--file-allocation=none",
+        ])
+        .args(["--summary-interval=1", "--console-log-level=notice", "--listen-port=20000-29999"])
+        .arg(format!("--interface={}", CLIENT.address))
+        .arg(format!("--dir={}", paths.saved.display()))
+        .arg(&paths.torrent);
+    Download {
+        process: Process::start(&mut command, paths.log()),
+        is_complete: Box::new(|process| match process.ended() {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => panic!("aria2 gave up ({status}):\n{}", process.last_words()),
+            None => Err("it still runs".to_owned()),
+        }),
+    }
+}

@@ -1,0 +1,104 @@
+//! The clients, one row each: how it is started on a torrent and how it says that it has everything.
+
+mod aria2;
+mod libtorrent;
+mod qbittorrent;
+mod rtorrent;
+mod transmission;
+
+use crate::process::Process;
+use crate::waiting::wait_for;
+use seedring::clock;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Longest time for one small download. The slowest client waits 30 s for its first announce to be answered
+/// with peers when it asked before the seeder had announced itself.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// An unmodified client.
+pub struct Client {
+    /// Its name.
+    pub name: &'static str,
+    /// The address that it listens on and connects from.
+    address: Ipv4Addr,
+    /// Whether it creates the files that have no bytes.
+    pub creates_empty_files: bool,
+    start: fn(&Paths) -> Download,
+}
+
+/// All of them. Versions: whatever tools/install-test-clients finds.
+pub const CLIENTS: [Client; 5] =
+    [libtorrent::CLIENT, transmission::CLIENT, aria2::CLIENT, rtorrent::CLIENT, qbittorrent::CLIENT];
+
+/// Where one client works.
+struct Paths {
+    /// The torrent file.
+    torrent: PathBuf,
+    /// Settings and logs.
+    home: PathBuf,
+    /// What it downloads.
+    saved: PathBuf,
+}
+
+impl Paths {
+    fn log(&self) -> PathBuf {
+        self.home.join("output.log")
+    }
+}
+
+/// Looks whether a client has everything; the error says what it has.
+type Probe = dyn FnMut(&mut Process) -> Result<(), String>;
+
+/// A started client: its process, and the question whether it has everything.
+struct Download {
+    process: Process,
+    is_complete: Box<Probe>,
+}
+
+/// A client at work on one torrent. Dropping it ends the client.
+pub struct Running {
+    client: &'static Client,
+    download: Download,
+    /// The folder it saves to.
+    pub saved: PathBuf,
+}
+
+impl Client {
+    /// Starts it on `torrent` with everything it writes in a new folder below `scratch`.
+    pub fn start(&'static self, torrent: &Path, scratch: &Path) -> Running {
+        let home = scratch.join(self.name);
+        let saved = home.join("saved");
+        std::fs::create_dir_all(&saved).expect("a scratch folder takes folders");
+        // A copy with a plain name: rTorrent's settings file cannot name every path.
+        let copy = home.join("wanted.torrent");
+        std::fs::copy(torrent, &copy).expect("the seeder's torrent file can be read");
+        let paths = Paths { torrent: copy, home, saved: saved.clone() };
+        Running { client: self, download: (self.start)(&paths), saved }
+    }
+}
+
+impl Running {
+    /// What its process has printed so far.
+    pub fn printed(&self) -> String {
+        self.download.process.printed()
+    }
+
+    /// Waits until it says that it has everything.
+    pub fn wait_until_complete(&mut self) {
+        self.wait_until_complete_within(DOWNLOAD_TIMEOUT);
+    }
+
+    /// The same with more time, for large content.
+    pub fn wait_until_complete_within(&mut self, limit: Duration) {
+        let Download { process, is_complete } = &mut self.download;
+        let name = self.client.name;
+        let start = clock::now();
+        wait_for(&format!("{name} to have everything"), limit, || {
+            is_complete(process)
+                .map_err(|complaint| format!("{complaint}; it printed:\n{}", process.last_words()))
+        });
+        println!("{name} had everything after {:.1?}", clock::now().since(start));
+    }
+}

@@ -1,0 +1,50 @@
+//! Runs a test's body in a network and process namespace of its own.
+//!
+//! Three reasons. Nothing a client sends can leave the machine. All ports are free, whatever else runs here.
+//! And Transmission 3 never connects to 127.0.0.0/8 ("martian" addresses) and knows one peer per address,
+//! so every participant needs an address of its own; the namespace's loopback device carries all of them.
+//!
+//! The test process starts itself once more under `unshare`; when that process ends, the kernel ends
+//! everything that was started in its namespace.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+/// Participants that can have an address of their own.
+const PARTICIPANTS: u8 = 9;
+
+/// The address (RFC 1918) of one participant, from 1 to [`PARTICIPANTS`]: 1 is the seeder and its tracker.
+pub const fn address(participant: u8) -> Ipv4Addr {
+    assert!(0 < participant && participant <= PARTICIPANTS);
+    Ipv4Addr::new(10, 45, 0, participant)
+}
+
+const INSIDE: &str = "SEEDRING_INTEROP_INSIDE";
+
+/// Runs `body` of the test called `test` in fresh namespaces. Panics when the body does.
+pub fn isolated(test: &str, body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    let itself = std::env::current_exe().expect("a running test has an executable");
+    let addresses: Vec<String> =
+        (1..=PARTICIPANTS).map(|number| format!("ip addr add {}/32 dev lo", address(number))).collect();
+    let addresses = addresses.join(" && ");
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command
+        .args(["--net", "--pid", "--fork", "--kill-child", "--", "sh", "-c"])
+        .arg(format!("ip link set lo up && {addresses} && exec \"$@\""))
+        .args(["sh".as_ref(), itself.as_os_str()])
+        .args([test, "--exact", "--nocapture", "--include-ignored"])
+        .env(INSIDE, "1");
+    let output =
+        command.output().unwrap_or_else(|error| panic!("cannot start unshare (package util-linux): {error}"));
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success(), "in its own namespaces the test failed:\n{text}");
+    print!("{text}");
+    assert!(text.contains("1 passed"), "no test is called {test:?}:\n{text}");
+}
