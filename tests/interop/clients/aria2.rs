@@ -9,7 +9,10 @@ pub const CLIENT: Client = Client { name: "aria2", address: address(4), creates_
 fn start(paths: &Paths) -> Download {
     let mut command = client_command("aria2c", &paths.home);
     command
-        .args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"])
+        // aria2 speaks to UDP trackers only with its DHT on; it knows no node, and there is no way out.
+        .args(["--no-conf", "--enable-dht=true", "--dht-listen-port=20000-29999"])
+        .arg(format!("--dht-file-path={}", paths.home.join("dht.dat").display()))
+        .args(["--enable-dht6=false", "--bt-enable-lpd=false"])
         .args([
             "--enable-peer-exchange=false",
             "--disable-ipv6=true",

@@ -13,9 +13,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Longest time for one small download. The slowest client waits 30 s for its first announce to be answered
-/// with peers when it asked before the seeder had announced itself.
-const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(100);
+/// Longest time for one small download. libtorrent tries a peer again after 60 s when the first attempt failed,
+/// and a busy machine makes everything slower.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// An unmodified client.
 pub struct Client {
