@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod create;
 mod escape;
+mod generate;
 mod progress;
 mod seed;
 mod show;
@@ -29,6 +30,7 @@ enum Command {
     Check(check::CheckArgs),
     Tracker(tracker::TrackerArgs),
     Bench(bench::BenchArgs),
+    Generate(generate::GenerateArgs),
 }
 
 /// What went wrong, as the user reads it: one sentence that says whose fault it is and what to do next.
@@ -46,6 +48,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Tracker(args) => tracker::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Generate(args) => generate::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
