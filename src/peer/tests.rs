@@ -211,11 +211,23 @@ fn saying_twice_what_one_has_ends_the_connection() {
         [bitfield, bitfield],
         [have, bitfield],
         [have, Message::HaveNone],
-        [Message::HaveNone, Message::HaveAll],
+        [Message::HaveAll, Message::HaveAll],
+        [Message::HaveAll, bitfield],
         [bitfield, Message::HaveNone],
     ] {
         assert_eq!(Talk::open(FAST_ONLY).say(&words), Err(PeerError::SecondBitfield), "{words:?}");
     }
+}
+
+#[test]
+fn a_later_bitfield_that_only_adds_stands_for_many_haves() {
+    let mut talk = Talk::open(FAST_ONLY);
+    talk.tell(Message::HaveNone);
+    talk.tell(Message::Have(PieceIndex(0)));
+    talk.tell(Message::Bitfield(&[0xc0, 0, 0]));
+    assert_eq!(talk.machine.piece_count(), 2);
+    let takes_one_back = Message::Bitfield(&[0x70, 0, 0]);
+    assert_eq!(talk.say(&[takes_one_back]), Err(PeerError::SecondBitfield));
 }
 
 #[test]
