@@ -107,7 +107,8 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
         let ours = inputs.located.iter().map(|located| located.metainfo.info_hash()).collect();
         tracker.handle().set_access(AccessList::Allow(ours));
     }
-    view.begin(engine.addresses(), &trackers);
+    let peers: Vec<SocketAddr> = engine.addresses().iter().copied().map(inputs::reachable).collect();
+    view.begin(&peers, &trackers);
     let settings = SeedingSettings {
         slots: args.upload_slots,
         torrent_upload_limit: args.torrent_upload_limit,

@@ -28,18 +28,25 @@ pub(super) fn announce_urls(args: &SeedArgs, tracker: Option<&TrackerServer>) ->
     let Some(tracker) = tracker else { return args.tracker.clone() };
     let mut urls = Vec::new();
     for listening in tracker.local_addrs() {
-        let (ip, port) = (listening.address.ip(), listening.address.port());
-        let ip = if ip.is_unspecified() && ip.is_ipv4() { address_for_others() } else { ip };
-        if ip.is_unspecified() {
+                let address = reachable(listening.address);
+        if address.ip().is_unspecified() {
             continue;
         }
-        let address = SocketAddr::new(ip, port);
         urls.push(match listening.protocol {
             TrackerProtocol::Http => format!("http://{address}/announce"),
             TrackerProtocol::Udp => format!("udp://{address}/announce"),
         });
     }
     urls
+}
+
+/// Where others reach a socket that listens on all addresses of IPv4. Of IPv6 addresses a machine has many, and
+/// none is the obvious one.
+pub(super) fn reachable(listening: SocketAddr) -> SocketAddr {
+    if listening.ip() == Ipv4Addr::UNSPECIFIED {
+        return SocketAddr::new(address_for_others(), listening.port());
+    }
+    listening
 }
 
 /// The address under which others most likely reach this machine: the one its default route leaves from.
