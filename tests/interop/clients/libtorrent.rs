@@ -18,6 +18,9 @@ fn start(paths: &Paths) -> Download {
     Download {
         process: Process::start(&mut command, paths.log()),
         is_complete: Box::new(|process| {
+            if let Some(status) = process.ended() {
+                panic!("libtorrent ended ({status}):\n{}", process.last_words());
+            }
             let complete = process.printed().lines().any(|line| line.contains("\"complete\": true"));
             complete.then_some(()).ok_or_else(|| "incomplete".to_owned())
         }),
