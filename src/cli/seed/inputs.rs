@@ -28,7 +28,7 @@ pub(super) fn announce_urls(args: &SeedArgs, tracker: Option<&TrackerServer>) ->
     let Some(tracker) = tracker else { return args.tracker.clone() };
     let mut urls = Vec::new();
     for listening in tracker.local_addrs() {
-                let address = reachable(listening.address);
+        let address = reachable(listening.address);
         if address.ip().is_unspecified() {
             continue;
         }
