@@ -131,6 +131,9 @@ pub const ALLOWED_FAST_GRANTS_MAX: usize = 16_384;
 pub const CONNECTIONS_PER_WORKER_MAX: usize = 32_768;
 /// Connections of a torrent up to which we dial the peers that trackers name; beyond it they have to come to us.
 pub const DIALLED_PER_TORRENT_MAX: u64 = 200;
+/// Connections of one address prefix (/24, /64), over all workers, unless the user says otherwise. A campus behind
+/// one prefix fits, a crowd of one party's addresses does not. Loopback is exempt.
+pub const CONNECTIONS_PER_PREFIX_MAX: u32 = 512;
 /// Connections of one worker that have not completed their handshake; above it the oldest is closed.
 pub const HALF_OPEN_PER_WORKER_MAX: usize = 4_096;
 /// Connections from one address prefix (/24, /64) of one worker without a finished handshake.

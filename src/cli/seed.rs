@@ -7,6 +7,7 @@ use super::CommandError;
 use super::create::{piece_length, tracker_url};
 use crate::choker::Slots;
 use crate::engine::{Engine, EngineConfig, EngineEvent, ZeroCopyMode};
+use crate::limits::CONNECTIONS_PER_PREFIX_MAX;
 use crate::service;
 use crate::session::content::Located;
 use crate::session::seeding::{Arrival, Ending, Seeding, SeedingSettings};
@@ -74,6 +75,9 @@ pub struct SeedArgs {
     /// Upload limit of each torrent
     #[arg(long, value_name = "RATE")]
     torrent_upload_limit: Option<ByteRate>,
+    /// Connections of one address prefix (/24 of IPv4, /64 of IPv6) at most; loopback is exempt
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS_PER_PREFIX_MAX)]
+    prefix_connections: u32,
     /// Send pages without copying them: auto finds out where that works
     #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = zero_copy)]
     zero_copy: ZeroCopyMode,
@@ -181,6 +185,7 @@ fn start_engine(args: &SeedArgs) -> Result<(Engine<Content>, mpsc::Receiver<Engi
         unpinned: args.no_pin,
         upload_limit: args.upload_limit,
         zero_copy: args.zero_copy,
+        prefix_connections_max: Some(args.prefix_connections),
     };
     let (sender, events) = mpsc::channel(ENGINE_EVENTS_MAX);
     let make_sink = || {

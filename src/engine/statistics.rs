@@ -95,6 +95,11 @@ impl Counter<'_> {
         self.0.store(self.0.load(Relaxed).wrapping_sub(amount), Relaxed);
     }
 
+    /// The value its writer has given it.
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
     /// Sets.
     pub fn set(&self, value: u64) {
         self.0.store(value, Relaxed);

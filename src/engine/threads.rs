@@ -3,6 +3,7 @@
 use super::listener::{ListenError, listen};
 use super::mailbox::{Address, mailbox};
 use super::message::{SharedTorrent, ToWorker};
+use super::prefix_table::PrefixTable;
 use super::ring_error::RingUnavailable;
 use super::statistics::{StatisticsSnapshot, WorkerStatistics};
 use super::store::BlockStore;
@@ -11,6 +12,7 @@ use super::worker::{EventSink, Worker, WorkerParts};
 use super::zero_copy::{ZeroCopyMode, ZeroCopyPolicy};
 use crate::clock;
 use crate::id::InfoHash;
+use crate::limits::CONNECTIONS_PER_PREFIX_MAX;
 use crate::pipeline::{RateGate, burst_for};
 use crate::time::Duration;
 use crate::units::ByteRate;
@@ -44,6 +46,8 @@ pub struct EngineConfig {
     pub upload_limit: Option<ByteRate>,
     /// When sends go without a copy.
     pub zero_copy: ZeroCopyMode,
+    /// Connections of one address prefix (/24, /64); `None` for [`CONNECTIONS_PER_PREFIX_MAX`].
+    pub prefix_connections_max: Option<u32>,
 }
 
 /// Why the engine did not start.
@@ -79,6 +83,8 @@ impl<S: BlockStore> Engine<S> {
         let listeners = listen(config.bind, config.port, count)?;
         let port = listeners.addresses.first().map_or(0, SocketAddr::port);
         let statistics: Arc<[WorkerStatistics]> = (0..count).map(|_| WorkerStatistics::default()).collect();
+        let connections_max = config.prefix_connections_max.unwrap_or(CONNECTIONS_PER_PREFIX_MAX);
+        let prefixes = Arc::new(PrefixTable::new(connections_max));
         let gate = Arc::new(RateGate::new(config.upload_limit, burst_for(config.upload_limit)));
         let mut mailboxes = Vec::new();
         let mut workers = Vec::new();
@@ -102,6 +108,7 @@ impl<S: BlockStore> Engine<S> {
             let (workers, events) = (engine.workers.clone(), make_sink());
             let bind = config.bind;
             let (statistics, gate) = (Arc::clone(&statistics), Arc::clone(&gate));
+            let prefixes = Arc::clone(&prefixes);
             let thread = std::thread::Builder::new().name(format!("worker-{index:02}")).spawn(move || {
                 // Without a core of its own the worker runs all the same, only less evenly.
                 let _ = core.map(pin_to);
@@ -120,6 +127,7 @@ impl<S: BlockStore> Engine<S> {
                     events,
                     statistics,
                     gate,
+                    prefixes,
                     zero_copy,
                     rng: clock::random_rng(),
                 };

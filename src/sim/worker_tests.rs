@@ -8,6 +8,7 @@ use crate::choker::{Role, Slots};
 use crate::engine::listener::listen;
 use crate::engine::mailbox::{Address, mailbox};
 use crate::engine::message::{EngineEvent, SharedTorrent, ToWorker};
+use crate::engine::prefix_table::PrefixTable;
 use crate::engine::ring::Ring;
 use crate::engine::statistics::WorkerStatistics;
 use crate::engine::worker::{Worker, WorkerParts};
@@ -79,6 +80,7 @@ impl Rig {
             events: Box::new(move |event| sender.send(event).map_err(|unsent| unsent.0)),
             statistics: Arc::clone(&statistics),
             gate: Arc::new(RateGate::new(limit, burst_for(limit))),
+            prefixes: Arc::new(PrefixTable::new(4)),
             zero_copy: ZeroCopyPolicy::new(zero_copy, 8 << 20),
             rng: Rng::from_seed(seed ^ 1),
         });

@@ -85,6 +85,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if of_prefix >= HALF_OPEN_PER_PREFIX_MAX && !ends.remote.ip().to_canonical().is_loopback() {
             return false;
         }
+        if !self.prefixes.enter(ends.remote.ip()) {
+            return false;
+        }
         if self.half_open_count() >= HALF_OPEN_PER_WORKER_MAX
             && let Some(&oldest) = self.half_open.front()
         {
@@ -94,7 +97,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     }
 
     fn half_open_count(&self) -> usize {
-        self.half_open_by_prefix.len().max(self.statistics().snapshot().half_open as usize)
+        self.statistics().half_open().value() as usize
     }
 
     /// Opens a connection to a peer, unless there is one already or there are enough.
@@ -115,7 +118,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if self.bind.is_some() && local.is_none() {
             return;
         }
-        let Ok(socket) = self.ring.open_socket(remote, local) else { return };
+        if !self.prefixes.enter(remote.ip()) {
+            return;
+        }
+        let Ok(socket) = self.ring.open_socket(remote, local) else {
+            return self.prefixes.leave(remote.ip());
+        };
         let unbound = SocketAddr::new(remote.ip(), 0);
         let key = self.open_connection(socket, Ends { local: unbound, remote }, machine);
         let Some(connection) = self.connections.get_mut(key) else { return };

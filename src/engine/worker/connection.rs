@@ -228,6 +228,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         // Pages that zero-copy sends pin are only released when the peer has read them, or on a reset.
         let abrupt = how == Closing::Abruptly || connection.zero_copy.has_unnotified();
         let socket = connection.socket;
+        self.prefixes.leave(connection.ends.remote.ip());
         if let Some(connection) = self.connections.remove(key)
             && let Some((torrent, address)) = connection.torrent.zip(connection.dialled)
         {

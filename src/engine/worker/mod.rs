@@ -13,6 +13,7 @@ mod send;
 
 use super::mailbox::{Address, Mailbox};
 use super::message::{EngineEvent, SharedTorrent, ToWorker};
+use super::prefix_table::PrefixTable;
 use super::ring::{Completion, Op, OpKind, Ring, Tag};
 use super::send_slot::SendSlot;
 use super::slab::{Key, Slab};
@@ -68,6 +69,8 @@ pub struct WorkerParts<R, S: BlockStore> {
     pub statistics: Arc<[WorkerStatistics]>,
     /// The upload limit of the whole process.
     pub gate: Arc<RateGate>,
+    /// Connections by address prefix, of all workers.
+    pub prefixes: Arc<PrefixTable>,
     /// When sends go without a copy.
     pub zero_copy: ZeroCopyPolicy,
     /// Randomness for the choker.
@@ -89,6 +92,7 @@ pub struct Worker<R: Ring, S: BlockStore> {
     events: EventSink,
     all_statistics: Arc<[WorkerStatistics]>,
     gate: Arc<RateGate>,
+    prefixes: Arc<PrefixTable>,
     zero_copy: ZeroCopyPolicy,
     rng: Rng,
 
@@ -160,6 +164,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             events: parts.events,
             all_statistics: parts.statistics,
             gate: parts.gate,
+            prefixes: parts.prefixes,
             zero_copy: parts.zero_copy,
             rng: parts.rng,
             now,
