@@ -3,7 +3,7 @@
 
 mod support;
 
-use seedring::engine::EngineEvent;
+use seedring::engine::{EngineConfig, EngineEvent, ZeroCopyMode};
 use seedring::id::{InfoHash, PeerId};
 use seedring::time::Duration;
 use seedring::units::{BLOCK_LEN, BlockSpan, PieceIndex};
@@ -34,9 +34,34 @@ fn cold_content_is_fetched_before_a_send_touches_it() {
     file.sync_all().unwrap();
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
     assert!(Leech::join(&rig, &torrent).download(&torrent) == content);
-    let statistics = rig.engine.statistics();
-    assert!(statistics.iter().map(|worker| worker.cold_fetches).sum::<u64>() > 0, "nothing was cold");
+    let statistics = rig.engine.stop();
     assert_eq!(statistics.iter().map(|worker| worker.major_faults).sum::<u64>(), 0);
+    assert!(statistics.iter().map(|worker| worker.cold_fetches).sum::<u64>() > 0, "nothing was cold");
+}
+
+#[test]
+fn zero_copy_sends_arrive_whole_and_the_kernel_says_that_loopback_copied_them() {
+    let config = EngineConfig { zero_copy: ZeroCopyMode::Always, ..EngineConfig::default() };
+    let (rig, folder) = (Rig::start_with(config), tempfile::tempdir().unwrap());
+    let content = bytes_of(6, 8 << 20);
+    let torrent = rig.seed(folder.path(), &[("file", &content)], InfoHash([6; 20]));
+    let mut leeches: Vec<Leech> = (0..3).map(|_| Leech::join(&rig, &torrent)).collect();
+    for leech in &mut leeches {
+        assert!(leech.download(&torrent) == content);
+    }
+    let statistics = rig.engine.stop();
+    let sends: u64 = statistics.iter().map(|worker| worker.zero_copy_sends).sum();
+    let copied: u64 = statistics.iter().map(|worker| worker.zero_copy_copied).sum();
+    assert!(sends > 0 && copied > 0, "{copied} of {sends} copied");
+}
+
+#[test]
+fn auto_never_tries_zero_copy_on_loopback() {
+    let (rig, folder) = (Rig::start(), tempfile::tempdir().unwrap());
+    let content = bytes_of(7, 4 << 20);
+    let torrent = rig.seed(folder.path(), &[("file", &content)], InfoHash([7; 20]));
+    rig.assert_serves(&torrent, &content);
+    assert!(rig.engine.stop().iter().all(|worker| worker.zero_copy_sends == 0));
 }
 
 #[test]

@@ -194,6 +194,13 @@ impl<S: BlockStore> Engine<S> {
         self.statistics.iter().map(WorkerStatistics::snapshot).collect()
     }
 
+    /// Ends all workers and gives their final counters, by worker.
+    pub fn stop(self) -> Vec<StatisticsSnapshot> {
+        let statistics = Arc::clone(&self.statistics);
+        drop(self);
+        statistics.iter().map(WorkerStatistics::snapshot).collect()
+    }
+
     /// Changes the upload limit of the whole process.
     pub fn set_upload_limit(&self, limit: Option<ByteRate>) {
         self.gate.set_limit(clock::now(), limit, burst_for(limit));

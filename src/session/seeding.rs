@@ -160,6 +160,7 @@ pub struct Seeding {
     completed_count: u64,
     rate: Meter,
     rng: Rng,
+    has_served: bool,
 }
 
 struct Running {
@@ -209,6 +210,7 @@ impl Seeding {
             completed_count: 0,
             rate: Meter::new(),
             rng: clock::random_rng(),
+            has_served: false,
         })
     }
 
@@ -330,6 +332,7 @@ impl Seeding {
             connections: 0.into(),
         });
         self.engine.add(&shared);
+        self.has_served = true;
         self.watcher.watch(Watched {
             shared: Arc::clone(&shared),
             fingerprint: checked.fingerprint,
@@ -460,7 +463,10 @@ impl Seeding {
         for running in self.torrents.values() {
             running.report_progress();
         }
-        tell(SessionEvent::Status(self.status()));
+        // The first thing the user hears is a torrent, or why there is none.
+        if self.has_served {
+            tell(SessionEvent::Status(self.status()));
+        }
     }
 
     fn status(&mut self) -> Status {

@@ -201,6 +201,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// Runs until [`ToWorker::Stop`] has been obeyed.
     pub fn run(mut self) -> io::Result<()> {
         while self.turn()? {}
+        self.count_usage();
         Ok(())
     }
 
@@ -327,10 +328,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// Once a second: how busy is this core, how busy is the line? Then tell the torrents at home here.
     fn tick(&mut self) {
         let elapsed = self.now.since(self.load.at);
-        let busy = self.ring.processor_time();
-        let statistics = self.statistics();
-        statistics.busy_nanos().set(u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX));
-        statistics.major_faults().set(self.ring.major_faults());
+        let busy = self.count_usage();
         let payload = self.all_statistics.iter().map(|worker| worker.snapshot().payload_sent).sum::<u64>();
         let sample = LoadSample { at: self.now, busy, payload };
         self.tell_load(elapsed, self.load, sample);
@@ -339,6 +337,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.ticks += 1;
         self.fast_grants.retain(|_, granted_at| self.now < *granted_at + ALLOWED_FAST_INTERVAL);
         self.timers.set(self.now + TICK_INTERVAL, TimerOwner::Tick);
+    }
+
+    /// Counts what the kernel says this thread has used; its processor time.
+    fn count_usage(&self) -> Duration {
+        let busy = self.ring.processor_time();
+        self.statistics().busy_nanos().set(u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX));
+        self.statistics().major_faults().set(self.ring.major_faults());
+        busy
     }
 
     fn statistics(&self) -> &WorkerStatistics {
