@@ -6,4 +6,8 @@
 pub mod ring;
 pub mod store;
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
 mod worker_tests;

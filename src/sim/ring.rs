@@ -16,6 +16,7 @@ use std::os::fd::RawFd;
 
 const BUFFERS: u16 = 8;
 const BUFFER_LEN: usize = 512;
+const ACCEPTS_PER_TURN: usize = 16;
 
 /// How likely each misfortune is, in thousandths, and how slow things are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +33,12 @@ pub struct Faults {
     pub copied_zero_copy: u64,
     /// A read from disk fails for a passing reason.
     pub busy_disk: u64,
+    /// An outgoing connection is refused.
+    pub refused_connects: u64,
+    /// An outgoing connection is never answered.
+    pub silent_connects: u64,
+    /// Operations the submission queue holds; pushing into a full one flushes it. Zero for any number.
+    pub submissions_max: usize,
     /// Completions take up to this long.
     pub delay_max: Duration,
 }
@@ -43,12 +50,15 @@ pub struct SimRing {
     rng: Rng,
     /// What goes wrong from now on.
     pub faults: Faults,
+    /// Pushed, not yet handed to the kernel.
+    submissions: Vec<Pending>,
     pending: Vec<Pending>,
     sockets: BTreeMap<RawFd, SimSocket>,
     arrivals: VecDeque<RawFd>,
     buffers: Vec<Option<Vec<u8>>>,
     next_socket: RawFd,
     closed: u64,
+    called: Vec<RawFd>,
 }
 
 #[derive(Debug)]
@@ -78,6 +88,13 @@ enum What {
         usage: ZeroCopyUse,
     },
     Result(i32),
+    /// A connection attempt; without a result it waits for ever.
+    Connect {
+        socket: RawFd,
+        result: Option<i32>,
+    },
+    /// The cancellation of what was pushed with this tag.
+    Cancel(Tag),
     Doorbell,
 }
 
@@ -93,6 +110,7 @@ struct SimSocket {
     broken: bool,
     peer_closed: bool,
     shut_down: bool,
+    remote: Option<SocketAddr>,
 }
 
 impl SimRing {
@@ -102,22 +120,41 @@ impl SimRing {
             now: Instant::ZERO + Duration::from_secs(1000),
             rng: Rng::from_seed(seed),
             faults,
+            submissions: Vec::new(),
             pending: Vec::new(),
             sockets: BTreeMap::new(),
             arrivals: VecDeque::new(),
             buffers: (0..BUFFERS).map(|_| None).collect(),
             next_socket: 100,
             closed: 0,
+            called: Vec::new(),
         }
     }
 
     /// A peer connects; returns its socket's number.
     pub fn dial(&mut self) -> RawFd {
-        let socket = self.next_socket;
-        self.next_socket += 1;
-        self.sockets.insert(socket, SimSocket { window: usize::MAX, ..SimSocket::default() });
+        let socket = self.make_socket(None);
         self.arrivals.push_back(socket);
         socket
+    }
+
+    /// A peer connects from this address.
+    pub fn dial_from(&mut self, address: SocketAddr) -> RawFd {
+        let socket = self.make_socket(Some(address));
+        self.arrivals.push_back(socket);
+        socket
+    }
+
+    fn make_socket(&mut self, remote: Option<SocketAddr>) -> RawFd {
+        let socket = self.next_socket;
+        self.next_socket += 1;
+        self.sockets.insert(socket, SimSocket { window: usize::MAX, remote, ..SimSocket::default() });
+        socket
+    }
+
+    /// Sockets that the worker has opened to connect with, in order.
+    pub fn called(&self) -> &[RawFd] {
+        &self.called
     }
 
     /// The peer sends bytes.
@@ -184,7 +221,7 @@ impl SimRing {
             |result, more, buffer, released| out.push(Completion { tag, result, more, buffer, released });
         match &pending.what {
             What::Accept => {
-                if let Some(socket) = self.arrivals.pop_front() {
+                for socket in self.arrivals.drain(..self.arrivals.len().min(ACCEPTS_PER_TURN)) {
                     say(socket, true, None, None);
                 }
                 true
@@ -196,8 +233,13 @@ impl SimRing {
                 }
                 true
             }
-            What::Result(result) => {
+            What::Result(result) | What::Connect { result: Some(result), .. } => {
                 say(*result, false, None, None);
+                false
+            }
+            What::Connect { result: None, .. } => true,
+            What::Cancel(_) => {
+                say(0, false, None, None);
                 false
             }
             &What::Receive { socket } => {
@@ -251,8 +293,13 @@ impl SimRing {
                     None
                 };
                 if let Some(errno) = failed {
+                    // A refusal may come before there is anything to let go of: then nothing follows.
+                    let follows = zero_copy && !(refused && ready_at.as_nanos().is_multiple_of(2));
                     socket.fill(segment, Vec::new());
-                    say(errno, zero_copy, None, None);
+                    say(errno, follows, None, None);
+                    if !follows {
+                        return false;
+                    }
                 } else if short && bytes.len() > 1 {
                     socket.broken = true;
                     let part = bytes[..bytes.len() / 2].to_vec();
@@ -277,6 +324,26 @@ impl SimRing {
                 say(0, false, None, Some(usage));
                 false
             }
+        }
+    }
+
+    /// The kernel takes what was pushed, in order. A cancel finds what is there by then; it may lose the race
+    /// against a connection that has just come about.
+    fn flush(&mut self) {
+        for one in std::mem::take(&mut self.submissions) {
+            if let What::Cancel(target) = one.what {
+                let wins = self.rng.below(2) == 0;
+                for pending in self.pending.iter_mut().filter(|pending| pending.tag == target) {
+                    match &mut pending.what {
+                        What::Accept => pending.what = What::Result(-libc::ECANCELED),
+                        What::Connect { result, .. } if wins || result.is_none() => {
+                            *result = Some(-libc::ECANCELED);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            self.pending.push(one);
         }
     }
 
@@ -329,21 +396,25 @@ impl Ring for SimRing {
                 What::Send { socket, message, zero_copy, segment }
             }
             Op::Populate { .. } if self.happens(self.faults.busy_disk) => What::Result(-libc::EAGAIN),
-            Op::Connect { .. } if self.happens(self.faults.resets) => What::Result(-libc::ECONNREFUSED),
-            Op::Advise { .. } | Op::Populate { .. } | Op::Connect { .. } => What::Result(0),
-            Op::Doorbell { .. } => What::Doorbell,
-            Op::Cancel { target } => {
-                // A race the cancel may lose: what it meant to end has not happened yet, or has.
-                self.pending
-                    .retain(|pending| !(pending.tag == target && matches!(pending.what, What::Accept)));
-                What::Result(0)
+            Op::Connect { socket, .. } => {
+                let refused = self.happens(self.faults.refused_connects);
+                let silent = self.happens(self.faults.silent_connects);
+                let result = if refused { -libc::ECONNREFUSED } else { 0 };
+                What::Connect { socket, result: (!silent).then_some(result) }
             }
+            Op::Advise { .. } | Op::Populate { .. } => What::Result(0),
+            Op::Doorbell { .. } => What::Doorbell,
+            Op::Cancel { target } => What::Cancel(target),
         };
+        if self.faults.submissions_max > 0 && self.submissions.len() >= self.faults.submissions_max {
+            self.flush();
+        }
         let ready_at = self.delay();
-        self.pending.push(Pending { tag, ready_at, what });
+        self.submissions.push(Pending { tag, ready_at, what });
     }
 
     fn turn(&mut self, deadline: Instant, completions: &mut Vec<Completion>) -> io::Result<()> {
+        self.flush();
         let before = completions.len();
         let mut pending = std::mem::take(&mut self.pending);
         self.rng.shuffle(&mut pending);
@@ -383,8 +454,10 @@ impl Ring for SimRing {
     }
 
     fn close(&mut self, socket: RawFd, _abrupt: bool) {
-        let in_flight = self.pending.iter().any(|pending| match pending.what {
-            What::Receive { socket: of } | What::Send { socket: of, .. } => of == socket,
+        let in_flight = self.pending.iter().chain(&self.submissions).any(|pending| match pending.what {
+            What::Receive { socket: of }
+            | What::Send { socket: of, .. }
+            | What::Connect { socket: of, .. } => of == socket,
             _ => false,
         });
         assert!(!in_flight, "closed with something in flight");
@@ -398,19 +471,22 @@ impl Ring for SimRing {
         }
     }
 
-    fn open_socket(&mut self, _remote: SocketAddr, _local: Option<IpAddr>) -> io::Result<RawFd> {
-        let socket = self.dial();
-        self.arrivals.pop_back();
+    fn open_socket(&mut self, remote: SocketAddr, _local: Option<IpAddr>) -> io::Result<RawFd> {
+        let socket = self.make_socket(Some(remote));
+        self.called.push(socket);
         Ok(socket)
     }
 
     fn addresses(&self, socket: RawFd) -> Option<Ends> {
         let port = socket as u16;
+        let given = self.sockets.get(&socket).and_then(|socket| socket.remote);
         // Not loopback, so that zero copy is tried.
         Some(Ends {
             local: SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 6881)),
             // Each from a prefix of its own.
-            remote: SocketAddr::from((Ipv4Addr::new(198, (socket >> 8) as u8, socket as u8, 1), port)),
+            remote: given.unwrap_or_else(|| {
+                SocketAddr::from((Ipv4Addr::new(198, (socket >> 8) as u8, socket as u8, 1), port))
+            }),
         })
     }
 }

@@ -409,6 +409,26 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.in_flight.len()
     }
 
+    /// Bytes of zero-copy sends that the kernel has not let go of.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.zero_copy.pinned()
+    }
+
+    /// Bytes that connections hold for what they are asked and have to say, for tests and statistics.
+    pub fn buffered_bytes(&self) -> usize {
+        self.connections.values().map(|connection| connection.machine.buffered_bytes()).sum()
+    }
+
+    /// Messages that wait for room in other workers' mailboxes, for tests and statistics.
+    pub fn unposted_count(&self) -> usize {
+        self.unposted.iter().map(VecDeque::len).sum()
+    }
+
+    /// Connections that have sent blocks lately.
+    pub fn active_count(&self) -> usize {
+        self.active.max(self.active_before)
+    }
+
     /// The ring, for the simulator.
     pub fn ring_mut(&mut self) -> &mut R {
         &mut self.ring

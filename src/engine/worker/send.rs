@@ -99,7 +99,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             (one, two) => one.or(two),
         };
         let Some(connection) = self.connections.get(key) else { return true };
-        let quota = u64::from(connection.batch.batch_len(self.active.max(self.active_before), limit));
+        let quota = u64::from(connection.batch.batch_len(self.active_count(), limit));
         loop {
             let Some(connection) = self.connections.get(key) else { return true };
             if connection.throttled || connection.fetching.is_some() {

@@ -1,0 +1,315 @@
+//! One or two production workers on simulated rings, and peers that check everything they are told.
+
+use super::ring::{Faults, SimRing};
+use super::store::SimStore;
+use crate::bitfield::Bitfield;
+use crate::choker::{Role, Slots};
+use crate::engine::listener::listen;
+use crate::engine::mailbox::{Address, mailbox};
+use crate::engine::message::{EngineEvent, SharedTorrent, ToWorker};
+use crate::engine::prefix_table::PrefixTable;
+use crate::engine::ring::Ring;
+use crate::engine::statistics::WorkerStatistics;
+use crate::engine::worker::{Worker, WorkerParts};
+use crate::engine::zero_copy::{ZeroCopyMode, ZeroCopyPolicy};
+use crate::id::{InfoHash, PeerId};
+use crate::peer::TorrentFacts;
+use crate::pipeline::{RateGate, burst_for};
+use crate::rng::Rng;
+use crate::time::Instant;
+use crate::torrent::TorrentParameters;
+use crate::units::{BLOCK_LEN, BlockSpan, ByteRate, PieceIndex};
+use crate::wire::{Decoder, DecoderLimits, HANDSHAKE_LEN, Handshake, Message, Reserved, encode};
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, channel};
+
+pub const PIECE: u32 = 4 * BLOCK_LEN;
+pub const TOTAL: usize = 40 * PIECE as usize + 5000;
+/// Connections of one address prefix that both workers admit together.
+pub const PREFIX_CONNECTIONS_MAX: u32 = 300;
+pub const INFO_HASH: InfoHash = InfoHash([7; 20]);
+
+pub struct Rig {
+    /// Where the peers are.
+    pub worker: Worker<SimRing, SimStore>,
+    /// Where the torrent is at home, when that is another worker.
+    pub home: Option<Worker<SimRing, SimStore>>,
+    /// The other worker does not come to its turn.
+    pub home_sleeps: bool,
+    pub address: Address<ToWorker<SimStore>>,
+    home_address: Option<Address<ToWorker<SimStore>>>,
+    pub torrent: Arc<SharedTorrent<SimStore>>,
+    pub statistics: Arc<[WorkerStatistics]>,
+    pub events: Receiver<EngineEvent>,
+}
+
+impl Rig {
+    pub fn new(seed: u64, faults: Faults, zero_copy: ZeroCopyMode, limit: Option<ByteRate>) -> Self {
+        Self::with_home(seed, faults, zero_copy, limit, None)
+    }
+
+    /// With a second worker as the torrent's home, whose mailbox holds so many messages.
+    pub fn with_home(
+        seed: u64,
+        faults: Faults,
+        zero_copy: ZeroCopyMode,
+        limit: Option<ByteRate>,
+        home_mailbox_len: Option<usize>,
+    ) -> Self {
+        let store = SimStore::new(seed, TOTAL, PIECE);
+        let piece_count = TOTAL.div_ceil(PIECE as usize) as u32;
+        let facts = TorrentFacts {
+            info_hash: INFO_HASH,
+            piece_length: PIECE,
+            total_len: TOTAL as u64,
+            have: Bitfield::all(piece_count),
+        };
+        let parameters = TorrentParameters {
+            role: Role::Seeding,
+            slots: Slots::Fixed(50),
+            piece_len: PIECE,
+            total_len: TOTAL as u64,
+        };
+        let torrent = Arc::new(SharedTorrent {
+            facts: Arc::new(facts),
+            content: Arc::new(store),
+            home: u16::from(home_mailbox_len.is_some()),
+            parameters,
+            peer_id: PeerId([9; 20]),
+            gate: RateGate::new(None, 0),
+            uploaded: 0.into(),
+            connections: 0.into(),
+        });
+        let mut mailboxes = vec![mailbox(16).unwrap()];
+        mailboxes.extend(home_mailbox_len.map(|len| mailbox(len).unwrap()));
+        let addresses: Vec<_> = mailboxes.iter().map(|(_, address)| address.clone()).collect();
+        let statistics: Arc<[WorkerStatistics]> =
+            Arc::new([WorkerStatistics::default(), WorkerStatistics::default()]);
+        let gate = Arc::new(RateGate::new(limit, burst_for(limit)));
+        let prefixes = Arc::new(PrefixTable::new(PREFIX_CONNECTIONS_MAX));
+        let (sender, events) = channel();
+        let mut workers = mailboxes.into_iter().enumerate().map(|(index, (mailbox, _))| {
+            let sender = sender.clone();
+            Worker::new(WorkerParts {
+                index: index as u16,
+                ring: SimRing::new(seed + index as u64 * 1000, faults),
+                listeners: listen(Some(Ipv4Addr::LOCALHOST.into()), 0, 1).unwrap().sockets.remove(0),
+                port: 6881,
+                bind: None,
+                mailbox,
+                workers: addresses.clone(),
+                events: Box::new(move |event| sender.send(event).map_err(|unsent| unsent.0)),
+                statistics: Arc::clone(&statistics),
+                gate: Arc::clone(&gate),
+                prefixes: Arc::clone(&prefixes),
+                zero_copy: ZeroCopyPolicy::new(zero_copy, 8 << 20),
+                rng: Rng::from_seed(seed ^ 1),
+            })
+        });
+        let worker = workers.next().unwrap();
+        let home = workers.next();
+        for address in addresses.iter().rev() {
+            address.post(ToWorker::Add(Arc::clone(&torrent))).unwrap();
+        }
+        let address = addresses[0].clone();
+        let home_address = addresses.get(1).cloned();
+        let mut rig =
+            Self { worker, home, home_sleeps: false, address, home_address, torrent, statistics, events };
+        rig.run(3);
+        rig
+    }
+
+    pub fn run(&mut self, turns: usize) {
+        for _ in 0..turns {
+            assert!(self.worker.turn().unwrap(), "the worker ended by itself");
+            if let Some(home) = self.home.as_mut().filter(|_| !self.home_sleeps) {
+                assert!(home.turn().unwrap(), "the home ended by itself");
+            }
+        }
+    }
+
+    /// Tells all workers, the home first, and lets it sink in.
+    pub fn tell(&mut self, message: impl Fn(&Arc<SharedTorrent<SimStore>>) -> ToWorker<SimStore>) {
+        for address in self.home_address.iter().chain([&self.address]) {
+            address.post(message(&self.torrent)).expect("there is room in the mailbox");
+        }
+        self.run(20);
+    }
+
+    pub fn ring(&mut self) -> &mut SimRing {
+        self.worker.ring_mut()
+    }
+
+    pub fn now(&mut self) -> Instant {
+        self.ring().now()
+    }
+
+    /// Ends the worker; nothing may be left in anybody's hands.
+    pub fn stop(mut self) {
+        self.ring().faults = Faults::default();
+        self.home_sleeps = false;
+        self.run(20);
+        self.address.post(ToWorker::Stop).unwrap();
+        for _ in 0..10_000 {
+            let ended = !self.worker.turn().unwrap();
+            if let Some(home) = &mut self.home {
+                home.turn().unwrap();
+            }
+            if ended {
+                break;
+            }
+        }
+        if let Some(mut home) = self.home.take() {
+            if let Some(address) = &self.home_address {
+                address.post(ToWorker::Stop).unwrap();
+            }
+            while home.turn().unwrap() {}
+        }
+        assert_eq!((self.worker.connection_count(), self.worker.in_flight_count()), (0, 0));
+        assert_eq!((self.ring().open_sockets(), self.ring().lent_buffers()), (0, 0));
+        assert_eq!(self.worker.pinned_bytes(), 0);
+        assert_eq!(self.torrent.connections.load(Relaxed), 0);
+    }
+}
+
+/// A peer that checks everything it is told.
+pub struct SimPeer {
+    pub socket: RawFd,
+    pub decoder: Decoder,
+    pub handshake: Vec<u8>,
+    pub choked: bool,
+    pub asked: Vec<BlockSpan>,
+    pub reading: Option<(BlockSpan, usize)>,
+    pub blocks: usize,
+    pub rejects: usize,
+    pub messages: Vec<u8>,
+    pub fast_pieces: usize,
+}
+
+impl SimPeer {
+    pub fn new(rig: &mut Rig) -> Self {
+        let socket = rig.ring().dial();
+        Self::on(rig, socket)
+    }
+
+    /// A peer that calls from this address.
+    pub fn joined_from(rig: &mut Rig, address: SocketAddr) -> Self {
+        let socket = rig.ring().dial_from(address);
+        let peer = Self::on(rig, socket);
+        peer.introduce(rig);
+        peer
+    }
+
+    /// The peer at the other end of this socket.
+    pub fn on(rig: &Rig, socket: RawFd) -> Self {
+        let decoder = Decoder::new(DecoderLimits::for_pieces(rig.torrent.facts.piece_count()));
+        Self {
+            socket,
+            decoder,
+            handshake: Vec::new(),
+            choked: true,
+            asked: Vec::new(),
+            reading: None,
+            blocks: 0,
+            rejects: 0,
+            messages: Vec::new(),
+            fast_pieces: 0,
+        }
+    }
+
+    pub fn introduce(&self, rig: &mut Rig) {
+        let mut peer_id = PeerId(*b"-XX0001-000000000000");
+        peer_id.0[16..].copy_from_slice(&self.socket.to_be_bytes());
+        let handshake = Handshake { reserved: Reserved::OURS, info_hash: INFO_HASH, peer_id };
+        rig.ring().peer_sends(self.socket, &handshake.encode());
+        self.say(rig, &[Message::HaveNone, Message::Interested]);
+    }
+
+    pub fn joined(rig: &mut Rig) -> Self {
+        let peer = Self::new(rig);
+        peer.introduce(rig);
+        peer
+    }
+
+    pub fn say(&self, rig: &mut Rig, messages: &[Message<'_>]) {
+        let mut bytes = Vec::new();
+        messages.iter().for_each(|message| encode(message, &mut bytes));
+        rig.ring().peer_sends(self.socket, &bytes);
+    }
+
+    pub fn ask(&mut self, rig: &mut Rig, rng: &mut Rng) {
+        let piece = PieceIndex(rng.below(u64::from(rig.torrent.facts.piece_count())) as u32);
+        let len = rig.torrent.facts.piece_len(piece);
+        let begin = rng.below(u64::from(len.div_ceil(BLOCK_LEN))) as u32 * BLOCK_LEN;
+        let span = BlockSpan { piece, begin, len: BLOCK_LEN.min(len - begin) };
+        self.say(rig, &[Message::Request(span)]);
+        self.asked.push(span);
+    }
+
+    /// Reads what has arrived and checks it.
+    pub fn read(&mut self, rig: &mut Rig) {
+        let bytes = rig.ring().peer_reads(self.socket);
+        let mut input = &bytes[..];
+        if self.handshake.len() < HANDSHAKE_LEN {
+            let taken = input.len().min(HANDSHAKE_LEN - self.handshake.len());
+            self.handshake.extend_from_slice(&input[..taken]);
+            input = &input[taken..];
+        }
+        while !input.is_empty() {
+            if let Some((span, done)) = self.reading {
+                let payload = self.decoder.take_payload(&mut input);
+                let expected = &rig.torrent.content.expected(span)[done..done + payload.len()];
+                assert!(payload == expected, "wrong bytes in {span} at {done}");
+                let done = done + payload.len();
+                self.reading = (self.decoder.payload_remaining() > 0).then_some((span, done));
+                self.blocks += usize::from(self.reading.is_none());
+                continue;
+            }
+            let Some(message) = self.decoder.decode(&mut input).expect("the worker speaks the protocol")
+            else {
+                break;
+            };
+            match message {
+                Message::Piece(span) => {
+                    let place = self.asked.iter().position(|asked| *asked == span);
+                    self.asked.remove(place.unwrap_or_else(|| panic!("{span} was not asked for")));
+                    self.reading = Some((span, 0));
+                }
+                Message::Reject(span) => {
+                    let place = self.asked.iter().position(|asked| *asked == span);
+                    self.asked.remove(place.unwrap_or_else(|| panic!("{span} was not asked for")));
+                    self.rejects += 1;
+                }
+                Message::Choke => self.choked = true,
+                Message::Unchoke => self.choked = false,
+                Message::HaveAll => self.messages.push(14),
+                Message::Extended { id: 0, .. } => self.messages.push(20),
+                Message::AllowedFast(_) => self.fast_pieces += 1,
+                Message::KeepAlive => {}
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    pub fn is_open(&self, rig: &mut Rig) -> bool {
+        rig.ring().is_open(self.socket)
+    }
+}
+
+/// Turns until `done`, with a generous bound.
+pub fn until(rig: &mut Rig, peers: &mut [SimPeer], mut done: impl FnMut(&mut Rig, &[SimPeer]) -> bool) {
+    for _ in 0..20_000 {
+        rig.run(1);
+        for peer in peers.iter_mut() {
+            peer.read(rig);
+        }
+        if done(rig, peers) {
+            return;
+        }
+    }
+    panic!("it never came to that");
+}
