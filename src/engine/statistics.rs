@@ -1,10 +1,47 @@
 //! What a worker counts: one writer, any reader, a cache line apart from its neighbours.
+//!
+//! One declaration gives a figure its storage, its place in the snapshot and what readers are told about it.
 
 use crossbeam::utils::CachePadded;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// What kind of number a figure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FigureKind {
+    /// Only grows, until the process ends.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// What a figure is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FigureUnit {
+    /// Things.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Nanoseconds.
+    Nanoseconds,
+}
+
+/// One figure of [`StatisticsSnapshot`], described.
+#[derive(Clone, Copy, Debug)]
+pub struct Figure {
+    /// Its name there.
+    pub name: &'static str,
+    /// How it moves.
+    pub kind: FigureKind,
+    /// What it is counted in.
+    pub unit: FigureUnit,
+    /// What it says, in a sentence; may open with a space.
+    pub help: &'static str,
+    /// Takes it out of a snapshot.
+    pub read: fn(&StatisticsSnapshot) -> u64,
+}
+
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $help:literal])+ $name:ident: $kind:ident of $unit:ident,)*) => {
         /// Counters and gauges of one worker. Counters only grow.
         #[derive(Debug, Default)]
         pub struct WorkerStatistics(CachePadded<Counters>);
@@ -17,7 +54,7 @@ macro_rules! counters {
         /// The counters at one moment, of one worker or added up.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
         pub struct StatisticsSnapshot {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $help])+ pub $name: u64,)*
         }
 
         impl WorkerStatistics {
@@ -27,12 +64,21 @@ macro_rules! counters {
             }
 
             $(
-                $(#[$doc])*
+                $(#[doc = $help])+
                 pub(super) fn $name(&self) -> Counter<'_> {
                     Counter(&self.0.$name)
                 }
             )*
         }
+
+        /// Every figure of a worker, in the order of the declaration.
+        pub const FIGURES: &[Figure] = &[$(Figure {
+            name: stringify!($name),
+            kind: FigureKind::$kind,
+            unit: FigureUnit::$unit,
+            help: concat!($($help),+),
+            read: |snapshot| snapshot.$name,
+        },)*];
 
         impl std::ops::AddAssign for StatisticsSnapshot {
             fn add_assign(&mut self, other: Self) {
@@ -44,41 +90,41 @@ macro_rules! counters {
 
 counters! {
     /// Connections open, handshaking ones included.
-    connections,
+    connections: Gauge of Count,
     /// Connections that have not finished their handshake.
-    half_open,
+    half_open: Gauge of Count,
     /// Connections accepted so far.
-    accepted,
+    accepted: Counter of Count,
     /// Connections refused at a bound.
-    refused,
+    refused: Counter of Count,
     /// Connections that ended because the peer broke the protocol.
-    peer_faults,
+    peer_faults: Counter of Count,
     /// Bytes of blocks sent.
-    payload_sent,
+    payload_sent: Counter of Bytes,
     /// Bytes sent, headers and control messages included.
-    bytes_sent,
+    bytes_sent: Counter of Bytes,
     /// Blocks sent.
-    blocks_sent,
+    blocks_sent: Counter of Count,
     /// Sends that have completed.
-    sends,
+    sends: Counter of Count,
     /// Bytes of sends that asked for zero copy.
-    zero_copy_bytes,
+    zero_copy_bytes: Counter of Bytes,
     /// Zero-copy sends.
-    zero_copy_sends,
+    zero_copy_sends: Counter of Count,
     /// Zero-copy sends that the kernel copied all the same.
-    zero_copy_copied,
+    zero_copy_copied: Counter of Count,
     /// Zero-copy sends that the kernel refused.
-    zero_copy_refused,
+    zero_copy_refused: Counter of Count,
     /// Ranges that had to be read from disk before a send.
-    cold_fetches,
+    cold_fetches: Counter of Count,
     /// Bytes of those.
-    cold_bytes,
+    cold_bytes: Counter of Bytes,
     /// Sends that waited for a rate limit.
-    throttled,
+    throttled: Counter of Count,
     /// Nanoseconds of processor time.
-    busy_nanos,
+    busy_nanos: Counter of Nanoseconds,
     /// Page faults of this worker that waited for a disk; stays zero while sends touch resident pages only.
-    major_faults,
+    major_faults: Counter of Count,
 }
 
 /// One counter, for its one writer.
@@ -109,6 +155,20 @@ impl Counter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_are_described_in_the_order_of_the_snapshot() {
+        let snapshot = StatisticsSnapshot { connections: 1, busy_nanos: 2, ..StatisticsSnapshot::default() };
+        let serde_json::Value::Object(fields) = serde_json::to_value(snapshot).expect("plain numbers") else {
+            panic!("a snapshot is an object");
+        };
+        assert_eq!(FIGURES.len(), fields.len());
+        for figure in FIGURES {
+            assert_eq!(fields[figure.name], (figure.read)(&snapshot), "{}", figure.name);
+            assert!(figure.help.ends_with('.') && !figure.help.contains('\n'), "{figure:?}");
+        }
+        assert_eq!((FIGURES[0].name, FIGURES[0].kind), ("connections", FigureKind::Gauge));
+    }
 
     #[test]
     fn snapshots_add_up() {
