@@ -285,6 +285,24 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
+    fn more_operations_than_both_queues_hold_all_complete() {
+        const OPERATIONS: u32 = 2 * COMPLETIONS + 100;
+        let mut ring = Uring::new().unwrap();
+        let target = Tag { kind: OpKind::Receive, slot: 7, generation: 7 };
+        for generation in 0..OPERATIONS {
+            // Nothing is there to cancel: each completes at once.
+            ring.push(Op::Cancel { target }, Tag { kind: OpKind::Cancel, slot: 1, generation });
+        }
+        let (mut completions, mut seen) = (Vec::new(), std::collections::BTreeSet::new());
+        while seen.len() < OPERATIONS as usize {
+            ring.turn(clock::now() + Duration::from_secs(20), &mut completions).unwrap();
+            assert!(!completions.is_empty(), "{} of {OPERATIONS} completed", seen.len());
+            seen.extend(completions.drain(..).map(|completion| completion.tag.generation));
+        }
+        assert_eq!(seen.len(), OPERATIONS as usize);
+    }
+
+    #[test]
     fn accepts_and_receives_through_shared_buffers() {
         let mut ring = Uring::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

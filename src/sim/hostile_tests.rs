@@ -279,6 +279,22 @@ fn flipping_interest_costs_the_home_a_message_a_second() {
 }
 
 #[test]
+fn the_last_word_about_interest_is_told_when_its_second_is_over() {
+    let mut rig = Rig::with_home(18, Faults::default(), ZeroCopyMode::Never, None, Some(1));
+    let mut peers = unchoked(&mut rig, 1);
+    pass(&mut rig, &mut peers, Duration::from_secs(2));
+    rig.home_sleeps = true;
+    peers[0].say(&mut rig, &[Message::NotInterested]);
+    rig.run(3);
+    peers[0].say(&mut rig, &[Message::Interested]);
+    rig.run(3);
+    assert_eq!(rig.worker.unposted_count(), 0, "the first word fills the mailbox, the second is held back");
+    pass(&mut rig, &mut peers, Duration::from_secs(2));
+    assert_eq!(rig.worker.unposted_count(), 1);
+    rig.stop();
+}
+
+#[test]
 fn a_connection_without_traffic_holds_no_slot_and_no_buffer() {
     let mut rig = rig(12, Faults::default(), ZeroCopyMode::Never);
     let mut peers = unchoked(&mut rig, 10);
