@@ -37,6 +37,7 @@ pub mod engine;
 
 // 5 · I/O shells beside the engine
 pub mod service;
+pub mod http_server;
 pub mod tracker_client;
 pub mod tracker_server;
 pub mod load;

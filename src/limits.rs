@@ -228,9 +228,9 @@ pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
 pub const HTTP_REQUEST_LEN_MAX: usize = 8192;
 /// Headers of an HTTP request; more is answered 431.
 pub const HTTP_HEADERS_MAX: usize = 64;
-/// Time an HTTP client of a tracker has for a request's line and headers, and between two requests.
+/// Time an HTTP client has for a request's line and headers, and between two requests.
 pub const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time after which an HTTP connection to a tracker is asked to end, whatever goes on over it.
+/// Time after which an HTTP connection to us is asked to end, whatever goes on over it.
 pub const HTTP_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time it then has to end by itself.
 pub const HTTP_CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -242,6 +242,16 @@ pub const SHARED_PORT_TRIES: usize = 32;
 pub const COMPLETED_REPORTS_MAX: usize = 1024;
 /// Time that a tracker remembers the completed downloads of a swarm without peers.
 pub const SWARM_LINGER: Duration = Duration::from_secs(24 * 60 * 60);
+
+// --- Metrics -----------------------------------------------------------------------------------------------
+
+/// Torrents shown one by one in the metrics; with more there are only sums, since each costs whoever stores them
+/// two series. About 0.3 MB of text, 1.2 MB with the longest names.
+pub const METRICS_TORRENTS_MAX: usize = 1_000;
+/// HTTP connections to the metrics; above it new ones are closed at once. Each may hold one text.
+pub const METRICS_CONNECTIONS_MAX: usize = 32;
+/// Those from one address (IPv4) or network (/64 of IPv6), loopback exempt.
+pub const METRICS_CONNECTIONS_PER_ADDRESS_MAX: usize = 8;
 
 // --- Storage -----------------------------------------------------------------------------------------------
 

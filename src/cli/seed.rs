@@ -10,6 +10,7 @@ use crate::engine::{Engine, EngineConfig, EngineEvent, ZeroCopyMode};
 use crate::limits::CONNECTIONS_PER_PREFIX_MAX;
 use crate::service;
 use crate::session::content::Located;
+use crate::session::metrics_server::MetricsServer;
 use crate::session::seeding::{Arrival, Ending, Seeding, SeedingSettings};
 use crate::storage::{Content, default_state_dir, raise_file_limit};
 use crate::tracker_server::{AccessList, TrackerConfig, TrackerServer};
@@ -91,6 +92,9 @@ pub struct SeedArgs {
     /// Stop after N complete downloads by others
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     once: Option<u64>,
+    /// Serve figures as OpenMetrics at http://IP:PORT/metrics; port 0 takes any free one
+    #[arg(long, value_name = "IP:PORT")]
+    metrics: Option<SocketAddr>,
     /// Where to remember what was checked [default: $XDG_STATE_HOME/seedring or ~/.local/state/seedring]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -101,6 +105,7 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
     // A low limit is told by the error of whatever needs more.
     let _ = raise_file_limit();
     let view = View::new(args.json);
+    let metrics = args.metrics.map(MetricsServer::bind).transpose()?;
     let (engine, engine_events) = start_engine(&args)?;
     let tracker = bind_tracker(&args)?;
     let trackers = inputs::announce_urls(&args, tracker.as_ref());
@@ -112,7 +117,8 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
         tracker.handle().set_access(AccessList::Allow(ours));
     }
     let peers: Vec<SocketAddr> = engine.addresses().iter().copied().map(inputs::reachable).collect();
-    view.begin(&peers, &trackers);
+    let metrics_address = metrics.as_ref().map(|metrics| inputs::reachable(metrics.address()));
+    view.begin(&peers, &trackers, metrics_address);
     let settings = SeedingSettings {
         slots: args.upload_slots,
         torrent_upload_limit: args.torrent_upload_limit,
@@ -121,14 +127,21 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
         once: args.once,
         state_dir,
     };
-    service::run(serve(settings, engine, engine_events, tracker, inputs, view))?
+    let sockets = Sockets { tracker, metrics };
+    service::run(serve(settings, engine, engine_events, sockets, inputs, view))?
+}
+
+/// What listens beside the engine.
+struct Sockets {
+    tracker: Option<TrackerServer>,
+    metrics: Option<MetricsServer>,
 }
 
 async fn serve(
     settings: SeedingSettings,
     engine: Engine<Content>,
     engine_events: mpsc::Receiver<EngineEvent>,
-    tracker: Option<TrackerServer>,
+    sockets: Sockets,
     inputs: inputs::Inputs,
     view: View,
 ) -> Result<(), CommandError> {
@@ -136,7 +149,10 @@ async fn serve(
     let view = Arc::new(view);
     let cancel = Arc::new(AtomicBool::new(false));
     let arrivals = check_all(inputs.located, Arc::clone(&cancel), Arc::clone(&view))?;
-    let mut session = Seeding::start(settings, engine, engine_events, tracker)?;
+    let mut session = Seeding::start(settings, engine, engine_events, sockets.tracker)?;
+    if let Some(metrics) = sockets.metrics {
+        session.serve_metrics(metrics)?;
+    }
     let mut failure = None;
     let ending = session
         .run(arrivals, shutdown, |event| {

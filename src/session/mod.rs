@@ -2,6 +2,8 @@
 
 pub mod content;
 pub mod make_torrent;
+pub mod metrics;
+pub mod metrics_server;
 pub mod seeding;
 pub mod torrent_file;
 mod watch;

@@ -4,6 +4,8 @@
 //! anything: faults stay with their content and are looked for every second, figures are read, not told.
 
 use super::content::{Checked, Located};
+use super::metrics::{self, MetricsSnapshot, TorrentFigures};
+use super::metrics_server::{MetricsError, MetricsServer, Scrapes};
 use super::watch::{Watched, Watcher};
 use crate::announcer::{Announcer, AnnouncerConfig};
 use crate::choker::{Role, Slots};
@@ -30,7 +32,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// Time between two looks at the figures.
@@ -159,6 +161,7 @@ pub struct Seeding {
     completed: BTreeSet<(InfoHash, PeerId)>,
     completed_count: u64,
     rate: Meter,
+    metrics: Option<Scrapes>,
     rng: Rng,
     has_served: bool,
 }
@@ -176,7 +179,7 @@ struct EmbeddedTracker {
     handle: TrackerHandle,
     ports: BTreeSet<u16>,
     completed: mpsc::Receiver<CompletedDownload>,
-    stop: tokio::sync::oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
     task: JoinHandle<std::io::Result<()>>,
 }
 
@@ -209,9 +212,19 @@ impl Seeding {
             completed: BTreeSet::new(),
             completed_count: 0,
             rate: Meter::new(),
+            metrics: None,
             rng: clock::random_rng(),
             has_served: false,
         })
+    }
+
+    /// Answers whoever asks for metrics from now on, while [`Self::run`] runs.
+    ///
+    /// # Errors
+    /// When the socket cannot be handed to the runtime.
+    pub fn serve_metrics(&mut self, server: MetricsServer) -> Result<(), MetricsError> {
+        self.metrics = Some(server.serve()?);
+        Ok(())
     }
 
     /// Serves until `shutdown` is ready or there is nothing more to do. Torrents come through `arrivals` as
@@ -238,6 +251,10 @@ impl Seeding {
                 Some(done) = next_completed(&mut self.tracker) => {
                     self.count_completed(done.info_hash, done.peer_id, &mut tell);
                 }
+                Some(scrape) = next_scrape(&mut self.metrics) => {
+                    // Who asked may have left.
+                    let _ = scrape.send(self.metrics_text());
+                }
                 _ = tick.tick() => self.tick(&mut tell),
             }
             if self.settings.once.is_some_and(|wanted| self.completed_count >= wanted) {
@@ -251,6 +268,7 @@ impl Seeding {
 
     /// Tells trackers, writes resume files, closes connections. Within the five seconds of the contract.
     pub async fn stop(mut self) {
+        self.metrics = None;
         let mut announcers = Vec::new();
         for (info_hash, running) in std::mem::take(&mut self.torrents) {
             running.report_progress();
@@ -479,13 +497,34 @@ impl Seeding {
         self.rate.handle_sample(clock::now(), engine.payload_sent);
         Status {
             torrents: self.torrents.len(),
-            peers: self.torrents.values().map(|running| running.shared.connections.load(Relaxed)).sum(),
+            peers: self.peers(),
             upload_rate: self.rate.smoothed(),
             served: engine.payload_sent,
             ratio: if total == 0 { 0.0 } else { uploaded as f64 / total as f64 },
             completed: self.completed_count,
             engine,
         }
+    }
+
+    fn peers(&self) -> u64 {
+        self.torrents.values().map(|running| running.shared.connections.load(Relaxed)).sum()
+    }
+
+    fn metrics_text(&self) -> String {
+        let each = self.torrents.iter().map(|(&info_hash, running)| TorrentFigures {
+            info_hash,
+            name: &running.name,
+            uploaded: running.shared.uploaded.load(Relaxed),
+            connections: running.shared.connections.load(Relaxed),
+        });
+        metrics::render(&MetricsSnapshot {
+            workers: self.engine.statistics(),
+            torrents: self.torrents.len(),
+            peers: self.peers(),
+            completed: self.completed_count,
+            upload_rate: self.rate.smoothed(),
+            each: metrics::bounded(each),
+        })
     }
 }
 
@@ -534,7 +573,7 @@ impl Running {
 
 impl EmbeddedTracker {
     fn start(mut server: TrackerServer) -> Self {
-        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
         let handle = server.handle();
         let ports = server.local_addrs().iter().map(|listening| listening.address.port()).collect();
         let completed = server.take_completed_downloads().unwrap_or_else(|| mpsc::channel(1).1);
@@ -548,6 +587,13 @@ impl EmbeddedTracker {
 async fn next_completed(tracker: &mut Option<EmbeddedTracker>) -> Option<CompletedDownload> {
     match tracker {
         Some(tracker) => tracker.completed.recv().await,
+        None => None,
+    }
+}
+
+async fn next_scrape(metrics: &mut Option<Scrapes>) -> Option<oneshot::Sender<String>> {
+    match metrics {
+        Some(metrics) => metrics.next().await,
         None => None,
     }
 }

@@ -16,8 +16,11 @@ pub use access::{Access, AccessError, AccessList};
 use access::FileState;
 
 use crate::clock;
+use crate::http_server::Connections;
 use crate::id::{InfoHash, PeerId};
-use crate::limits::{COMPLETED_REPORTS_MAX, TRACKER_INTERVAL_DEFAULT};
+use crate::limits::{
+    COMPLETED_REPORTS_MAX, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, TRACKER_INTERVAL_DEFAULT,
+};
 use crate::swarm_registry::RegistryFigures;
 use crate::time::Duration;
 use crate::tracker_wire::ScrapeEntry;
@@ -201,7 +204,7 @@ impl TrackerServer {
         for socket in self.sockets.udp {
             tasks.spawn_local(udp::serve(tokio::net::UdpSocket::from_std(socket)?, Arc::clone(&self.shared)));
         }
-        let connections = http::Connections::default();
+        let connections = Connections::bounded(HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX);
         for listener in self.sockets.http {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tasks.spawn_local(http::serve(listener, Arc::clone(&self.shared), connections.clone()));

@@ -29,6 +29,7 @@ pub(super) struct View {
 struct State {
     peer_addresses: Vec<String>,
     trackers: Vec<String>,
+    metrics: Option<String>,
     /// Torrents announced to the user so far.
     told: usize,
     seconds: u64,
@@ -50,11 +51,12 @@ impl View {
         Self { json, live, state: Mutex::default() }
     }
 
-    /// Where peers and trackers are, before the first torrent is told.
-    pub fn begin(&self, peers: &[SocketAddr], trackers: &[String]) {
+    /// Where peers, trackers and metrics are, before the first torrent is told.
+    pub fn begin(&self, peers: &[SocketAddr], trackers: &[String], metrics: Option<SocketAddr>) {
         let mut state = self.state();
         state.peer_addresses = peers.iter().map(SocketAddr::to_string).collect();
         state.trackers = trackers.to_vec();
+        state.metrics = metrics.map(|address| format!("http://{address}/metrics"));
     }
 
     /// A check begins; the bar lives as long as what is returned.
@@ -121,10 +123,10 @@ impl View {
     }
 
     fn serving(&self, serving: &Serving, torrent: Option<&PathBuf>) -> io::Result<()> {
-        let (peer_addresses, trackers, first) = {
+        let (peer_addresses, trackers, metrics, first) = {
             let mut state = self.state();
             state.told += 1;
-            (state.peer_addresses.clone(), state.trackers.clone(), state.told == 1)
+            (state.peer_addresses.clone(), state.trackers.clone(), state.metrics.clone(), state.told == 1)
         };
         let torrent = torrent.map(|path| path.to_string_lossy().into_owned());
         if self.json {
@@ -136,6 +138,7 @@ impl View {
                 "magnet": serving.magnet,
                 "peer_addresses": peer_addresses,
                 "trackers": trackers,
+                "metrics": metrics,
                 "pieces": serving.pieces,
                 "piece_count": serving.piece_count,
                 "problems": serving.problems,
@@ -159,6 +162,7 @@ impl View {
         if first {
             peer_addresses.iter().for_each(|address| text += &format!("peers       {address}\n"));
             trackers.iter().for_each(|tracker| text += &format!("tracker     {}\n", Plain(tracker)));
+            metrics.iter().for_each(|url| text += &format!("metrics     {url}\n"));
         }
         self.print(&text)
     }

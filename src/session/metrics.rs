@@ -1,0 +1,359 @@
+//! The session's figures as OpenMetrics text: pure rendering of a snapshot.
+//!
+//! Invariant: whatever a torrent is called, the text stays well formed, line by line. Figures of single torrents
+//! are there up to a bound; the sums always are. Source: OpenMetrics 1.0.0. Deliberately absent: timestamps,
+//! `_created` samples, and anything about a single peer.
+
+use crate::engine::statistics::{FIGURES, Figure, FigureKind, FigureUnit, StatisticsSnapshot};
+use crate::id::InfoHash;
+use crate::limits::METRICS_TORRENTS_MAX;
+use crate::units::ByteRate;
+
+/// The media type of [`render`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is shown, as it is at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct MetricsSnapshot<'a> {
+    /// What each worker has counted, in their order.
+    pub workers: Vec<StatisticsSnapshot>,
+    /// Torrents served.
+    pub torrents: usize,
+    /// Peers that have finished their handshake, in all torrents.
+    pub peers: u64,
+    /// Downloads completed by others.
+    pub completed: u64,
+    /// Bytes of blocks a second, smoothed.
+    pub upload_rate: ByteRate,
+    /// Each torrent's figures; see [`bounded`].
+    pub each: Vec<TorrentFigures<'a>>,
+}
+
+/// The figures of one torrent.
+#[derive(Clone, Copy, Debug)]
+pub struct TorrentFigures<'a> {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// Its name, as whoever made the torrent wrote it.
+    pub name: &'a str,
+    /// Bytes of blocks sent in this run.
+    pub uploaded: u64,
+    /// Peers that have finished their handshake.
+    pub connections: u64,
+}
+
+/// All of `torrents`, or none when they are more than [`METRICS_TORRENTS_MAX`].
+pub fn bounded<'a>(torrents: impl ExactSizeIterator<Item = TorrentFigures<'a>>) -> Vec<TorrentFigures<'a>> {
+    if torrents.len() > METRICS_TORRENTS_MAX { Vec::new() } else { torrents.collect() }
+}
+
+/// The text, up to its `# EOF`.
+pub fn render(snapshot: &MetricsSnapshot<'_>) -> String {
+    let mut text = Text::default();
+    text.family("seedring_build", "info", "", "Which seedring this is.");
+    text.sample("seedring_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    render_session(&mut text, snapshot);
+    for figure in FIGURES {
+        render_figure(&mut text, figure, &snapshot.workers);
+    }
+    render_torrents(&mut text, &snapshot.each);
+    text.0 += "# EOF\n";
+    text.0
+}
+
+fn render_session(text: &mut Text, snapshot: &MetricsSnapshot<'_>) {
+    let uploaded: u64 = snapshot.workers.iter().map(|worker| worker.payload_sent).sum();
+    text.family("seedring_torrents", "gauge", "", "Torrents served.");
+    text.sample("seedring_torrents", &[], snapshot.torrents);
+    text.family("seedring_peers", "gauge", "", "Peers that have finished their handshake.");
+    text.sample("seedring_peers", &[], snapshot.peers);
+    text.family("seedring_uploaded_bytes", "counter", "bytes", "Bytes of blocks sent in this run.");
+    text.sample("seedring_uploaded_bytes_total", &[], uploaded);
+    let rate = "seedring_upload_bytes_per_second";
+    text.family(rate, "gauge", "bytes_per_second", "Bytes of blocks a second, smoothed.");
+    text.sample(rate, &[], snapshot.upload_rate.0);
+    text.family("seedring_completed_downloads", "counter", "", "Downloads completed by others.");
+    text.sample("seedring_completed_downloads_total", &[], snapshot.completed);
+}
+
+fn render_figure(text: &mut Text, figure: &Figure, workers: &[StatisticsSnapshot]) {
+    let (kind, suffix) = match figure.kind {
+        FigureKind::Counter => ("counter", "_total"),
+        FigureKind::Gauge => ("gauge", ""),
+    };
+    let family = family_name(figure);
+    text.family(&family, kind, unit(figure.unit), figure.help.trim());
+    for (index, worker) in workers.iter().enumerate() {
+        let value = (figure.read)(worker);
+        let value = match figure.unit {
+            FigureUnit::Count | FigureUnit::Bytes => value.to_string(),
+            FigureUnit::Nanoseconds => format!("{}.{:09}", value / 1_000_000_000, value % 1_000_000_000),
+        };
+        text.sample(&format!("{family}{suffix}"), &[("worker", &index.to_string())], value);
+    }
+}
+
+fn render_torrents(text: &mut Text, torrents: &[TorrentFigures<'_>]) {
+    if torrents.is_empty() || torrents.len() > METRICS_TORRENTS_MAX {
+        return;
+    }
+    let hashes: Vec<String> = torrents.iter().map(|torrent| torrent.info_hash.to_string()).collect();
+    let uploaded = "seedring_torrent_uploaded_bytes";
+    text.family(uploaded, "counter", "bytes", "Bytes of blocks of the torrent sent in this run.");
+    for (torrent, info_hash) in torrents.iter().zip(&hashes) {
+        let labels = [("info_hash", info_hash.as_str()), ("name", torrent.name)];
+        text.sample("seedring_torrent_uploaded_bytes_total", &labels, torrent.uploaded);
+    }
+    let connections = "seedring_torrent_connections";
+    text.family(connections, "gauge", "", "Peers of the torrent that have finished their handshake.");
+    for (torrent, info_hash) in torrents.iter().zip(&hashes) {
+        let labels = [("info_hash", info_hash.as_str()), ("name", torrent.name)];
+        text.sample(connections, &labels, torrent.connections);
+    }
+}
+
+/// OpenMetrics wants base units, at the end of the name: `bytes_sent` is `sent_bytes`, `busy_nanos` is
+/// `busy_seconds`.
+fn family_name(figure: &Figure) -> String {
+    let mut name = "seedring_worker".to_owned();
+    let words = figure.name.split('_').filter(|&word| match figure.unit {
+        FigureUnit::Count => true,
+        FigureUnit::Bytes => word != "bytes",
+        FigureUnit::Nanoseconds => word != "nanos",
+    });
+    for word in words.chain(Some(unit(figure.unit)).filter(|unit| !unit.is_empty())) {
+        name.push('_');
+        name += word;
+    }
+    name
+}
+
+fn unit(unit: FigureUnit) -> &'static str {
+    match unit {
+        FigureUnit::Count => "",
+        FigureUnit::Bytes => "bytes",
+        FigureUnit::Nanoseconds => "seconds",
+    }
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    /// Opens a family. `help` is ours and holds nothing to escape.
+    fn family(&mut self, name: &str, kind: &str, unit: &str, help: &str) {
+        self.0 += &format!("# TYPE {name} {kind}\n");
+        if !unit.is_empty() {
+            self.0 += &format!("# UNIT {name} {unit}\n");
+        }
+        self.0 += &format!("# HELP {name} {help}\n");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.0 += name;
+        for (index, (label, text)) in labels.iter().enumerate() {
+            self.0 += if index == 0 { "{" } else { "," };
+            self.0 += label;
+            self.0 += "=\"";
+            self.push_escaped(text);
+            self.0.push('"');
+        }
+        self.0 += if labels.is_empty() { " " } else { "} " };
+        self.0 += &format!("{value}\n");
+    }
+
+    /// Escapes a label's value as the specification has it. Control characters and the other ends of lines that
+    /// readers know are allowed there and still become U+FFFD: they would break readers that are less exact, and
+    /// command the terminal of who looks with curl.
+    fn push_escaped(&mut self, value: &str) {
+        for c in value.chars() {
+            match c {
+                '\\' => self.0 += "\\\\",
+                '"' => self.0 += "\\\"",
+                '\n' => self.0 += "\\n",
+                c if is_unprintable(c) => self.0.push(char::REPLACEMENT_CHARACTER),
+                c => self.0.push(c),
+            }
+        }
+    }
+}
+
+fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// A sample: its name, its labels, its value.
+    type Sample = (String, Vec<(String, String)>, f64);
+
+    /// Reads the text as the specification's grammar has it, and refuses whatever does not fit.
+    fn parse(text: &str) -> Result<Vec<Sample>, String> {
+        let body = text.strip_suffix("# EOF\n").ok_or("no # EOF at the end")?;
+        let (mut samples, mut families, mut family) = (Vec::new(), BTreeSet::new(), (String::new(), ""));
+        for line in body.split_terminator('\n') {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').ok_or("no type")?;
+                let suffix = match kind {
+                    "counter" => "_total",
+                    "info" => "_info",
+                    "gauge" => "",
+                    _ => return Err(format!("unknown type {kind}")),
+                };
+                if !families.insert(name.to_owned()) {
+                    return Err(format!("{name} comes twice"));
+                }
+                family = (name.to_owned(), suffix);
+            } else if let Some(rest) = line.strip_prefix("# UNIT ") {
+                let (name, unit) = rest.split_once(' ').ok_or("no unit")?;
+                if name != family.0 || !name.ends_with(&format!("_{unit}")) {
+                    return Err(format!("{line} after {}", family.0));
+                }
+            } else if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').ok_or("no help")?;
+                if name != family.0 || help.contains(['\\', '"']) {
+                    return Err(line.to_owned());
+                }
+            } else {
+                let sample = parse_sample(line).ok_or_else(|| format!("not a sample: {line:?}"))?;
+                if sample.0 != format!("{}{}", family.0, family.1) {
+                    return Err(format!("{line:?} in the family {}", family.0));
+                }
+                samples.push(sample);
+            }
+        }
+        Ok(samples)
+    }
+
+    fn parse_sample(line: &str) -> Option<Sample> {
+        let end = line.find(|c: char| !c.is_ascii_lowercase() && c != '_')?;
+        let (name, mut rest) = line.split_at(end);
+        let mut labels = Vec::new();
+        if let Some(inside) = rest.strip_prefix('{') {
+            rest = inside;
+            loop {
+                let (label, value) = rest.split_once("=\"")?;
+                let (mut text, mut chars) = (String::new(), value.char_indices());
+                let end = loop {
+                    match chars.next()? {
+                        (at, '"') => break at,
+                        (_, '\\') => text.push(match chars.next()?.1 {
+                            'n' => '\n',
+                            c @ ('\\' | '"') => c,
+                            _ => return None,
+                        }),
+                        (_, c) => text.push(c),
+                    }
+                };
+                labels.push((label.to_owned(), text));
+                rest = &value[end + 1..];
+                if let Some(next) = rest.strip_prefix(',') {
+                    rest = next;
+                } else {
+                    rest = rest.strip_prefix('}')?;
+                    break;
+                }
+            }
+        }
+        Some((name.to_owned(), labels, rest.strip_prefix(' ')?.parse().ok()?))
+    }
+
+    fn named(name: &str) -> TorrentFigures<'_> {
+        TorrentFigures { info_hash: InfoHash([0xab; 20]), name, uploaded: 5, connections: 2 }
+    }
+
+    #[test]
+    fn every_figure_of_every_worker_is_there_in_base_units() {
+        let worker = StatisticsSnapshot {
+            bytes_sent: 7,
+            busy_nanos: 12_000_000_034,
+            connections: 3,
+            ..StatisticsSnapshot::default()
+        };
+        let snapshot = MetricsSnapshot { workers: vec![worker; 2], ..MetricsSnapshot::default() };
+        let text = render(&snapshot);
+        let samples = parse(&text).unwrap();
+        let of_workers = samples.iter().filter(|(name, ..)| name.starts_with("seedring_worker_"));
+        assert_eq!(of_workers.count(), 2 * FIGURES.len());
+        for line in [
+            "seedring_worker_sent_bytes_total{worker=\"1\"} 7",
+            "seedring_worker_busy_seconds_total{worker=\"0\"} 12.000000034",
+            "seedring_worker_connections{worker=\"1\"} 3",
+            "# TYPE seedring_worker_connections gauge",
+            "# UNIT seedring_worker_sent_bytes bytes",
+            "# HELP seedring_worker_half_open Connections that have not finished their handshake.",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_session_has_its_sums() {
+        let worker = StatisticsSnapshot { payload_sent: 10, ..StatisticsSnapshot::default() };
+        let snapshot = MetricsSnapshot {
+            workers: vec![worker; 3],
+            torrents: 4,
+            peers: 5,
+            completed: 6,
+            upload_rate: ByteRate(8),
+            each: Vec::new(),
+        };
+        let samples = parse(&render(&snapshot)).unwrap();
+        let value = |name: &str| samples.iter().find(|sample| sample.0 == name).map(|sample| sample.2);
+        assert_eq!(value("seedring_uploaded_bytes_total"), Some(30.0));
+        assert_eq!(value("seedring_torrents"), Some(4.0));
+        assert_eq!(value("seedring_peers"), Some(5.0));
+        assert_eq!(value("seedring_completed_downloads_total"), Some(6.0));
+        assert_eq!(value("seedring_upload_bytes_per_second"), Some(8.0));
+        assert_eq!(value("seedring_build_info"), Some(1.0));
+        assert!(!samples.iter().any(|sample| sample.0.starts_with("seedring_torrent_")));
+    }
+
+    #[test]
+    fn single_torrents_are_shown_up_to_the_bound_and_not_beyond() {
+        let many = |count| vec![named("x"); count];
+        let samples = |each| {
+            let text = render(&MetricsSnapshot { each, ..MetricsSnapshot::default() });
+            parse(&text).unwrap().iter().filter(|sample| sample.0.starts_with("seedring_torrent_")).count()
+        };
+        assert_eq!(samples(many(METRICS_TORRENTS_MAX)), 2 * METRICS_TORRENTS_MAX);
+        assert_eq!(samples(many(METRICS_TORRENTS_MAX + 1)), 0);
+        assert_eq!(bounded(many(METRICS_TORRENTS_MAX).into_iter()).len(), METRICS_TORRENTS_MAX);
+        assert!(bounded(many(METRICS_TORRENTS_MAX + 1).into_iter()).is_empty());
+    }
+
+    #[test]
+    fn a_name_that_wants_to_be_a_sample_stays_a_name() {
+        let name = "x\"} 1\nseedring_peers 9\r\n\\\u{1b}[2J";
+        let text = render(&MetricsSnapshot { each: vec![named(name)], ..MetricsSnapshot::default() });
+        let shown = "name=\"x\\\"} 1\\nseedring_peers 9\u{fffd}\\n\\\\\u{fffd}[2J\"";
+        assert!(text.contains(shown), "{text}");
+        assert_eq!(parse(&text).unwrap().iter().filter(|sample| sample.0 == "seedring_peers").count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_parses_back(names in proptest::collection::vec(any::<String>(), 1..4)) {
+            let each: Vec<_> = names.iter().map(|name| named(name)).collect();
+            let text = render(&MetricsSnapshot { each, ..MetricsSnapshot::default() });
+            let lines = text.lines().count();
+            // Readers that know more ends of lines find no more lines.
+            let ends = |c: char| c == '\n' || is_unprintable(c);
+            prop_assert_eq!(text.split_terminator(ends).count(), lines);
+            let samples = parse(&text).map_err(TestCaseError::fail)?;
+            let shown: Vec<&str> = samples
+                .iter()
+                .filter(|sample| sample.0 == "seedring_torrent_connections")
+                .map(|sample| sample.1[1].1.as_str())
+                .collect();
+            let kept = |c| if c != '\n' && is_unprintable(c) { '\u{fffd}' } else { c };
+            let expected: Vec<String> =
+                names.iter().map(|name| name.chars().map(kept).collect()).collect();
+            prop_assert_eq!(shown, expected);
+        }
+    }
+}

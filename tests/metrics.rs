@@ -1,0 +1,95 @@
+//! `seedring seed --metrics` as a process: where it says the figures are, and what stands there.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+const NAME: &str = "a \"quoted\" film";
+
+fn seed(folder: &Path, arguments: &[&str]) -> Command {
+    std::fs::write(folder.join(NAME), "some bytes").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seedring"));
+    command.args(["seed", NAME, "--bind", "127.0.0.1", "--port", "0", "--tracker-port", "0"]);
+    command.args(["--workers", "2", "--no-pin"]).args(arguments);
+    command.arg("--state-dir").arg(folder.join("state")).current_dir(folder);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    command
+}
+
+fn end(mut child: Child) {
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("our child may be signalled");
+    assert!(child.wait().expect("it ends").success());
+}
+
+/// The head and the body of the answer.
+fn ask(url: &str, path: &str) -> (String, String) {
+    let address = url.strip_prefix("http://").and_then(|url| url.strip_suffix("/metrics"));
+    let address = address.expect("the address is printed as a link");
+    let mut stream = TcpStream::connect(address).expect("it listens there");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("it reads");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("it answers");
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head ends");
+    (head.to_ascii_lowercase(), body.to_owned())
+}
+
+#[test]
+fn the_figures_are_served_where_the_first_event_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = seed(folder.path(), &["--metrics", "127.0.0.1:0", "--json"]).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let mut events = lines.map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
+    let started = events.find(|event| event["event"] == "started").expect("it starts");
+    let url = started["metrics"].as_str().expect("it says where the figures are");
+    // The figures come out of the loop that has told this event, so the torrent is in it by the next one.
+    events.next().expect("a status comes each second");
+
+    let (head, text) = ask(url, "/metrics");
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    assert!(
+        head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        "{head}"
+    );
+    assert!(!head.contains("access-control"), "{head}");
+    assert!(text.ends_with("\n# EOF\n"), "{text}");
+    let info_hash = started["info_hash"].as_str().unwrap();
+    for line in [
+        "seedring_torrents 1",
+        "seedring_uploaded_bytes_total 0",
+        "seedring_worker_connections{worker=\"1\"} 0",
+        &format!("seedring_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
+        &format!(
+            "seedring_torrent_connections{{info_hash=\"{info_hash}\",name=\"a \\\"quoted\\\" film\"}} 0"
+        ),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
+    assert!(ask(url, "/").0.starts_with("http/1.1 404"));
+    end(child);
+}
+
+#[test]
+fn people_are_told_the_address_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = seed(folder.path(), &["--metrics", "127.0.0.1:0"]).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let mut lines = lines.map(|line| line.expect("it prints text"));
+    let line = lines.find(|line| line.starts_with("metrics ")).expect("it is printed");
+    let url = line.strip_prefix("metrics     ").expect("it stands in its column");
+    assert!(ask(url, "/metrics").1.ends_with("# EOF\n"));
+    end(child);
+}
+
+#[test]
+fn a_taken_address_is_one_sentence_and_exit_code_1() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let output = seed(folder.path(), &["--metrics", &address]).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]), "{said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+    assert!(said.contains(&address) && said.contains("--metrics"), "{said}");
+}
