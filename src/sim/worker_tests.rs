@@ -127,6 +127,21 @@ fn an_upload_limit_is_kept_and_used() {
 }
 
 #[test]
+fn a_limit_is_shared_by_those_who_wait_for_it() {
+    let mut rig = Rig::new(7, Faults::default(), ZeroCopyMode::Never, Some(ByteRate(2_000_000)));
+    let mut peers: Vec<SimPeer> = (0..10).map(|_| SimPeer::joined(&mut rig)).collect();
+    until(&mut rig, &mut peers, |_, peers| peers.iter().all(|peer| !peer.choked));
+    let mut rng = Rng::from_seed(7);
+    for peer in &mut peers {
+        (0..900).for_each(|_| peer.ask(&mut rig, &mut rng));
+    }
+    until(&mut rig, &mut peers, |_, peers| peers.iter().map(|peer| peer.blocks).sum::<usize>() > 2000);
+    let blocks: Vec<usize> = peers.iter().map(|peer| peer.blocks).collect();
+    assert!(blocks.iter().all(|&blocks| (150..=250).contains(&blocks)), "{blocks:?}");
+    rig.stop();
+}
+
+#[test]
 fn half_open_connections_end_in_time_and_leave_no_slot_behind() {
     let mut rig = Rig::new(3, Faults::default(), ZeroCopyMode::Auto, None);
     let silent: Vec<RawFd> = (0..2000).map(|_| rig.ring().dial()).collect();

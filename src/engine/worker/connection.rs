@@ -44,6 +44,8 @@ pub(super) struct Connection {
     pub scheduled: bool,
     /// Waits for a rate limit; control bytes go all the same.
     pub throttled: bool,
+    /// Its place among those who wait for a rate limit, kept until it gets something.
+    pub ticket: Option<u64>,
     /// The torrent's own limit has already been charged for the block at the front.
     pub front_charged: bool,
     pub half_open: bool,
@@ -82,6 +84,7 @@ impl Connection {
             fetching: None,
             scheduled: false,
             throttled: false,
+            ticket: None,
             front_charged: false,
             half_open: true,
             active_in: 0,

@@ -10,6 +10,7 @@ mod connection;
 mod home;
 mod receive;
 mod send;
+mod throttle;
 
 use super::mailbox::{Address, Mailbox};
 use super::message::{EngineEvent, SharedTorrent, ToWorker};
@@ -34,6 +35,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use throttle::Throttle;
 
 /// Messages a worker reads per turn.
 const MESSAGES_PER_TURN: usize = 256;
@@ -105,6 +107,8 @@ pub struct Worker<R: Ring, S: BlockStore> {
     idle_slots: Vec<Box<SendSlot<S>>>,
     /// Connections with something to say, in the order in which they had it.
     ready: VecDeque<Key>,
+    /// Connections that wait for a rate limit.
+    throttle: Throttle,
     /// Connections without a finished handshake, oldest first; those that have finished are skipped.
     half_open: VecDeque<Key>,
     half_open_by_prefix: BTreeMap<AddressPrefix, u32>,
@@ -141,7 +145,7 @@ struct LoadSample {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum TimerOwner {
     Connection(Key),
-    Throttled(Key),
+    Throttled,
     Interest(Key),
     Torrent(InfoHash),
     Accept(usize),
@@ -174,6 +178,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             in_flight: Slab::default(),
             idle_slots: Vec::new(),
             ready: VecDeque::new(),
+            throttle: Throttle::default(),
             half_open: VecDeque::new(),
             half_open_by_prefix: BTreeMap::new(),
             dialled: BTreeSet::new(),
@@ -316,7 +321,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         while let Some(owner) = self.timers.poll(self.now) {
             match owner {
                 TimerOwner::Connection(key) => self.handle_connection_timeout(key),
-                TimerOwner::Throttled(key) => self.handle_unthrottled(key),
+                TimerOwner::Throttled => self.handle_unthrottled(),
                 TimerOwner::Interest(key) => self.handle_interest_timeout(key),
                 TimerOwner::Torrent(info_hash) => self.handle_home_timeout(info_hash),
                 TimerOwner::Accept(listener) => self.listen(listener),

@@ -10,7 +10,7 @@ use super::super::send_slot::SendSlot;
 use super::super::slab::Key;
 use super::super::store::{BlockStore, ColdRange, Readiness};
 use super::connection::Closing;
-use super::{SharedTorrent, TimerOwner, Worker};
+use super::{SharedTorrent, Worker};
 use crate::id::InfoHash;
 use crate::units::BlockSpan;
 use crate::wire::piece_header;
@@ -154,33 +154,6 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             connection.machine.poll_block();
         }
         Next::Taken
-    }
-
-    /// Charges a block to the torrent's limit and to the process's; false when one of them says wait.
-    fn pay(&mut self, key: Key, torrent: &SharedTorrent<S>, span: BlockSpan) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return false };
-        let torrents =
-            if connection.front_charged { Ok(()) } else { torrent.gate.try_take(self.now, span.len) };
-        connection.front_charged = torrents.is_ok();
-        match torrents.and_then(|()| self.gate.try_take(self.now, span.len)) {
-            Ok(()) => {
-                connection.front_charged = false;
-                true
-            }
-            Err(retry_at) => {
-                connection.throttled = true;
-                self.timers.set(retry_at, TimerOwner::Throttled(key));
-                self.statistics().throttled().add(1);
-                false
-            }
-        }
-    }
-
-    pub(super) fn handle_unthrottled(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.throttled = false;
-            self.schedule(key);
-        }
     }
 
     fn submit(&mut self, key: Key, mut slot: Box<SendSlot<S>>) -> u64 {
