@@ -85,7 +85,7 @@ fn fatal() -> Vec<(String, Reserved, Vec<u8>)> {
     case("spare bits", PLAIN, &[Message::Bitfield(&[0x01])]);
     case("two bitfields", PLAIN, &[none, none]);
     case("a bitfield after a have", PLAIN, &[Message::Have(PieceIndex(0)), none]);
-    case("have all after a bitfield", FAST, &[none, Message::HaveAll]);
+    case("have none after a have", FAST, &[Message::Have(PieceIndex(0)), Message::HaveNone]);
     case("a have out of range", PLAIN, &[Message::Have(out)]);
     case("a suggestion out of range", FAST, &[Message::Suggest(out)]);
     case("an allowed-fast piece out of range", FAST, &[Message::AllowedFast(out)]);
