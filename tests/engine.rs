@@ -21,8 +21,8 @@ fn serves_blocks_across_file_borders_byte_for_byte() {
     for leech in &mut leeches {
         assert!(leech.download(&torrent) == [&one[..], &two].concat());
     }
-    let sent: u64 = rig.engine.statistics().iter().map(|worker| worker.payload_sent).sum();
-    assert_eq!(sent, 5 * 1_700_004);
+    rig.wait_until("everything sent is counted", |rig| rig.payload_sent() >= 5 * 1_700_004);
+    assert_eq!(rig.payload_sent(), 5 * 1_700_004);
 }
 
 #[test]

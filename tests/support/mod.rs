@@ -106,6 +106,15 @@ impl Rig {
         assert!(Leech::join(self, torrent).download(torrent) == content);
     }
 
+    /// Waits for what the workers' figures will say: they are counted a moment after the bytes have gone.
+    pub fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let deadline = seedring::clock::now() + PATIENCE;
+        while !is_so(self) {
+            assert!(seedring::clock::now() < deadline, "it never came to that: {what}");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
     /// Bytes of blocks sent so far.
     pub fn payload_sent(&self) -> u64 {
         self.engine.statistics().iter().map(|worker| worker.payload_sent).sum()
