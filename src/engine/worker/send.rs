@@ -99,7 +99,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             (one, two) => one.or(two),
         };
         let Some(connection) = self.connections.get(key) else { return true };
-        let quota = u64::from(connection.batch.batch_len(self.active_count(), limit));
+        let quota = u64::from(connection.batch.batch_len(self.sharing(), limit));
         loop {
             let Some(connection) = self.connections.get(key) else { return true };
             if connection.throttled || connection.fetching.is_some() {
@@ -119,6 +119,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 }
             }
         }
+    }
+
+    /// Connections that share the worker: those that have sent blocks lately, or those that have something to send at
+    /// this very moment, when a crowd has just come.
+    fn sharing(&self) -> usize {
+        self.active_count().max(self.ready.len() + self.in_flight.len() + 1)
     }
 
     fn add_block(
