@@ -152,6 +152,8 @@ pub const REGULAR_SLOTS: usize = 4;
 pub const UPLOAD_SLOTS_AUTO_MAX: usize = 4_096;
 /// Upload rate of a slot, in bytes a second, below which auto holds fewer slots to be of more use to each peer.
 pub const SLOT_RATE_MIN: u64 = 16 * 1024;
+/// Upload rate of a slot, in bytes a second, above which auto splits it rather than let an interested peer wait.
+pub const SLOT_RATE_PLENTY: u64 = 256 * 1024;
 /// Pieces a seed's unchoked peer may take before its slot goes to one that waits.
 pub const SEED_QUANTUM_PIECES: u64 = 3;
 /// Time a seed's unchoked peer may hold its slot while others wait.

@@ -1,10 +1,11 @@
 //! How many slots `--upload-slots auto` has while seeding.
 //!
 //! A seed on a fat line must not leave it idle because the textbook says four; a seed on a limit must not cut it
-//! into crumbs. So slots follow demand while line and cores have room, stand still when either is used up, and give
-//! way slowly only when the limit is used up and each slot's share has become too small to be of use.
+//! into crumbs. So slots follow demand while line and cores have room, and also when either is used up as long as a
+//! slot's share is so large that it can be split; otherwise they stand still, and they give way slowly only when the
+//! limit is used up and each slot's share has become too small to be of use.
 
-use crate::limits::{REGULAR_SLOTS, SLOT_RATE_MIN, UPLOAD_SLOTS_AUTO_MAX};
+use crate::limits::{REGULAR_SLOTS, SLOT_RATE_MIN, SLOT_RATE_PLENTY, UPLOAD_SLOTS_AUTO_MAX};
 use crate::units::ByteRate;
 
 /// Part of the limit or of a worker's time from which on it counts as used up.
@@ -52,13 +53,16 @@ pub struct SlotDemand {
 
 /// The number of slots from now on, between `REGULAR_SLOTS` and `UPLOAD_SLOTS_AUTO_MAX`.
 pub fn auto_slots(load: &Load, demand: &SlotDemand) -> usize {
+    let wanted = demand.interested.min(load.slots_worth_having());
     let slots = if load.has_room() {
-        let kept = demand.slots.min(demand.interested);
-        demand.interested.min(load.slots_worth_having()).max(kept)
+        wanted.max(demand.slots.min(demand.interested))
     } else if load.limit_is_used_up() && demand.mean_slot_rate.0 < SLOT_RATE_MIN {
         demand.slots - (demand.slots / 10).max(1).min(demand.slots)
     } else {
-        demand.slots
+        // What the torrent uploads, as far as it is known, is at most what the process uploads.
+        let rate = demand.mean_slot_rate.0.saturating_mul(demand.slots as u64).min(load.upload_rate.0);
+        let plentiful = usize::try_from(rate / SLOT_RATE_PLENTY).unwrap_or(usize::MAX);
+        wanted.min(plentiful).max(demand.slots)
     };
     slots.clamp(REGULAR_SLOTS, UPLOAD_SLOTS_AUTO_MAX)
 }
@@ -87,7 +91,17 @@ mod tests {
     fn a_busy_core_or_line_does_not_open_more() {
         assert_eq!(auto_slots(&load(0, None, 0.95), &demand(20, 700, 1_000_000)), 20);
         assert_eq!(auto_slots(&load(95, Some(100), 0.1), &demand(20, 700, 1_000_000)), 20);
-        assert_eq!(auto_slots(&load(9_500_000, Some(10_000_000), 0.1), &demand(20, 700, 500_000)), 20);
+        assert_eq!(auto_slots(&load(9_500_000, Some(10_000_000), 0.1), &demand(80, 700, 118_750)), 80);
+    }
+
+    #[test]
+    fn plenty_is_split_even_when_nothing_is_left() {
+        let (gigabyte, unknown) = (1 << 30, u64::MAX);
+        assert_eq!(auto_slots(&load(4 * gigabyte, None, 1.0), &demand(50, 200, unknown)), 200);
+        assert_eq!(auto_slots(&load(4 * gigabyte, None, 1.0), &demand(50, 200, 80 << 20)), 200);
+        // Another torrent takes nearly everything: the own share decides.
+        assert_eq!(auto_slots(&load(4 * gigabyte, None, 1.0), &demand(50, 200, 1 << 19)), 100);
+        assert_eq!(auto_slots(&load(10 << 20, Some(10 << 20), 0.1), &demand(20, 700, 512 << 10)), 40);
     }
 
     #[test]

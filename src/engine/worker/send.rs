@@ -121,10 +121,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
     }
 
-    /// Connections that share the worker: those that have sent blocks lately, or those that have something to send at
-    /// this very moment, when a crowd has just come.
+    /// Connections that share the worker: those that have sent blocks lately, or those that are ready to send at this
+    /// very moment, when a crowd has just come. Sends that wait for slow readers do not count: they cost nobody.
     fn sharing(&self) -> usize {
-        self.active_count().max(self.ready.len() + self.in_flight.len() + 1)
+        self.active_count().max(self.ready.len() + 1)
     }
 
     fn add_block(
