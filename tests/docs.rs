@@ -28,6 +28,23 @@ fn every_relative_link_leads_somewhere() {
 }
 
 #[test]
+fn every_figure_of_the_speed_table_stands_in_a_record() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("the README is readable");
+    let (_, speed) = readme.split_once("<!-- speed:begin -->").expect("the README has a speed table");
+    let (speed, _) = speed.split_once("<!-- speed:end -->").expect("the speed table ends");
+    let records: String = markdown_files()
+        .iter()
+        .filter(|path| path.components().any(|part| part.as_os_str() == "record"))
+        .map(|path| fs::read_to_string(path).expect("a record is readable"))
+        .collect();
+    let rows: Vec<&str> = speed.lines().filter(|line| line.starts_with('|')).collect();
+    assert!(!rows.is_empty());
+    for row in rows {
+        assert!(records.contains(row), "no record has {row}");
+    }
+}
+
+#[test]
 fn every_command_line_in_the_readme_is_understood() {
     let Ok(readme) = fs::read_to_string(root().join("README.md")) else { return };
     let mut complaints = Vec::new();
