@@ -179,6 +179,9 @@ pub const BATCH_QUOTA_WHOLE_CONNECTIONS: usize = 64;
 pub const BATCH_QUOTA_LEAST_CONNECTIONS: usize = 200;
 /// Longest wait that the rate gate proposes, so that a changed limit is noticed soon.
 pub const RATE_RETRY_MAX: Duration = Duration::from_secs(1);
+/// Bytes the kernel keeps for one peer that its line has not taken yet (TCP_NOTSENT_LOWAT). Without a bound a peer that
+/// reads nothing fills its whole send buffer, four megabytes; what a fast line needs on its way is not counted here.
+pub const UNSENT_LEN_MAX: u32 = 1024 * 1024;
 /// Zero-copy bytes of one connection that the kernel has not yet released; above it sends copy.
 pub const ZERO_COPY_UNNOTIFIED_MAX: u64 = 4 * 1024 * 1024;
 

@@ -1,6 +1,7 @@
 //! Listening sockets: one per worker and address family, all on one port, so that the kernel spreads
 //! connections over the workers (SO_REUSEPORT).
 
+use crate::limits::UNSENT_LEN_MAX;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -92,6 +93,8 @@ fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
     }
     // Accepted sockets inherit it. Batches are complete messages: nothing is gained by waiting for more.
     socket.set_tcp_nodelay(true)?;
+    // Inherited as well.
+    socket.set_tcp_notsent_lowat(UNSENT_LEN_MAX)?;
     socket.bind(&address.into())?;
     if !share {
         socket.listen(1)?;

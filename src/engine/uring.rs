@@ -9,6 +9,7 @@
 use super::ring::{BufferId, Completion, Ends, Op, Ring, Tag, ZeroCopyUse};
 use super::ring_error::RingUnavailable;
 use crate::clock;
+use crate::limits::UNSENT_LEN_MAX;
 use crate::time::{Duration, Instant};
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -202,6 +203,7 @@ impl Ring for Uring {
     fn open_socket(&mut self, remote: SocketAddr, local: Option<IpAddr>) -> io::Result<RawFd> {
         let socket = Socket::new(Domain::for_address(remote), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_notsent_lowat(UNSENT_LEN_MAX)?;
         if let Some(local) = local {
             socket.bind(&SocketAddr::new(local, 0).into())?;
         }
