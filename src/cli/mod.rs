@@ -17,6 +17,12 @@ mod tracker;
 /// A BitTorrent seeder engine on io_uring.
 #[derive(Debug, Parser)]
 #[command(name = "seedring", version, max_term_width = 100)]
+#[command(after_help = "Examples:\n  \
+    seedring seed holiday-videos                     share a folder, tracker included\n  \
+    seedring seed debian.torrent --data /srv/iso     seed what you have already\n  \
+    seedring check debian.torrent /srv/iso           is it what the torrent says?\n  \
+    seedring bench 127.0.0.1:6881 debian.torrent     how does a seeder hold under load?\n\n\
+    SEEDRING_LOG=debug says why connections end.")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
