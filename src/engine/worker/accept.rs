@@ -37,6 +37,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     pub(super) fn handle_accept(&mut self, completion: &Completion) {
         let listener = completion.tag.slot as usize;
         if completion.result >= 0 {
+            self.accept_fails = false;
             self.accept(completion.result);
             if !completion.more {
                 self.listen(listener);
@@ -55,9 +56,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                     libc::ENFILE => "; raise the system's limit of open files (sysctl fs.file-max)",
                     _ => "",
                 };
-                self.tell(EngineEvent::AcceptFailed {
-                    reason: format!("no new connections for a while: {error}{cure}"),
-                });
+                // Told once, until it works again.
+                if !std::mem::replace(&mut self.accept_fails, true) {
+                    let reason = format!("no new connections for a while: {error}{cure}");
+                    self.tell(EngineEvent::AcceptFailed { reason });
+                }
                 self.timers.set(self.now + ACCEPT_RETRY_INTERVAL, TimerOwner::Accept(listener));
             }
         }

@@ -126,6 +126,8 @@ pub struct Worker<R: Ring, S: BlockStore> {
     /// Who has been granted allowed-fast pieces lately.
     fast_grants: BTreeMap<(InfoHash, AddressPrefix), Instant>,
     load: LoadSample,
+    /// The last try to accept a connection failed.
+    accept_fails: bool,
     /// The mailbox was not read to its end in the last turn.
     mail_waits: bool,
     stopping: Option<Instant>,
@@ -189,6 +191,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             ticks: 1,
             fast_grants: BTreeMap::new(),
             load: LoadSample { at: now, ..LoadSample::default() },
+            accept_fails: false,
             mail_waits: false,
             stopping: None,
             completions: Vec::new(),
