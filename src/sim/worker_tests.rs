@@ -111,19 +111,33 @@ fn a_peer_is_told_everything_and_then_served() {
 fn an_upload_limit_is_kept_and_used() {
     let limit = ByteRate(5_000_000);
     let mut rig = Rig::new(2, Faults::default(), ZeroCopyMode::Never, Some(limit));
-    let mut peers = [SimPeer::joined(&mut rig), SimPeer::joined(&mut rig)];
-    until(&mut rig, &mut peers, |_, peers| peers.iter().all(|peer| !peer.choked));
+    assert_limited(&mut rig, limit);
+    rig.stop();
+}
+
+#[test]
+fn a_torrents_own_limit_is_kept_and_used_below_that_of_the_process() {
+    let limit = ByteRate(3_000_000);
+    let mut rig = Rig::new(8, Faults::default(), ZeroCopyMode::Never, Some(ByteRate(50_000_000)));
+    let now = rig.now();
+    rig.torrent.gate.set_limit(now, Some(limit), burst_for(Some(limit)));
+    assert_limited(&mut rig, limit);
+    rig.stop();
+}
+
+/// Two greedy peers together get the limit: not much more, not much less.
+fn assert_limited(rig: &mut Rig, limit: ByteRate) {
+    let mut peers = [SimPeer::joined(rig), SimPeer::joined(rig)];
+    until(rig, &mut peers, |_, peers| peers.iter().all(|peer| !peer.choked));
     let (mut rng, began) = (Rng::from_seed(2), rig.now());
     for peer in &mut peers {
-        (0..800).for_each(|_| peer.ask(&mut rig, &mut rng));
+        (0..800).for_each(|_| peer.ask(rig, &mut rng));
     }
-    until(&mut rig, &mut peers, |_, peers| peers.iter().all(|peer| peer.asked.is_empty()));
-    let (taken, seconds) =
-        (rig.statistics[0].snapshot().payload_sent as f64, rig.now().since(began).as_secs_f64());
-    let rate = taken / seconds;
-    assert!(rate < 5_000_000.0 * 1.1 + burst_for(Some(limit)) as f64 / seconds, "{rate}");
-    assert!(rate > 5_000_000.0 * 0.8, "{rate}");
-    rig.stop();
+    until(rig, &mut peers, |_, peers| peers.iter().all(|peer| peer.asked.is_empty()));
+    let seconds = rig.now().since(began).as_secs_f64();
+    let rate = rig.statistics[0].snapshot().payload_sent as f64 / seconds;
+    assert!(rate < limit.0 as f64 * 1.1 + burst_for(Some(limit)) as f64 / seconds, "{rate}");
+    assert!(rate > limit.0 as f64 * 0.8, "{rate}");
 }
 
 #[test]
