@@ -32,11 +32,25 @@ struct Plain {
     told_at: Instant,
 }
 
+/// Whether stderr is a terminal that can draw over what it has drawn.
+fn can_redraw() -> bool {
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    std::io::stderr().is_terminal() && !dumb
+}
+
+/// One line that changes, for commands that run until they are told to stop; `None` where nobody would see it change.
+pub(super) fn live_line(json: bool) -> Option<ProgressBar> {
+    if json || !can_redraw() || !std::io::stdout().is_terminal() {
+        return None;
+    }
+    let live = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    Some(live.with_style(ProgressStyle::with_template("{wide_msg}").ok()?))
+}
+
 impl Progress {
     /// Begins to show that `total` bytes are being worked on; `verb` as in `hashing`.
     pub(super) fn start(verb: &'static str, total: u64) -> Self {
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        if !std::io::stderr().is_terminal() || dumb {
+        if !can_redraw() {
             let plain = Plain { verb, total, done: 0, tenths_told: 0, told_at: clock::now() };
             return Self { shown: Shown::Plain(Mutex::new(plain)) };
         }

@@ -4,15 +4,15 @@
 //! elsewhere a plain line a minute when something happened, with `--json` one object a second.
 
 use super::CommandError;
+use super::progress::live_line;
 use crate::limits::TRACKER_INTERVAL_DEFAULT;
 use crate::service;
 use crate::time::Duration;
 use crate::tracker_server::{
     Access, TrackerAddress, TrackerConfig, TrackerHandle, TrackerServer, TrackerStatistics,
 };
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use tokio::time::MissedTickBehavior;
@@ -123,17 +123,6 @@ async fn report(handle: TrackerHandle, json: bool) -> Result<(), CommandError> {
         before = now;
     }
     Ok(())
-}
-
-/// The live line, when somebody looks.
-fn live_line(json: bool) -> Option<ProgressBar> {
-    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    if json || dumb || !io::stderr().is_terminal() || !io::stdout().is_terminal() {
-        return None;
-    }
-    let live = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    live.set_style(ProgressStyle::with_template("{wide_msg}").ok()?);
-    Some(live)
 }
 
 fn listening(address: TrackerAddress, json: bool) -> String {

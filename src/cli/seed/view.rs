@@ -2,15 +2,15 @@
 //! elsewhere, or JSON.
 
 use super::super::escape::{Plain, json};
-use super::super::progress::Progress;
+use super::super::progress::{Progress, live_line};
 use crate::id::InfoHash;
 use crate::session::content::Located;
 use crate::session::seeding::{Serving, SessionEvent, Status};
 use crate::units::ByteSize;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json as object};
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -39,16 +39,7 @@ struct State {
 impl View {
     /// JSON lines, a live line, or plain lines, by what the user asked for and where it goes.
     pub fn new(json: bool) -> Self {
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let is_live = !json && !dumb && io::stdout().is_terminal() && io::stderr().is_terminal();
-        let live = is_live.then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            match ProgressStyle::with_template("{wide_msg}") {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
-        });
-        Self { json, live, state: Mutex::default() }
+        Self { json, live: live_line(json), state: Mutex::default() }
     }
 
     /// Where peers, trackers and metrics are, before the first torrent is told.
