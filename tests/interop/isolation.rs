@@ -7,6 +7,7 @@
 //! The test process starts itself once more under `unshare`; when that process ends, the kernel ends
 //! everything that was started in its namespace.
 
+use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::process::Command;
 
@@ -40,11 +41,22 @@ pub fn isolated(test: &str, body: impl FnOnce()) {
         .args(["sh".as_ref(), itself.as_os_str()])
         .args([test, "--exact", "--nocapture", "--include-ignored"])
         .env(INSIDE, "1");
-    let output =
-        command.output().unwrap_or_else(|error| panic!("cannot start unshare (package util-linux): {error}"));
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(output.status.success(), "in its own namespaces the test failed:\n{text}");
-    print!("{text}");
-    assert!(text.contains("1 passed"), "no test is called {test:?}:\n{text}");
+    let (reader, writer) = std::io::pipe().expect("there are descriptors for a pipe");
+    command.stdout(writer.try_clone().expect("there is a descriptor more")).stderr(writer);
+    let mut child =
+        command.spawn().unwrap_or_else(|error| panic!("cannot start unshare (package util-linux): {error}"));
+    // It holds the pipe's other end open, which would keep the end of the text from coming.
+    drop(command);
+    // Passed on line by line: a long test tells how far it is.
+    let mut text = String::new();
+    for line in BufReader::new(reader).split(b'\n') {
+        let line = line.expect("a pipe can be read");
+        let line = String::from_utf8_lossy(&line);
+        eprintln!("{line}");
+        text.push_str(&line);
+        text.push('\n');
+    }
+    let status = child.wait().expect("a child of ours can be waited for");
+    assert!(status.success(), "in its own namespaces the test failed ({status})");
+    assert!(text.contains("1 passed"), "no test is called {test:?}");
 }

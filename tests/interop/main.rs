@@ -27,6 +27,9 @@ use std::time::Duration;
 /// Bytes of the single file: no whole number of blocks, some dozen pieces.
 const SINGLE_FILE_LEN: usize = 4_000_037;
 
+/// Longest time that one client may take over the file beyond 32 bits.
+const LARGE_DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
 /// Every client downloads from one seeder at the same time.
 fn all_clients_download(torrent: &Path, content: &Content, scratch: &Path) {
     let mut running: Vec<(&Client, Running)> =
@@ -98,8 +101,9 @@ fn each_client_downloads_a_file_beyond_32_bits() {
         let content = Content::sparse_file(&scratch.path().join("content"), 5 << 30);
         let seeder = Seeder::start(&content.root, &EMBEDDED_TRACKER, scratch.path());
         for client in &CLIENTS {
+            eprintln!("{} starts", client.name);
             let mut running = client.start(&seeder.torrent, scratch.path());
-            running.wait_until_complete_within(Duration::from_secs(600));
+            running.wait_until_complete_within(LARGE_DOWNLOAD_TIMEOUT);
             content.assert_same(&running.saved, true, client.name);
             // The disk shall hold one copy at a time.
             fs::remove_dir_all(&running.saved).expect("a scratch folder can be emptied");

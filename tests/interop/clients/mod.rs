@@ -28,9 +28,9 @@ pub struct Client {
     start: fn(&Paths) -> Download,
 }
 
-/// All of them. Versions: whatever tools/install-test-clients finds.
+/// All of them, those that are fast with one seed first. Versions: whatever tools/install-test-clients finds.
 pub const CLIENTS: [Client; 5] =
-    [libtorrent::CLIENT, transmission::CLIENT, aria2::CLIENT, rtorrent::CLIENT, qbittorrent::CLIENT];
+    [libtorrent::CLIENT, aria2::CLIENT, qbittorrent::CLIENT, rtorrent::CLIENT, transmission::CLIENT];
 
 /// Where one client works.
 struct Paths {
@@ -99,6 +99,6 @@ impl Running {
             is_complete(process)
                 .map_err(|complaint| format!("{complaint}; it printed:\n{}", process.last_words()))
         });
-        println!("{name} had everything after {:.1?}", clock::now().since(start));
+        eprintln!("{name} had everything after {:.1?}", clock::now().since(start));
     }
 }
