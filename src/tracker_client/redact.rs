@@ -1,7 +1,7 @@
 //! Keeps passkeys out of everything that is shown. Whoever prints a tracker's address prints it through here.
 //!
-//! A passkey is any path segment of 16 or more letters, digits, `-` and `_`, any query value, and any user
-//! part. Hiding too much costs a reader little; showing a key costs a user the account.
+//! A passkey is any path segment of 16 or more letters, digits, `-` and `_`, any query value, any query name
+//! that is not short and plain, and any user part. Hiding too much costs a reader little; showing a key costs a user the account.
 
 use std::fmt::{self, Write};
 
@@ -38,7 +38,7 @@ impl fmt::Display for RedactedUrl<'_> {
         for (number, pair) in query.iter().flat_map(|query| query.split('&')).enumerate() {
             f.write_char(if number == 0 { '?' } else { '&' })?;
             match pair.split_once('=') {
-                Some((name, _)) if !looks_like_key(name) => {
+                Some((name, _)) if is_plain_name(name) => {
                     escaped(f, name)?;
                     write!(f, "={MASK}")?;
                 }
@@ -77,6 +77,11 @@ fn looks_like_key(segment: &str) -> bool {
     segment.split(|c: char| !is_key_character(c) && c != '%').any(|run| run.len() >= KEY_LEN_MIN)
 }
 
+/// What a query value may be called. Base64 has `/` and `+` in it, which would cut a key into harmless runs.
+fn is_plain_name(name: &str) -> bool {
+    name.len() < KEY_LEN_MIN && name.chars().all(|c| is_key_character(c) || c == '.')
+}
+
 fn is_key_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '-' || c == '_'
 }
@@ -102,6 +107,8 @@ mod tests {
             ("https://t.example/a.php?passkey=s3cret&x=1", "https://t.example/a.php?passkey=…&x=…"),
             ("https://me:pass@t.example/announce#x", "https://…@t.example/announce"),
             ("https://t.example/announce?0123456789abcdef", "https://t.example/announce?…"),
+            ("https://t.example/a?c2VjcmV0/a2V5/Zm9y+bWU==&uk=1", "https://t.example/a?…&uk=…"),
+            ("https://t.example/a?s3cret%2Fkey=&a.b=1", "https://t.example/a?…&a.b=…"),
             ("https://t.example/announce.0123456789ABCDEFGH", "https://t.example/…"),
             ("http://t.example/\x1b[31m", "http://t.example/\\u{1b}[31m"),
             ("nonsense", "nonsense"),
@@ -127,6 +134,12 @@ mod tests {
         ) {
             let url = format!("https://t.example/{before}{key}{after}");
             prop_assert!(!RedactedUrl(&url).to_string().contains(&key), "{}", RedactedUrl(&url));
+        }
+
+        #[test]
+        fn a_query_name_that_is_cut_by_slashes_is_never_shown(key in "[0-9a-z]{1,8}(/[0-9a-z]{1,8}){1,5}") {
+            let url = format!("https://t.example/announce?{key}=");
+            prop_assert_eq!(RedactedUrl(&url).to_string(), "https://t.example/announce?…");
         }
 
         #[test]
