@@ -1,14 +1,14 @@
 //! `seedring create`: a torrent file from a file or folder.
 
 use super::CommandError;
+use super::destination::Destination;
 use super::escape::{self, Plain};
 use super::progress::Progress;
 use crate::clock;
 use crate::metainfo::builder::check_piece_length;
 use crate::session::make_torrent::{MadeTorrent, MakeOptions, Plan};
-use crate::session::torrent_file::{read_torrent, write_torrent};
+use crate::session::torrent_file::write_torrent;
 use crate::units::ByteSize;
-use rustix::fs::Access;
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -70,12 +70,8 @@ pub fn run(args: CreateArgs) -> Result<(), CommandError> {
         creation_date: Some(clock::unix_seconds()),
         leave_out: None,
     };
-    let output = output_path(&args.path, args.output.as_deref())?;
-    let replaces = output.exists();
-    if replaces && (args.output.as_deref() != Some(&output)) {
-        refuse_to_replace_other_files(&output)?;
-    }
-    refuse_unwritable_folder(&output)?;
+    let destination = Destination::of(&args.path, args.output.as_deref(), "-o")?;
+    let output = &destination.path;
     let plan = Plan::of(&args.path, MakeOptions { leave_out: Some(output.clone()), ..options })?;
     for left_out in plan.left_out() {
         eprintln!("{} is left out: {}", Plain(&left_out.path.to_string_lossy()), left_out.reason);
@@ -83,8 +79,8 @@ pub fn run(args: CreateArgs) -> Result<(), CommandError> {
     let progress = Progress::start("hashing", plan.total_len());
     let made = plan.hash(0, &|bytes| progress.add(bytes))?;
     drop(progress);
-    write_torrent(&output, &made.bytes)?;
-    report(&made, &output, replaces, args.json)
+    write_torrent(output, &made.bytes)?;
+    report(&made, output, destination.replaces, args.json)
 }
 
 fn report(made: &MadeTorrent, output: &Path, replaced: bool, json: bool) -> Result<(), CommandError> {
@@ -113,40 +109,6 @@ fn report(made: &MadeTorrent, output: &Path, replaced: bool, json: bool) -> Resu
     writeln!(out, "torrent     {}{note}", Plain(&created.torrent))?;
     writeln!(out, "magnet      {}", created.magnet)?;
     Ok(())
-}
-
-/// Where the torrent goes: as the user said, into the folder the user named, or into the current one.
-fn output_path(content: &Path, output: Option<&Path>) -> Result<PathBuf, CommandError> {
-    let folder = match output {
-        Some(path) if !path.is_dir() => return Ok(path.to_owned()),
-        folder => folder.unwrap_or(Path::new("")),
-    };
-    let content = content.canonicalize().map_err(|error| {
-        format!("cannot read {}: {error}; name an existing file or folder", content.display())
-    })?;
-    let name = content.file_name().ok_or("the root of the file system has no name to share it under")?;
-    let mut file_name = name.to_owned();
-    file_name.push(".torrent");
-    Ok(folder.join(file_name))
-}
-
-/// Only a torrent is replaced unasked.
-fn refuse_to_replace_other_files(output: &Path) -> Result<(), CommandError> {
-    match read_torrent(output) {
-        Ok(_) => Ok(()),
-        Err(_) => {
-            let output = output.display();
-            Err(format!("{output} exists and is no torrent; name the file to write with -o").into())
-        }
-    }
-}
-
-/// Asked before hours of hashing, not after.
-fn refuse_unwritable_folder(output: &Path) -> Result<(), CommandError> {
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|errno| {
-        format!("cannot write the torrent file {}: {errno}; name another with -o", output.display()).into()
-    })
 }
 
 pub(super) fn tracker_url(text: &str) -> Result<String, String> {
@@ -191,21 +153,5 @@ mod tests {
         for bad in ["0", "1000", "8KiB", "48KiB", "512MiB", "9999TiB", "x"] {
             assert!(piece_length(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn writes_beside_the_content_nothing_it_was_not_asked_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let content = folder.path().join("content");
-        std::fs::write(&content, "x").unwrap();
-        let named = output_path(&content, Some(Path::new("x.torrent"))).unwrap();
-        assert_eq!(named, Path::new("x.torrent"));
-        assert_eq!(output_path(&content, None).unwrap(), Path::new("content.torrent"));
-        let inside = output_path(&content, Some(folder.path())).unwrap();
-        assert_eq!(inside, folder.path().join("content.torrent"));
-        std::fs::write(&inside, "my diary").unwrap();
-        assert!(refuse_to_replace_other_files(&inside).is_err());
-        assert!(output_path(Path::new("/"), None).is_err());
-        assert!(output_path(&folder.path().join("missing"), None).is_err());
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 mod bench;
 mod check;
 mod create;
+mod destination;
 mod escape;
 mod generate;
 mod progress;

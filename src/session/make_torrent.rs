@@ -143,11 +143,6 @@ impl Plan {
         self.draft.total_len()
     }
 
-    /// The torrent's name.
-    pub fn name(&self) -> &str {
-        &self.builder.name
-    }
-
     /// What the folder has that the torrent will not have.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out

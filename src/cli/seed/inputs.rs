@@ -1,6 +1,7 @@
 //! From what the user typed to torrents whose place on disk is known.
 
 use super::super::CommandError;
+use super::super::destination::Destination;
 use super::super::escape::Plain;
 use super::super::progress::Progress;
 use super::SeedArgs;
@@ -133,18 +134,18 @@ fn make(
     trackers: &[String],
     state_dir: Option<&Path>,
 ) -> Result<(Located, PathBuf), CommandError> {
+    let output = Destination::of(path, args.torrent.as_deref(), "--torrent")?.path;
     let options = MakeOptions {
         tiers: trackers.iter().map(|tracker| vec![tracker.clone()]).collect(),
         piece_length: args.piece_length,
         creation_date: Some(clock::unix_seconds()),
-        leave_out: args.torrent.clone(),
+        leave_out: Some(output.clone()),
         ..MakeOptions::default()
     };
     let plan = Plan::of(path, options)?;
     for left_out in plan.left_out() {
         eprintln!("{} is left out: {}", Plain(&left_out.path.to_string_lossy()), left_out.reason);
     }
-    let output = args.torrent.clone().unwrap_or_else(|| PathBuf::from(format!("{}.torrent", plan.name())));
     let progress = Progress::start("hashing", plan.total_len());
     let made = plan.hash(0, &|bytes| progress.add(bytes))?;
     drop(progress);
