@@ -89,7 +89,7 @@ impl Connection {
             info_hash: INFO_HASH,
             piece_length: 32_768,
             total_len: u64::from(pieces - 1) * 32_768 + 20_000,
-            have,
+            have: have.into(),
         });
         let now = Instant::ZERO;
         let (ours, theirs) = (PeerId([b'o'; 20]), PeerId([b't'; 20]));

@@ -1,12 +1,12 @@
 //! What a connection has to know of its torrent: the shape, and what we have of it.
 
-use crate::bitfield::Bitfield;
+use crate::bitfield::SharedBitfield;
 use crate::id::InfoHash;
 use crate::limits::REQUEST_LEN_MAX;
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
 
 /// Shape and stock of one torrent.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct TorrentFacts {
     /// Its name in the swarm.
     pub info_hash: InfoHash,
@@ -14,8 +14,8 @@ pub struct TorrentFacts {
     pub piece_length: u32,
     /// Bytes of all pieces.
     pub total_len: u64,
-    /// The pieces we serve.
-    pub have: Bitfield,
+    /// The pieces we serve; the torrent's home core adds those that have been verified.
+    pub have: SharedBitfield,
 }
 
 /// Why a requested span is not one we serve (HOSTILE: never leads to a read).
@@ -75,6 +75,7 @@ impl TorrentFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bitfield::Bitfield;
     use proptest::prelude::*;
 
     fn facts() -> TorrentFacts {
@@ -84,7 +85,7 @@ mod tests {
             info_hash: InfoHash([1; 20]),
             piece_length: 32_768,
             total_len: 2 * 32_768 + 20_000,
-            have,
+            have: have.into(),
         }
     }
 

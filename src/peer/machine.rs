@@ -204,12 +204,14 @@ impl PeerMachine {
             self.introduce(facts.info_hash, identity.peer_id);
         }
         self.fast = theirs.fast();
-        if self.fast && facts.have.is_full() {
+        // One look: the next piece may be verified while we speak.
+        let have = facts.have.snapshot();
+        if self.fast && have.is_full() {
             encode(&Message::HaveAll, &mut self.control);
-        } else if self.fast && facts.have.count() == 0 {
+        } else if self.fast && have.count() == 0 {
             encode(&Message::HaveNone, &mut self.control);
-        } else if facts.have.count() > 0 {
-            encode(&Message::Bitfield(facts.have.as_bytes()), &mut self.control);
+        } else if have.count() > 0 {
+            encode(&Message::Bitfield(have.as_bytes()), &mut self.control);
         }
         if theirs.extended() {
             let handshake = ExtensionHandshake {

@@ -26,7 +26,7 @@ fn facts() -> TorrentFacts {
     let mut have = Bitfield::all(PIECES);
     have.remove(MISSING);
     let total_len = u64::from(PIECES - 1) * u64::from(PIECE) + 20_000;
-    TorrentFacts { info_hash: InfoHash([1; 20]), piece_length: PIECE, total_len, have }
+    TorrentFacts { info_hash: InfoHash([1; 20]), piece_length: PIECE, total_len, have: have.into() }
 }
 
 fn identity() -> Identity {
@@ -178,15 +178,18 @@ fn an_outgoing_connection_introduces_itself_first_and_once() {
 
 #[test]
 fn says_what_it_has_in_the_words_the_peer_understands() {
-    let with = |have| TorrentFacts { have, ..facts() };
+    let with = |have: Bitfield| TorrentFacts { have: have.into(), ..facts() };
     let first_words = |reserved, have| Talk::accepted(reserved, with(have)).heard();
     let bitfield = Message::Unknown { id: 5, len: 3 };
     assert_eq!(first_words(FAST_ONLY, Bitfield::all(PIECES)), [Message::HaveAll]);
     assert_eq!(first_words(FAST_ONLY, Bitfield::none(PIECES)), [Message::HaveNone]);
-    assert_eq!(first_words(FAST_ONLY, facts().have), [bitfield]);
+    assert_eq!(first_words(FAST_ONLY, facts().have.snapshot()), [bitfield]);
     assert_eq!(first_words(PLAIN, Bitfield::all(PIECES)), [bitfield]);
     assert_eq!(first_words(PLAIN, Bitfield::none(PIECES)), []);
-    assert!(matches!(first_words(Reserved::OURS, facts().have)[..], [_, Message::Unknown { id: 20, .. }]));
+    assert!(matches!(
+        first_words(Reserved::OURS, facts().have.snapshot())[..],
+        [_, Message::Unknown { id: 20, .. }]
+    ));
 }
 
 #[test]
@@ -513,7 +516,7 @@ fn nobody_gets_free_pieces_twice_over() {
 fn free_bytes_are_bounded_however_long_the_pieces_are() {
     let piece_length = 16 * 1024 * 1024;
     let total_len = u64::from(PIECES) * u64::from(piece_length);
-    let facts = TorrentFacts { piece_length, total_len, have: Bitfield::all(PIECES), ..facts() };
+    let facts = TorrentFacts { piece_length, total_len, have: Bitfield::all(PIECES).into(), ..facts() };
     let mut talk = Talk::accepted(FAST_ONLY, facts);
     talk.heard();
     talk.tell(Message::HaveNone);

@@ -331,7 +331,7 @@ impl Seeding {
                 info_hash,
                 piece_length: info.piece_length(),
                 total_len: info.total_len(),
-                have: checked.verified.clone(),
+                have: checked.verified.clone().into(),
             }),
             content: Arc::clone(&checked.content),
             home: self.engine.home_of(info_hash),

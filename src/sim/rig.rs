@@ -66,7 +66,7 @@ impl Rig {
             info_hash: INFO_HASH,
             piece_length: PIECE,
             total_len: TOTAL as u64,
-            have: Bitfield::all(piece_count),
+            have: Bitfield::all(piece_count).into(),
         };
         let parameters = TorrentParameters {
             role: Role::Seeding,

@@ -73,7 +73,7 @@ impl Rig {
             info_hash,
             piece_length: PIECE,
             total_len: layout.total_len(),
-            have: Bitfield::all(layout.piece_count()),
+            have: Bitfield::all(layout.piece_count()).into(),
         };
         let torrent = Arc::new(SharedTorrent {
             facts: Arc::new(facts),
