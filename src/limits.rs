@@ -89,8 +89,9 @@ pub const TRACKER_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Bytes of one block in a request we serve. BEP 3 clients ask 16 KiB; some ask up to 128 KiB, above is a fault.
 pub const REQUEST_LEN_MAX: u32 = 128 * 1024;
-/// Bytes of an extended message's payload that we hold in memory. Handshakes have a few hundred.
-pub const EXTENDED_LEN_MAX: usize = 16 * 1024;
+/// Bytes of an extended message's payload that we hold in memory: a piece of metadata (BEP 9) and the dictionary before
+/// it. Handshakes have a few hundred.
+pub const EXTENDED_LEN_MAX: usize = 16 * 1024 + 512;
 /// Bytes of a message that we skip because we do not speak its type. More ends the connection.
 pub const UNKNOWN_MESSAGE_LEN_MAX: usize = 1024 * 1024;
 /// Requests a peer may have queued here; told as `reqq` (BEP 10). Above it requests are rejected or dropped.

@@ -22,6 +22,7 @@ const PARSERS: &[(&str, &str)] = &[
     ("wire/decoder.rs", "wire_decoder"),
     ("wire/extension.rs", "extension_handshake"),
     ("wire/handshake.rs", "handshake"),
+    ("wire/metadata.rs", "metadata_message"),
 ];
 
 /// How the name of a function begins that makes values of foreign bytes.
