@@ -20,6 +20,7 @@ pub mod tracker_wire;
 // 2a · policy: plain data in, decisions out
 pub mod meter;
 pub mod choker;
+pub mod picker;
 pub mod pipeline;
 pub mod announcer;
 

@@ -266,6 +266,23 @@ pub const HASH_BUFFERS_LEN_MAX: u64 = 1024 * 1024 * 1024;
 /// Bytes of a resume file we read: the stamps of all files that a .torrent's tokens allow.
 pub const RESUME_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
 
+// --- Picker ------------------------------------------------------------------------------------------------
+
+/// Connections that owe us one block at once, in the endgame or when the first of them is snubbed.
+pub const BLOCK_OWED_MAX: usize = 2;
+/// Pieces begun and not verified, unless the caller knows how much memory there is: 64 of 4 MiB are 256 MiB.
+pub const PIECES_IN_FLIGHT_MAX: usize = 64;
+/// Pieces to verify before rarest first begins: something to give soon.
+pub const RANDOM_FIRST_PIECES: u32 = 4;
+/// Pieces in order of rarity that one choice looks at before it goes through the peer's own pieces instead.
+pub const PICK_WALK_MAX: usize = 4_096;
+/// Pieces of the peer that such a choice compares; with more it takes the best of a random stretch of so many.
+pub const PICK_SAMPLE_MAX: usize = 1_024;
+/// Blocks in flight that one question in the endgame compares to find the slowest.
+pub const ENDGAME_SAMPLE_MAX: usize = 4_096;
+/// Peers whose rates differ by no more than this factor share pieces.
+pub const SPEED_CLASS_FACTOR: u64 = 4;
+
 const _: () = assert!(REQUEST_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));
 const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_MAX);
 const _: () = assert!(PIECE_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));
