@@ -186,6 +186,27 @@ pub const UNSENT_LEN_MAX: u32 = 1024 * 1024;
 /// Zero-copy bytes of one connection that the kernel has not yet released; above it sends copy.
 pub const ZERO_COPY_UNNOTIFIED_MAX: u64 = 4 * 1024 * 1024;
 
+// --- Request pipeline, downloading ---------------------------------------------------------------------------
+
+/// Bytes asked of one peer at once: fills 1 Gbit/s over 100 ms. More would only hold memory of pieces in flight.
+pub const REQUESTED_LEN_MAX: u32 = 16 * 1024 * 1024;
+/// Requests in flight to a peer that did not say how many it takes (`reqq`, BEP 10): what libtorrent assumes.
+pub const REQUESTS_UNTOLD_MAX: u32 = 250;
+/// Requests of the first round trip: 128 KiB, fourteen seconds at 10 kB/s at worst.
+pub const REQUESTS_START: u32 = 8;
+/// Requests kept in flight to the slowest peer, so that its line does not fall idle between two blocks.
+pub const REQUESTS_LEAST: u32 = 2;
+/// Time of a peer's measured rate that is asked of it at once at most, whatever its delay.
+pub const REQUESTED_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time without a block after which a peer that owes us some has snubbed us (BEP 3).
+pub const SNUB_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time a request has at least before its blocks may be asked of others: a short stall is no loss.
+pub const REQUEST_LATE_MIN: Duration = Duration::from_secs(6);
+/// Time a request has at most before its blocks may be asked of others; shorter than `SNUB_TIMEOUT`.
+pub const REQUEST_LATE_MAX: Duration = Duration::from_secs(45);
+/// Time a request has while nothing is known of its peer's rate.
+pub const REQUEST_LATE_START: Duration = Duration::from_secs(20);
+
 // --- Trackers, both sides ----------------------------------------------------------------------------------
 
 /// Bytes of a tracker's failure reason, warning or error that we keep; the rest is cut off.
@@ -293,3 +314,6 @@ const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(ANNOUNCE_INTERVAL_MIN.as_secs() < ANNOUNCE_INTERVAL_MAX.as_secs());
 const _: () = assert!(ANNOUNCE_RETRY_MIN.as_secs() < ANNOUNCE_RETRY_MAX.as_secs());
 const _: () = assert!(TRACKERS_PER_TORRENT_MAX <= u16::MAX as usize);
+const _: () = assert!(REQUESTED_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));
+const _: () = assert!(REQUESTS_LEAST <= REQUESTS_START);
+const _: () = assert!(REQUEST_LATE_MAX.as_secs() < SNUB_TIMEOUT.as_secs());
