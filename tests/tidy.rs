@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Lines of one file. Above it a border is missing: split by responsibility.
 const FILE_LINES_MAX: usize = 700;
 /// Files that are larger, with the lines they have. A ratchet: they may shrink and leave, never grow.
-const LARGER_FILES: [(&str, usize); 2] = [("src/peer/tests.rs", 747), ("tests/tracker_client.rs", 777)];
+const LARGER_FILES: [(&str, usize); 1] = [("src/peer/tests.rs", 747)];
 /// Bytes of one line. rustfmt wraps code at 110 columns; this catches the strings and comments that it leaves.
 const LINE_LEN_MAX: usize = 200;
 /// Folders with Rust files of ours; those that do not exist are skipped.
