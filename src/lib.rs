@@ -25,6 +25,7 @@ pub mod pipeline;
 pub mod announcer;
 
 // 2b · protocol state machines
+pub mod metadata;
 pub mod peer;
 pub mod torrent;
 pub mod swarm_registry;

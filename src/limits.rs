@@ -108,6 +108,12 @@ pub const REQUESTS_TOLD_MAX: u32 = 2000;
 pub const CLIENT_NAME_LEN_MAX: usize = 64;
 /// Bytes of an info dictionary that we would take from peers; a larger `metadata_size` is ignored.
 pub const METADATA_LEN_MAX: u32 = 10 * 1024 * 1024;
+/// Pieces of the info dictionary that a peer may have asked for and not got yet; above it they are rejected.
+pub const METADATA_REQUESTS_QUEUED_MAX: usize = 64;
+/// Time in which a peer that has had the info dictionary twice earns one more piece of it.
+pub const METADATA_PIECE_INTERVAL: Duration = Duration::from_secs(1);
+/// Requests for pieces of the info dictionary that we reject before they are not answered any more.
+pub const METADATA_REJECTS_MAX: u32 = 50;
 /// Time a connection has to complete its handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which a connection is closed. BEP 3 has peers send keep-alives every two minutes.

@@ -8,7 +8,9 @@
 use libfuzzer_sys::fuzz_target;
 use seedring::bitfield::Bitfield;
 use seedring::id::{InfoHash, PeerId};
-use seedring::limits::{CLIENT_NAME_LEN_MAX, CONTROL_QUEUED_LEN_MAX, REQUESTS_QUEUED_MAX};
+use seedring::limits::{
+    CLIENT_NAME_LEN_MAX, CONTROL_QUEUED_LEN_MAX, METADATA_REQUESTS_QUEUED_MAX, REQUESTS_QUEUED_MAX,
+};
 use seedring::peer::{Identity, PeerError, PeerEvent, PeerMachine, TorrentFacts};
 use seedring::time::{Duration, Instant};
 use seedring::units::PieceIndex;
@@ -18,6 +20,8 @@ use std::sync::Arc;
 const INFO_HASH: InfoHash = InfoHash([7; 20]);
 /// What may stand above the bound: the answers to one message, a choke with the rejects of a full queue.
 const CONTROL_SLACK: usize = 1024 + 17 * REQUESTS_QUEUED_MAX;
+/// A piece of the info dictionary, which comes on top.
+const METADATA_SLACK: usize = 16_384 + 512;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&[flags, pieces], mut script)) = data.split_first_chunk::<2>() else { return };
@@ -90,6 +94,7 @@ impl Connection {
             piece_length: 32_768,
             total_len: u64::from(pieces - 1) * 32_768 + 20_000,
             have: have.into(),
+            info: (flags & 64 == 0).then(|| vec![b'i'; 16_384 * usize::from(flags & 7) + 100].into()),
         });
         let now = Instant::ZERO;
         let (ours, theirs) = (PeerId([b'o'; 20]), PeerId([b't'; 20]));
@@ -148,11 +153,14 @@ impl Connection {
     }
 
     fn read_control(&mut self) {
-        let mut control = Vec::new();
-        self.machine.poll_control(&mut control);
-        assert!(control.len() <= CONTROL_QUEUED_LEN_MAX + CONTROL_SLACK + 5 * self.chokes);
-        self.chokes = 0;
-        self.check_control(&control);
+        for _ in 0..=METADATA_REQUESTS_QUEUED_MAX {
+            let mut control = Vec::new();
+            self.machine.poll_control(&mut control);
+            let slack = CONTROL_SLACK + METADATA_SLACK + 5 * self.chokes;
+            assert!(control.len() <= CONTROL_QUEUED_LEN_MAX + slack);
+            self.chokes = 0;
+            self.check_control(&control);
+        }
         assert!(!self.machine.has_control());
     }
 

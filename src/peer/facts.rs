@@ -2,8 +2,9 @@
 
 use crate::bitfield::SharedBitfield;
 use crate::id::InfoHash;
-use crate::limits::REQUEST_LEN_MAX;
+use crate::limits::{METADATA_LEN_MAX, REQUEST_LEN_MAX};
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
+use std::sync::Arc;
 
 /// Shape and stock of one torrent.
 #[derive(Debug)]
@@ -16,6 +17,9 @@ pub struct TorrentFacts {
     pub total_len: u64,
     /// The pieces we serve; the torrent's home core adds those that have been verified.
     pub have: SharedBitfield,
+    /// The raw info dictionary, given to peers that ask for it (BEP 9); at most `METADATA_LEN_MAX` bytes. `None` when
+    /// it is not served.
+    pub info: Option<Arc<[u8]>>,
 }
 
 /// Why a requested span is not one we serve (HOSTILE: never leads to a read).
@@ -49,6 +53,12 @@ impl TorrentFacts {
         let start = u64::from(piece.0) * u64::from(self.piece_length);
         let rest = self.total_len.saturating_sub(start);
         if piece.0 >= self.piece_count() { 0 } else { rest.min(u64::from(self.piece_length)) as u32 }
+    }
+
+    /// Bytes of the info dictionary that we give out.
+    pub fn info_len(&self) -> Option<u32> {
+        let info = self.info.as_ref()?;
+        u32::try_from(info.len()).ok().filter(|len| (1..=METADATA_LEN_MAX).contains(len))
     }
 
     /// Whether `span` may be read and sent.
@@ -86,6 +96,7 @@ mod tests {
             piece_length: 32_768,
             total_len: 2 * 32_768 + 20_000,
             have: have.into(),
+            info: None,
         }
     }
 

@@ -8,18 +8,22 @@ use crate::limits::{
     ALLOWED_FAST_LEN_MAX, ALLOWED_FAST_MAX, CONTROL_QUEUED_LEN_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT,
     KEEP_ALIVE_INTERVAL, REJECTS_MAX, REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX,
 };
+use crate::metadata::{Answer, MetadataService};
 use crate::pipeline::{Pushed, RequestQueue};
 use crate::time::Instant;
 use crate::units::{BlockSpan, PieceIndex};
 use crate::wire::{
-    Decoder, DecoderLimits, EXTENSION_HANDSHAKE_ID, ExtensionHandshake, HANDSHAKE_LEN, Handshake, Message,
-    Reserved, WireError, check_prefix, encode,
+    Decoder, DecoderLimits, EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds, HANDSHAKE_LEN,
+    Handshake, Message, MetadataMessage, Reserved, WireError, check_prefix, encode,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What we call ourselves (BEP 10 `v`).
 const CLIENT_NAME: &str = concat!("Seedring/", env!("CARGO_PKG_VERSION"));
+
+/// Our number for `ut_metadata` (BEP 9, 10).
+const METADATA_ID: u8 = 2;
 
 /// Who we are to this peer.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +116,10 @@ pub struct PeerMachine {
     fast_budget: u64,
     fast_withheld: bool,
     client: Option<String>,
+    /// The peer's numbers for extended messages.
+    extension_ids: ExtensionIds,
+    /// The peer's share of our info dictionary; most peers never ask for it.
+    metadata: Option<Box<MetadataService>>,
 }
 
 #[derive(Debug)]
@@ -175,6 +183,8 @@ impl PeerMachine {
             fast_budget: 0,
             fast_withheld: false,
             client: None,
+            extension_ids: ExtensionIds::default(),
+            metadata: None,
         }
     }
 
@@ -220,7 +230,11 @@ impl PeerMachine {
                 your_address: Some(identity.remote.to_canonical()),
                 port: Some(identity.port).filter(|&port| port != 0),
                 upload_only: facts.have.is_full(),
-                ..ExtensionHandshake::default()
+                ids: ExtensionIds {
+                    metadata: facts.info_len().map(|_| METADATA_ID),
+                    ..ExtensionIds::default()
+                },
+                metadata_len: facts.info_len(),
             };
             let payload = handshake.encode();
             encode(&Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &payload }, &mut self.control);
@@ -330,6 +344,7 @@ impl PeerMachine {
             Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => {
                 self.handle_extended_handshake(payload)
             }
+            Message::Extended { id: METADATA_ID, payload } => self.handle_metadata_message(facts, payload),
             Message::KeepAlive | Message::Port(_) | Message::Extended { .. } | Message::Unknown { .. } => {}
         }
         Ok(None)
@@ -437,10 +452,41 @@ impl PeerMachine {
 
     fn handle_extended_handshake(&mut self, payload: &[u8]) {
         // BEP 10: what we do not understand is not there.
-        if let Some(handshake) = ExtensionHandshake::decode(payload) {
+        if let Some(handshake) = ExtensionHandshake::decode_after(payload, self.extension_ids) {
+            self.extension_ids = handshake.ids;
+            if handshake.ids.metadata.is_none()
+                && let Some(service) = &mut self.metadata
+            {
+                service.withdraw();
+            }
             self.upload_only = handshake.upload_only;
             self.client = handshake.client;
         }
+    }
+
+    /// A peer that wants our info dictionary. Who has not told its own number for the answers gets none.
+    fn handle_metadata_message(&mut self, facts: &TorrentFacts, payload: &[u8]) {
+        let (Some(info_len), Some(id)) = (facts.info_len(), self.extension_ids.metadata) else { return };
+        let Some(MetadataMessage::Request { piece }) = MetadataMessage::decode(payload) else { return };
+        let now = self.received_at;
+        let service = self.metadata.get_or_insert_with(|| Box::new(MetadataService::new(now, info_len)));
+        match service.handle_request(now, piece) {
+            Answer::Queued | Answer::Ignore => {}
+            Answer::Reject => {
+                let payload = MetadataMessage::Reject { piece }.encode();
+                encode(&Message::Extended { id, payload: &payload }, &mut self.control);
+            }
+        }
+    }
+
+    /// Appends one promised piece of the info dictionary.
+    fn poll_metadata(&mut self, out: &mut Vec<u8>) {
+        let Some(data) = self.metadata.as_mut().and_then(|service| service.poll_data()) else { return };
+        let Phase::Open(Open { facts, .. }) = &self.phase else { return };
+        let (Some(info), Some(id)) = (&facts.info, self.extension_ids.metadata) else { return };
+        let Some(bytes) = info.get(data.range) else { return };
+        let message = MetadataMessage::Data { piece: data.piece, total_len: facts.info_len(), bytes };
+        encode(&Message::Extended { id, payload: &message.encode() }, out);
     }
 
     fn require_fast(&self) -> Result<(), PeerError> {
@@ -500,11 +546,13 @@ impl PeerMachine {
         }
     }
 
-    /// Moves the control bytes that wait to the end of `out`.
+    /// Moves the control bytes that wait to the end of `out`, and one piece of the info dictionary when some were
+    /// asked for: there may be more of them then ([`has_control`](Self::has_control)).
     pub fn poll_control(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.control);
         // An idle connection keeps no buffer.
         self.control = Vec::new();
+        self.poll_metadata(out);
     }
 
     /// The block to send next.
@@ -519,17 +567,18 @@ impl PeerMachine {
 
     /// Whether there is anything to send.
     pub fn has_output(&self) -> bool {
-        !self.control.is_empty() || !self.queue.is_empty()
+        self.has_control() || !self.queue.is_empty()
     }
 
     /// Whether control bytes wait, which no rate limit holds back.
     pub fn has_control(&self) -> bool {
-        !self.control.is_empty()
+        !self.control.is_empty() || self.metadata.as_ref().is_some_and(|service| service.has_data())
     }
 
     /// Bytes of memory that queue and control bytes hold.
     pub fn buffered_bytes(&self) -> usize {
-        self.control.capacity() + self.queue.capacity() * size_of::<BlockSpan>()
+        let metadata = self.metadata.as_ref().map_or(0, |service| service.buffered_bytes());
+        self.control.capacity() + self.queue.capacity() * size_of::<BlockSpan>() + metadata
     }
 
     /// The peer wants blocks of us.

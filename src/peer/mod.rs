@@ -1,4 +1,4 @@
-//! One connection's protocol state, sans-IO (BEP 3, 6, 10, 21).
+//! One connection's protocol state, sans-IO (BEP 3, 6, 9, 10, 21).
 //!
 //! Control bytes in, control bytes out, and *descriptions* of blocks: payload never passes through here. The
 //! shell feeds [`PeerMachine::handle_bytes`] until it returns `None` with nothing left, acts on each event

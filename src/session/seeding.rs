@@ -332,6 +332,7 @@ impl Seeding {
                 piece_length: info.piece_length(),
                 total_len: info.total_len(),
                 have: checked.verified.clone().into(),
+                info: Some(checked.metainfo.info_bytes().into()),
             }),
             content: Arc::clone(&checked.content),
             home: self.engine.home_of(info_hash),

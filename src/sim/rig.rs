@@ -67,6 +67,7 @@ impl Rig {
             piece_length: PIECE,
             total_len: TOTAL as u64,
             have: Bitfield::all(piece_count).into(),
+            info: None,
         };
         let parameters = TorrentParameters {
             role: Role::Seeding,

@@ -48,6 +48,12 @@ impl ExtensionHandshake {
     /// Reads the payload of extended message 0. `None` when it is no dictionary at all; the caller may
     /// then take the peer for one without extensions.
     pub fn decode(payload: &[u8]) -> Option<Self> {
+        Self::decode_after(payload, ExtensionIds::default())
+    }
+
+    /// The same for a handshake after the first: the messages that it does not name keep the numbers that they had
+    /// `before`, since BEP 10 has a peer tell changes only.
+    pub fn decode_after(payload: &[u8], before: ExtensionIds) -> Option<Self> {
         // Some clients pad the message; what stands behind the dictionary is nobody's business.
         let (document, _) = bencode::parse_prefix(payload).ok()?;
         let root = document.root();
@@ -57,7 +63,7 @@ impl ExtensionHandshake {
             u32::try_from(value).ok().filter(|value| (min..=max).contains(value))
         };
         Some(Self {
-            ids: root.lookup(b"m").map_or_else(ExtensionIds::default, ExtensionIds::decode),
+            ids: root.lookup(b"m").map_or(before, |names| before.changed(names)),
             requests_queued_max: root.lookup(b"reqq").and_then(Value::as_uint).filter(|&told| told > 0).map(
                 |told| u32::try_from(told).map_or(REQUESTS_TOLD_MAX, |told| told.min(REQUESTS_TOLD_MAX)),
             ),
@@ -108,17 +114,17 @@ impl ExtensionHandshake {
 }
 
 impl ExtensionIds {
-    fn decode(names: Value<'_, '_>) -> Self {
-        let id = |name: &str| {
-            let value = names.lookup(name.as_bytes())?.as_uint()?;
+    fn changed(self, names: Value<'_, '_>) -> Self {
+        let id = |name: &str, before: Option<u8>| {
+            let Some(value) = names.lookup(name.as_bytes()) else { return before };
             // Zero means that the sender has switched the message off.
-            u8::try_from(value).ok().filter(|&id| id != 0)
+            value.as_uint().and_then(|id| u8::try_from(id).ok()).filter(|&id| id != 0)
         };
         Self {
-            dont_have: id("lt_donthave"),
-            upload_only: id("upload_only"),
-            metadata: id("ut_metadata"),
-            pex: id("ut_pex"),
+            dont_have: id("lt_donthave", self.dont_have),
+            upload_only: id("upload_only", self.upload_only),
+            metadata: id("ut_metadata", self.metadata),
+            pex: id("ut_pex", self.pex),
         }
     }
 
@@ -201,6 +207,16 @@ mod tests {
         assert_eq!(huge.and_then(|handshake| handshake.requests_queued_max), Some(REQUESTS_TOLD_MAX));
         let name = ExtensionHandshake::decode(long_name.as_bytes()).and_then(|handshake| handshake.client);
         assert_eq!(name.map(|name| name.len()), Some(CLIENT_NAME_LEN_MAX));
+    }
+
+    #[test]
+    fn a_later_handshake_changes_only_the_numbers_it_names() {
+        let first = ExtensionIds { metadata: Some(3), pex: Some(1), ..ExtensionIds::default() };
+        let later = |payload| ExtensionHandshake::decode_after(payload, first).map(|handshake| handshake.ids);
+        assert_eq!(later(b"de"), Some(first));
+        assert_eq!(later(b"d1:mdee"), Some(first));
+        assert_eq!(later(b"d1:md6:ut_pexi0eee"), Some(ExtensionIds { pex: None, ..first }));
+        assert_eq!(later(b"d1:md11:ut_metadatai9eee"), Some(ExtensionIds { metadata: Some(9), ..first }));
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl Rig {
             piece_length: PIECE,
             total_len: layout.total_len(),
             have: Bitfield::all(layout.piece_count()).into(),
+            info: None,
         };
         let torrent = Arc::new(SharedTorrent {
             facts: Arc::new(facts),
