@@ -65,7 +65,7 @@ impl Content {
         let len = u32::try_from(range.len).unwrap_or(u32::MAX);
         Readiness::Cold(ColdRange {
             file: range.fd,
-            index: part.file.0,
+            index: range.file.0,
             offset: range.offset,
             mapped: MappedRange { address: range.ptr, len },
         })

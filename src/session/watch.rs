@@ -154,13 +154,8 @@ impl Watch {
     fn save(&self, torrent: &Watched, uploaded: u64) {
         let Some(state_dir) = &self.state_dir else { return };
         let info_hash = torrent.shared.facts.info_hash;
-        let resume = Resume {
-            info_hash,
-            fingerprint: torrent.fingerprint.clone(),
-            verified: torrent.verified.clone(),
-            uploaded,
-            downloaded: 0,
-        };
+        let (fingerprint, verified) = (torrent.fingerprint.clone(), torrent.verified.clone());
+        let resume = Resume { uploaded, ..Resume::clean(info_hash, fingerprint, verified) };
         if let Err(error) = resume.save(&resume_path(state_dir, info_hash)) {
             tracing::warn!(%error, "what was checked will be checked again: no resume file could be written");
         }

@@ -1,7 +1,8 @@
 //! A torrent's content, open and mapped: what every worker shares and sends from.
 //!
-//! Immutable after [`Content::open`] but for two things that only ever grow more recent: which windows were seen
-//! in the page cache, and the first fault anybody met. Invariant: every pointer handed out lies, with its
+//! Opened for seeding ([`Content::open`]) it is immutable but for two things that only ever grow more recent: which
+//! windows were seen in the page cache, and the first fault anybody met. Opened for downloading (`Content::create`) it
+//! takes pieces, too, until `Content::finish`; the files may then become younger. Invariant: every pointer handed out lies, with its
 //! length, inside a mapping (or the zeros of padding) that lives as long as the `Content`. The pointers are
 //! for the kernel alone. A file may shrink below its mapping at any time: the kernel then answers EFAULT where
 //! a read from here would be SIGBUS, and the tail of the last page goes out as zeros without any error, so
@@ -12,15 +13,17 @@
 use super::error::StorageError;
 use super::fingerprint::Fingerprint;
 use super::layout::{FileIndex, FileSpan, Layout};
+use super::mapped_file::MappedFile;
 use super::piece_reader::read_exactly;
-use super::residency::{Residency, WINDOW_LEN};
-use super::root::{FileState, Root};
+use super::residency::WINDOW_LEN;
+use super::root::Root;
+use super::selection::{FileSelection, parts_index};
 use crate::time::Instant;
 use crate::units::{BLOCK_LEN, BlockSpan};
-use memmap2::{Advice, MmapOptions, MmapRaw};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use rustix::io::Errno;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Acquire};
 use std::sync::{Arc, OnceLock};
 
 /// What padding reads as. One block: a longer span of padding becomes several slices of it.
@@ -39,7 +42,7 @@ pub struct IoSlicePtr {
 /// `offset` and `len` on `fd`, then madvise(POPULATE_READ) of `len` bytes from `ptr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PopulateRange {
-    /// The file.
+    /// The file; one more than the torrent has for the parts file, for which spans may be asked as for the others.
     pub file: FileIndex,
     /// First byte in memory, at a page's beginning.
     pub ptr: *const u8,
@@ -56,17 +59,14 @@ pub struct PopulateRange {
 pub struct Content {
     layout: Arc<Layout>,
     root: Root,
-    /// By file index; `None` for empty files and padding.
+    selection: FileSelection,
+    /// By file index, the parts file behind them; `None` for empty files, padding and what is not wanted.
     files: Box<[Option<MappedFile>]>,
     fault: OnceLock<StorageError>,
-}
-
-#[derive(Debug)]
-struct MappedFile {
-    map: MmapRaw,
-    fd: OwnedFd,
-    opened: FileState,
-    residency: Residency,
+    /// Whether pieces are being written: files then may become younger.
+    is_writable: AtomicBool,
+    /// Whether the folders may have entries that a crash would lose.
+    are_folders_unsynced: AtomicBool,
 }
 
 impl Content {
@@ -76,12 +76,39 @@ impl Content {
         let root = Root::open(root)?;
         let mut files: Vec<Option<MappedFile>> = layout.files().iter().map(|_| None).collect();
         for (index, file) in layout.stored_files() {
-            let mapped = MappedFile::open(&root, &file.path, file.len)?;
+            let (fd, state) = root.open_file(&file.path)?;
+            let path = root.full_path(&file.path);
+            if state.len != file.len {
+                return Err(StorageError::Length { path, expected: file.len, found: state.len });
+            }
             if let Some(slot) = files.get_mut(index.0 as usize) {
-                *slot = Some(mapped);
+                *slot = Some(MappedFile::map(fd, state, &path)?);
             }
         }
-        Ok(Self { layout, root, files: files.into_boxed_slice(), fault: OnceLock::new() })
+        Ok(Self::new(layout, root, FileSelection::all(), files, false))
+    }
+
+    fn new(
+        layout: Arc<Layout>,
+        root: Root,
+        selection: FileSelection,
+        files: Vec<Option<MappedFile>>,
+        is_writable: bool,
+    ) -> Self {
+        Self {
+            layout,
+            root,
+            selection,
+            files: files.into_boxed_slice(),
+            fault: OnceLock::new(),
+            is_writable: AtomicBool::new(is_writable),
+            are_folders_unsynced: AtomicBool::new(is_writable),
+        }
+    }
+
+    /// The files that are wanted; all of them for content that was opened for seeding.
+    pub fn selection(&self) -> &FileSelection {
+        &self.selection
     }
 
     /// Where pieces lie in files.
@@ -92,11 +119,11 @@ impl Content {
     /// Where a span's bytes lie in memory: one slice of a mapping, or for padding one slice of zeros a block.
     /// Nothing for a span that this content does not have.
     pub fn slice(&self, span: FileSpan) -> impl Iterator<Item = IoSlicePtr> + use<> {
-        let (ptr, step) = match self.mapped(span) {
-            Some(file) => (file.at(span.offset), span.len),
-            None => (ZEROS.as_ptr(), BLOCK_LEN),
+        let (ptr, step, mut left) = match self.mapped(span) {
+            Some((file, offset)) => (file.at(offset), span.len, span.len),
+            None if self.is_padding(span) => (ZEROS.as_ptr(), BLOCK_LEN, span.len),
+            None => (ZEROS.as_ptr(), BLOCK_LEN, 0),
         };
-        let mut left = if self.has(span) { span.len } else { 0 };
         std::iter::from_fn(move || {
             let len = left.min(step);
             left -= len;
@@ -110,12 +137,16 @@ impl Content {
         self.layout.spans(block).flat_map(|span| self.slice(span))
     }
 
-    /// The files as they were when they were opened. Equal to a fingerprint taken before a check, it says that what is
-    /// mapped here is what was checked.
+    /// The files as they were when they were opened, or, while pieces are written, as they are now. Equal to a
+    /// fingerprint taken before a check, it says that what is mapped here is what was checked.
     pub fn fingerprint(&self) -> Fingerprint {
-        let indices = self.layout.stored_files().map(|(index, _)| index.0 as usize);
-        let opened = indices.map(|index| self.files.get(index)?.as_ref().map(|file| file.opened));
-        Fingerprint::of(opened)
+        let is_writable = self.is_writable.load(Acquire);
+        let state = |index: FileIndex| {
+            let file = self.files.get(index.0 as usize)?.as_ref()?;
+            if is_writable { file.state().ok() } else { Some(file.opened()) }
+        };
+        let files = self.layout.stored_files().map(|(index, _)| state(index));
+        Fingerprint::of(files, state(parts_index(&self.layout)))
     }
 
     /// Whether a send of these bytes would find all of them in memory, as far as can be known: pages may be
@@ -124,8 +155,8 @@ impl Content {
     pub fn is_resident(&self, now: Instant, file: FileIndex, offset: u64, len: u32) -> bool {
         let span = FileSpan { file, offset, len };
         match self.mapped(span) {
-            Some(file) => {
-                file.residency.contains(now, file.fd.as_fd(), file.opened.len, offset, len as usize)
+            Some((file, offset)) => {
+                file.residency.contains(now, file.fd.as_fd(), file.len, offset, len as usize)
             }
             None => true,
         }
@@ -139,27 +170,27 @@ impl Content {
     /// Notes that the span's windows are being brought into memory. Until [`Self::mark_resident`], or for a few
     /// seconds, they count as absent even when the page cache shows pages, whose reads may not have ended.
     pub fn mark_loading(&self, now: Instant, span: FileSpan) {
-        if let Some(file) = self.mapped(span) {
-            file.residency.mark_loading(now, file.opened.len, span.offset, span.len as usize);
+        if let Some((file, offset)) = self.mapped(span) {
+            file.residency.mark_loading(now, file.len, offset, span.len as usize);
         }
     }
 
     /// Notes that the span's windows, as [`Self::populate_range`] named them, are in memory now.
     pub fn mark_resident(&self, now: Instant, span: FileSpan) {
-        if let Some(file) = self.mapped(span) {
-            file.residency.mark_resident(now, file.opened.len, span.offset, span.len as usize);
+        if let Some((file, offset)) = self.mapped(span) {
+            file.residency.mark_resident(now, file.len, offset, span.len as usize);
         }
     }
 
     /// What to bring into memory before sending the span: its windows whole, so that the next blocks of the
     /// piece are there too. `None` for padding and for a span that this content does not have.
     pub fn populate_range(&self, span: FileSpan) -> Option<PopulateRange> {
-        let file = self.mapped(span)?;
-        let begin = span.offset / WINDOW_LEN * WINDOW_LEN;
-        let end = (span.offset + u64::from(span.len)).next_multiple_of(WINDOW_LEN).min(file.opened.len);
+        let (file, offset) = self.mapped(span)?;
+        let begin = offset / WINDOW_LEN * WINDOW_LEN;
+        let end = (offset + u64::from(span.len)).next_multiple_of(WINDOW_LEN).min(file.len);
         let len = usize::try_from(end - begin).ok()?;
         Some(PopulateRange {
-            file: span.file,
+            file: self.slot_of(span)?,
             ptr: file.at(begin),
             len,
             fd: file.fd.as_raw_fd(),
@@ -181,10 +212,11 @@ impl Content {
             bytes.resize(begin + span.len as usize, 0);
             let part = bytes.get_mut(begin..).unwrap_or_default();
             match self.mapped(span) {
-                Some(file) => read_exactly(&file.fd, part, span.offset)
+                Some((file, offset)) => read_exactly(&file.fd, part, offset)
                     .map_err(|errno| self.read_error(span.file, errno))?
                     .map_or(Ok(()), |found| Err(self.short(span.file, found))),
-                None => Ok(()),
+                None if self.is_padding(span) => Ok(()),
+                None => Err(StorageError::Missing(self.full_path(span.file))),
             }
         });
         if outcome.is_err() {
@@ -225,79 +257,80 @@ impl Content {
         (0..self.files.len()).try_for_each(|index| self.verify_file(FileIndex(index as u32)))
     }
 
-    /// Whether the file is still the one that was opened, as long and as old, and still lies at its path.
+    /// Whether the file is still the one that was opened, as long and (unless pieces are being written) as old, and
+    /// still lies at its path.
     pub fn verify_file(&self, file: FileIndex) -> Result<(), StorageError> {
-        let index = file.0 as usize;
-        let (Some(Some(mapped)), Some(described)) = (self.files.get(index), self.layout.file(file)) else {
-            return Ok(());
-        };
-        let path = || self.root.full_path(&described.path);
-        let stat =
-            rustix::fs::fstat(&mapped.fd).map_err(|errno| StorageError::at("inspect", &path(), errno))?;
-        let open = FileState::of(&stat);
-        if open.len != mapped.opened.len {
-            let (expected, found) = (mapped.opened.len, open.len);
-            return Err(StorageError::Length { path: path(), expected, found });
+        let Some(Some(mapped)) = self.files.get(file.0 as usize) else { return Ok(()) };
+        let path = || self.full_path(file);
+        let opened = mapped.opened();
+        let open = mapped.state().map_err(|errno| StorageError::at("inspect", &path(), errno))?;
+        if open.len != opened.len {
+            return Err(StorageError::Length { path: path(), expected: opened.len, found: open.len });
         }
-        let there = match self.root.state(&described.path) {
+        let there = match self.root.state(self.relative_path(file)) {
             Err(StorageError::Missing(path)) => return Err(StorageError::Vanished(path)),
             other => other?,
         };
-        if there.identity != mapped.opened.identity {
+        if there.identity != opened.identity {
             return Err(StorageError::Replaced(path()));
         }
-        if open.mtime != mapped.opened.mtime {
+        if open.mtime != opened.mtime && !self.is_writable.load(Acquire) {
             return Err(StorageError::Modified(path()));
         }
         Ok(())
     }
 
     fn read_error(&self, file: FileIndex, errno: Errno) -> StorageError {
-        let relative = self.layout.file(file).map_or(Path::new(""), |file| &file.path);
-        StorageError::at("read", &self.root.full_path(relative), errno)
+        StorageError::at("read", &self.full_path(file), errno)
     }
 
     fn short(&self, file: FileIndex, found: u64) -> StorageError {
-        let (relative, expected) =
-            self.layout.file(file).map_or((Path::new(""), 0), |file| (&file.path, file.len));
-        StorageError::Length { path: self.root.full_path(relative), expected, found }
+        let expected = self.layout.file(file).map_or(self.layout.total_len(), |file| file.len);
+        StorageError::Length { path: self.full_path(file), expected, found }
     }
 
-    /// The mapping of a span that lies inside its file and has bytes on disk.
-    fn mapped(&self, span: FileSpan) -> Option<&MappedFile> {
-        let file = self.files.get(span.file.0 as usize)?.as_ref()?;
-        self.has(span).then_some(file)
+    /// Where a file lies below the root; the parts file for a number behind the torrent's.
+    fn relative_path(&self, file: FileIndex) -> &Path {
+        let parts = || self.selection.parts_path().unwrap_or(Path::new(""));
+        self.layout.file(file).map_or_else(parts, |file| &file.path)
     }
 
-    fn has(&self, span: FileSpan) -> bool {
-        let end = span.offset.checked_add(u64::from(span.len));
-        self.layout.file(span.file).is_some_and(|file| end.is_some_and(|end| end <= file.len))
+    fn full_path(&self, file: FileIndex) -> PathBuf {
+        self.root.full_path(self.relative_path(file))
     }
-}
 
-impl MappedFile {
-    fn open(root: &Root, relative: &Path, len: u64) -> Result<Self, StorageError> {
-        let path = || root.full_path(relative);
-        let (fd, opened) = root.open_file(relative)?;
-        if opened.len != len {
-            return Err(StorageError::Length { path: path(), expected: len, found: opened.len });
+    /// The mapping that has the span's bytes, and the offset there. `None` for padding and for a span that this content
+    /// does not have.
+    fn mapped(&self, span: FileSpan) -> Option<(&MappedFile, u64)> {
+        if let Some(Some(file)) = self.files.get(span.file.0 as usize) {
+            return file.has(span.offset, span.len).then_some((file, span.offset));
         }
-        let failed = |error: std::io::Error| match Errno::from_io_error(&error) {
-            Some(Errno::NOMEM) | None => StorageError::TooManyMappings(path()),
-            Some(errno) => StorageError::at("map", &path(), errno),
-        };
-        let map_len = usize::try_from(len).map_err(|_| StorageError::TooManyMappings(path()))?;
-        let map = MmapOptions::new().len(map_len).map_raw_read_only(&fd).map_err(failed)?;
-        // Without this a single absent page makes the kernel read megabytes around it.
-        map.advise(Advice::Random).map_err(failed)?;
-        Ok(Self { map, fd, opened, residency: Residency::default() })
+        let end = span.offset.checked_add(u64::from(span.len))?;
+        self.layout.file(span.file).filter(|file| end <= file.len)?;
+        let place = self.selection.place(&self.layout, span)?;
+        let file = self.files.get(place.file.0 as usize)?.as_ref()?;
+        file.has(place.offset, span.len).then_some((file, place.offset))
     }
 
-    /// The address of a byte inside the mapping. Computing it reads nothing.
-    fn at(&self, offset: u64) -> *const u8 {
-        self.map.as_ptr().wrapping_add(offset as usize)
+    /// The number of the file that [`Self::mapped`] finds.
+    fn slot_of(&self, span: FileSpan) -> Option<FileIndex> {
+        match self.files.get(span.file.0 as usize) {
+            Some(Some(_)) => Some(span.file),
+            _ => self.selection.place(&self.layout, span).map(|place| place.file),
+        }
+    }
+
+    fn is_padding(&self, span: FileSpan) -> bool {
+        let end = span.offset.checked_add(u64::from(span.len));
+        let file = self.layout.file(span.file);
+        file.is_some_and(|file| file.padding && end.is_some_and(|end| end <= file.len))
     }
 }
+
+mod create;
+mod write;
+
+pub use create::{Allocation, Created};
 
 #[cfg(test)]
 mod tests;

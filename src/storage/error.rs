@@ -4,6 +4,7 @@
 //! report and in a log at the same time.
 
 use super::layout::LayoutError;
+use crate::units::PieceIndex;
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +70,41 @@ pub enum StorageError {
     /// The disk is full.
     #[error("no space left to write {}; free some", .0.display())]
     NoSpace(PathBuf),
+    /// No permission to write.
+    #[error("{} may not be written by this user; change its permissions, or choose another folder", .0.display())]
+    NotWritable(PathBuf),
+    /// The file system takes no writes, perhaps since it met an error.
+    #[error("{} lies on a file system that is mounted read-only; mount it for writing, or choose another folder", .0.display())]
+    ReadOnly(PathBuf),
+    /// Larger than the file system, or a limit of the process, takes.
+    #[error("{} is larger than its file system or this process (ulimit -f) allows; choose another folder", .0.display())]
+    TooLarge(PathBuf),
+    /// A file in a download's way that has more bytes than the torrent's.
+    #[error("{} has {found} bytes where the torrent has {expected}, and is not cut off; move it away, or choose another folder", .path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that the torrent says.
+        expected: u64,
+        /// Bytes on disk.
+        found: u64,
+    },
+    /// Content that was opened for seeding, or whose download has ended.
+    #[error("{} is open for reading only; add the torrent again to download into it", .0.display())]
+    NotOpenForWriting(PathBuf),
+    /// Bytes that are not as long as the piece, or no piece of this torrent.
+    #[error("{found} bytes are no piece {piece}, which has {expected}")]
+    NotThePiece {
+        /// The piece.
+        piece: PieceIndex,
+        /// Bytes that it has; zero when the torrent has no such piece.
+        expected: u32,
+        /// Bytes that were given.
+        found: usize,
+    },
+    /// The torrent declares a file as padding that has bytes other than zero, so it cannot be left out.
+    #[error("the torrent's piece {0} has content in what is declared as padding; it cannot be kept")]
+    PaddingWithContent(PieceIndex),
     /// Anything else the kernel says.
     #[error("cannot {action} {}; check the disk and its file system", .path.display())]
     Io {
@@ -107,10 +143,24 @@ impl StorageError {
             | Self::TooManyMappings(_)
             | Self::Denied(_)
             | Self::NotContent { .. }
+            | Self::NotWritable(_)
+            | Self::NotOpenForWriting(_)
             | Self::NoThread(_)
             | Self::Cancelled => Blame::Config,
-            Self::Layout(_) => Blame::Torrent,
+            Self::Layout(_) | Self::NotThePiece { .. } | Self::PaddingWithContent(_) => Blame::Torrent,
             _ => Blame::Disk,
+        }
+    }
+
+    /// [`Self::at`] for what changes the file or folder.
+    pub(super) fn writing(action: &'static str, path: &Path, errno: Errno) -> Self {
+        match errno {
+            Errno::ACCESS | Errno::PERM => Self::NotWritable(path.to_path_buf()),
+            Errno::ROFS => Self::ReadOnly(path.to_path_buf()),
+            Errno::FBIG => Self::TooLarge(path.to_path_buf()),
+            Errno::NOTDIR => Self::WrongKind { path: path.to_path_buf(), kind: "file", due: "folder" },
+            Errno::ISDIR => Self::WrongKind { path: path.to_path_buf(), kind: "folder", due: "file" },
+            _ => Self::at(action, path, errno),
         }
     }
 

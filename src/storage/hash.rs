@@ -10,6 +10,7 @@ use super::fingerprint::Fingerprint;
 use super::layout::{FileIndex, Layout};
 use super::piece_reader::{FileTroubles, PieceReader};
 use super::root::Root;
+use super::selection::FileSelection;
 use super::sha1_lanes::{LANES, hash_lanes};
 use crate::bitfield::Bitfield;
 use crate::limits;
@@ -74,12 +75,13 @@ pub fn hash_pieces(
 ) -> Result<Vec<[u8; 20]>, StorageError> {
     let before = Fingerprint::take(layout, root)?;
     let cancel = AtomicBool::new(false);
-    let job = Job { layout, root: Root::open(root)?, on_progress, cancel: &cancel, ends_at_trouble: true };
+    let root = Root::open(root)?;
+    let job = Job { layout, root, subset: None, on_progress, cancel: &cancel, ends_at_trouble: true };
     let (mut hashes, troubles) = job.run(threads, &|_, hash| Some(hash))?;
     if let Some((_, trouble)) = troubles.into_iter().next() {
         return Err(trouble);
     }
-    if let Some(file) = before.first_difference(&Fingerprint::take(layout, root)?, layout) {
+    if let Some(file) = before.first_difference(&Fingerprint::take(layout, job.root.path())?, layout) {
         return Err(StorageError::Modified(job.root.full_path(&file.path)));
     }
     hashes.sort_unstable_by_key(|&(piece, _)| piece);
@@ -97,7 +99,40 @@ pub fn check(
     on_progress: &(dyn Fn(u64) + Sync),
     cancel: &AtomicBool,
 ) -> Result<CheckReport, StorageError> {
-    let job = Job { layout, root: Root::open(root)?, on_progress, cancel, ends_at_trouble: false };
+    check_job(layout, root, None, expected, threads, (on_progress, cancel))
+}
+
+/// Some pieces of a torrent of which perhaps not all files are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Subset<'a> {
+    /// The pieces.
+    pub pieces: &'a Bitfield,
+    /// The wanted files; bytes of others are looked for in the parts file.
+    pub selection: &'a FileSelection,
+}
+
+/// [`check`] of some pieces; all others count as wrong without being looked at.
+pub fn check_some(
+    layout: &Layout,
+    root: &Path,
+    subset: Subset<'_>,
+    expected: &(dyn Fn(PieceIndex) -> Option<[u8; 20]> + Sync),
+    threads: usize,
+    on_progress: &(dyn Fn(u64) + Sync),
+    cancel: &AtomicBool,
+) -> Result<CheckReport, StorageError> {
+    check_job(layout, root, Some(subset), expected, threads, (on_progress, cancel))
+}
+
+fn check_job(
+    layout: &Layout,
+    root: &Path,
+    subset: Option<Subset<'_>>,
+    expected: &(dyn Fn(PieceIndex) -> Option<[u8; 20]> + Sync),
+    threads: usize,
+    (on_progress, cancel): (&(dyn Fn(u64) + Sync), &AtomicBool),
+) -> Result<CheckReport, StorageError> {
+    let job = Job { layout, root: Root::open(root)?, subset, on_progress, cancel, ends_at_trouble: false };
     let is_good = |piece, hash| (expected(piece) == Some(hash)).then_some(());
     let (good, troubles) = job.run(threads, &is_good)?;
     if cancel.load(Relaxed) {
@@ -114,6 +149,8 @@ pub fn check(
 struct Job<'a> {
     layout: &'a Layout,
     root: Root,
+    /// `None`: all pieces.
+    subset: Option<Subset<'a>>,
     on_progress: &'a (dyn Fn(u64) + Sync),
     cancel: &'a AtomicBool,
     ends_at_trouble: bool,
@@ -160,7 +197,9 @@ impl Job<'_> {
     fn work<T>(&self, next: &AtomicU32, visit: Visit<'_, T>) -> (Vec<(PieceIndex, T)>, FileTroubles) {
         let piece_count = self.layout.piece_count();
         let run = (RUN_LEN / self.layout.piece_length()).max(self.lanes() as u32);
-        let mut reader = PieceReader::new(self.layout, &self.root);
+        let every_file = FileSelection::all();
+        let selection = self.subset.map_or(&every_file, |subset| subset.selection);
+        let mut reader = PieceReader::new(self.layout, &self.root, selection);
         let mut batch = Batch::new(self.lanes(), self.layout.piece_len(PieceIndex(0)));
         let mut made = Vec::new();
         // Relaxed: the counter only hands out numbers; results travel by joining the threads. PIECES_MAX, threads
@@ -171,6 +210,9 @@ impl Job<'_> {
             for piece in (first..first.saturating_add(run).min(piece_count)).map(PieceIndex) {
                 if self.cancel.load(Relaxed) {
                     break 'runs;
+                }
+                if self.subset.is_some_and(|subset| !subset.pieces.contains(piece)) {
+                    continue;
                 }
                 let len = self.layout.piece_len(piece);
                 if batch.read(&mut reader, piece, len) {

@@ -122,6 +122,11 @@ impl Layout {
         self.files.get(file.0 as usize)
     }
 
+    /// Where the file begins in the string of all files; `None` out of range.
+    pub(super) fn start_of(&self, file: FileIndex) -> Option<u64> {
+        self.starts.get(file.0 as usize).copied()
+    }
+
     /// The files that have bytes on disk: neither empty nor padding.
     pub fn stored_files(&self) -> impl Iterator<Item = (FileIndex, &LayoutFile)> {
         let numbered = self.files.iter().enumerate();

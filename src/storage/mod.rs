@@ -1,27 +1,36 @@
 //! Content on disk: where a torrent's bytes lie, mapped for sending, read for hashing, remembered across
 //! restarts.
 //!
-//! Content is only ever read here; writing while leeching will be a module of its own. Nothing on this floor
+//! Content that is seeded is only ever read; content that is downloaded takes whole pieces whose hash was checked
+//! ([`Finisher`]), and nothing else. Nothing on this floor
 //! forms a reference into a mapping, because a file that shrinks would turn a read of it into SIGBUS: mappings
 //! yield raw pointers for the kernel, which answers EFAULT, and hashing reads into buffers.
 
 mod content;
 mod error;
-
+mod extents;
 mod file_limit;
 mod fingerprint;
+mod finisher;
 mod hash;
 mod layout;
 mod locate;
+mod mapped_file;
 mod piece_reader;
 mod residency;
+mod resume;
 mod root;
+mod selection;
 mod sha1_lanes;
 
-pub use content::{Content, IoSlicePtr, PopulateRange};
+pub use content::{Allocation, Content, Created, IoSlicePtr, PopulateRange};
 pub use error::{Blame, StorageError};
+pub use extents::pieces_with_data;
 pub use file_limit::raise_file_limit;
-pub use fingerprint::{FileStamp, Fingerprint, Resume, ResumeProblem, default_state_dir, resume_path};
-pub use hash::{CheckReport, FileProblem, check, hash_pieces, piece_hash};
+pub use fingerprint::{FileStamp, Fingerprint};
+pub use finisher::{Finisher, FinisherCounters, PieceJob, PieceOutcome, QueueFull, Reply};
+pub use hash::{CheckReport, FileProblem, Subset, check, check_some, hash_pieces, piece_hash};
 pub use layout::{FileIndex, FileSpan, Layout, LayoutError, LayoutFile, Spans};
 pub use locate::locate;
+pub use resume::{BootId, Resume, ResumeProblem, Verdict, default_state_dir, resume_path};
+pub use selection::FileSelection;

@@ -6,8 +6,9 @@
 //! pieces, nothing else.
 
 use super::error::StorageError;
-use super::layout::{FileIndex, Layout, LayoutFile};
+use super::layout::{FileIndex, Layout};
 use super::root::Root;
+use super::selection::{FileSelection, Place};
 use crate::units::PieceIndex;
 use rustix::fd::OwnedFd;
 use rustix::fs::Advice;
@@ -21,14 +22,15 @@ pub(super) type FileTroubles = BTreeMap<FileIndex, StorageError>;
 pub(super) struct PieceReader<'a> {
     layout: &'a Layout,
     root: &'a Root,
+    selection: &'a FileSelection,
     /// The file opened last; no descriptor when that failed.
     open: Option<(FileIndex, Option<OwnedFd>)>,
     troubles: FileTroubles,
 }
 
 impl<'a> PieceReader<'a> {
-    pub(super) fn new(layout: &'a Layout, root: &'a Root) -> Self {
-        Self { layout, root, open: None, troubles: FileTroubles::new() }
+    pub(super) fn new(layout: &'a Layout, root: &'a Root, selection: &'a FileSelection) -> Self {
+        Self { layout, root, selection, open: None, troubles: FileTroubles::new() }
     }
 
     /// Fills `buffer`, which is as long as the piece, with the piece. False when some of it cannot be read; why is
@@ -37,18 +39,18 @@ impl<'a> PieceReader<'a> {
         let mut is_complete = true;
         let mut rest = buffer;
         for span in self.layout.spans(self.layout.piece_span(piece)) {
-            let Some(file) = self.layout.file(span.file) else { return false };
             let Some((part, behind)) = std::mem::take(&mut rest).split_at_mut_checked(span.len as usize)
             else {
                 return false;
             };
             rest = behind;
-            if file.padding {
+            let Some(place) = self.selection.place(self.layout, span) else {
+                // Padding: the layout has every span that it yields.
                 part.fill(0);
                 continue;
-            }
-            let read = match self.opened(span.file, file) {
-                Some(fd) if is_complete => read_exactly(fd, part, span.offset),
+            };
+            let read = match self.opened(place) {
+                Some(fd) if is_complete => read_exactly(fd, part, place.offset),
                 Some(_) => Ok(None),
                 None => {
                     is_complete = false;
@@ -58,14 +60,14 @@ impl<'a> PieceReader<'a> {
             let trouble = match read {
                 Ok(None) => continue,
                 Ok(Some(end)) => StorageError::Length {
-                    path: self.root.full_path(&file.path),
-                    expected: file.len,
+                    path: self.root.full_path(place.path),
+                    expected: place.file_len,
                     found: end,
                 },
-                Err(errno) => StorageError::at("read", &self.root.full_path(&file.path), errno),
+                Err(errno) => StorageError::at("read", &self.root.full_path(place.path), errno),
             };
             is_complete = false;
-            self.note(span.file, trouble);
+            self.note(place.file, trouble);
         }
         is_complete
     }
@@ -75,14 +77,15 @@ impl<'a> PieceReader<'a> {
         self.troubles
     }
 
-    fn opened(&mut self, index: FileIndex, file: &LayoutFile) -> Option<&OwnedFd> {
+    fn opened(&mut self, place: Place<'_>) -> Option<&OwnedFd> {
+        let index = place.file;
         if self.open.as_ref().is_none_or(|(open, _)| *open != index) {
             // The old file is closed before the new one is opened, not after.
             self.open = None;
-            let fd = match self.root.open_file(&file.path) {
+            let fd = match self.root.open_file(place.path) {
                 Ok((fd, state)) => {
-                    if state.len != file.len {
-                        let (path, expected) = (self.root.full_path(&file.path), file.len);
+                    if state.len != place.file_len {
+                        let (path, expected) = (self.root.full_path(place.path), place.file_len);
                         self.note(index, StorageError::Length { path, expected, found: state.len });
                     }
                     // Advice only: a file system that takes none is read all the same.

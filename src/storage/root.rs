@@ -1,4 +1,4 @@
-//! The content's folder, and the only way into it.
+//! The content's folder, and the only way into it, for reading and for making what is not there.
 //!
 //! Files are opened relative to the folder with openat2(2): nothing below it may be a symbolic link or lead out,
 //! so a torrent cannot make us serve what lies elsewhere, even while somebody renames folders. The folder
@@ -32,6 +32,24 @@ impl Root {
         Ok(Self { dir, path: path.to_path_buf() })
     }
 
+    /// Opens the folder at `path`, following links to it; makes it, and the folders on the way, when it is not there.
+    pub(super) fn create(path: &Path) -> Result<Self, StorageError> {
+        match Self::open(path) {
+            Err(StorageError::Missing(_)) => {}
+            other => return other,
+        }
+        std::fs::create_dir_all(path).map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            StorageError::writing("make", path, errno)
+        })?;
+        Self::open(path)
+    }
+
+    /// The folder's path as the user gave it.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The path that the user reads of a file below.
     pub(super) fn full_path(&self, relative: &Path) -> PathBuf {
         self.path.join(relative)
@@ -40,18 +58,95 @@ impl Root {
     /// Opens a regular file for reading and says what it is.
     pub(super) fn open_file(&self, relative: &Path) -> Result<(OwnedFd, FileState), StorageError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let fd = open_below(&self.dir, relative, flags, Mode::empty())
+            .map_err(|errno| StorageError::at("open", &self.full_path(relative), errno))?;
+        let state = self.regular_open(relative, &fd)?;
+        Ok((fd, state))
+    }
+
+    /// Opens a regular file for reading and writing, and makes it and the folders on the way when they are not there.
+    /// Also says what it is, and whether it was made. Modes are 0666 and 0777 less the user's umask.
+    pub(super) fn create_file(&self, relative: &Path) -> Result<(OwnedFd, FileState, bool), StorageError> {
+        let base = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let failed = |errno| StorageError::writing("open", &self.full_path(relative), errno);
+        // What is no file is not even opened: that of a device may have effects.
+        let probe = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match open_below(&self.dir, relative, probe, Mode::empty()) {
+            Ok(there) => {
+                self.regular_open(relative, &there)?;
+            }
+            // NOTDIR: it finds out which component is no folder.
+            Err(Errno::NOENT | Errno::NOTDIR) => self.make_folders(relative)?,
+            Err(errno) => return Err(failed(errno)),
+        }
         let mut tries = 0..OPEN_RETRIES;
-        let fd = loop {
-            match rustix::fs::openat2(&self.dir, relative, flags, Mode::empty(), resolve) {
-                Err(Errno::AGAIN | Errno::INTR) if tries.next().is_some() => {}
-                Err(errno) => return Err(StorageError::at("open", &self.full_path(relative), errno)),
-                Ok(fd) => break fd,
+        let (fd, is_new) = loop {
+            match open_below(&self.dir, relative, base, Mode::empty()) {
+                Err(Errno::NOENT) => {}
+                other => break (other.map_err(failed)?, false),
+            }
+            let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
+            match open_below(&self.dir, relative, base | OFlags::CREATE | OFlags::EXCL, mode) {
+                // Somebody else made it meanwhile.
+                Err(Errno::EXIST) if tries.next().is_some() => {}
+                other => break (other.map_err(failed)?, true),
             }
         };
-        let stat = rustix::fs::fstat(&fd)
+        let state = self.regular_open(relative, &fd)?;
+        Ok((fd, state, is_new))
+    }
+
+    /// Makes the folders that a file lies in, one component after the other, each below the one before.
+    fn make_folders(&self, relative: &Path) -> Result<(), StorageError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut folder: Option<OwnedFd> = None;
+        let mut path = PathBuf::new();
+        for component in relative.parent().into_iter().flat_map(Path::components) {
+            path.push(component);
+            let failed = |errno| match errno {
+                Errno::NOTDIR => self.not_a_folder(&path),
+                _ => StorageError::writing("make", &self.full_path(&path), errno),
+            };
+            let name: &Path = component.as_ref();
+            let parent = folder.as_ref().unwrap_or(&self.dir);
+            let next = match open_below(parent, name, flags, Mode::empty()) {
+                Err(Errno::NOENT) => {
+                    match rustix::fs::mkdirat(parent, name, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
+                        Ok(()) | Err(Errno::EXIST) => open_below(parent, name, flags, Mode::empty()),
+                        Err(errno) => Err(errno),
+                    }
+                }
+                other => other,
+            };
+            folder = Some(next.map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    /// Brings a folder's entries to the disk.
+    pub(super) fn sync_folder(&self, relative: &Path) -> Result<(), StorageError> {
+        let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        open_below(&self.dir, relative, flags, Mode::empty())
+            .and_then(rustix::fs::fsync)
+            .map_err(|errno| StorageError::writing("write", &self.full_path(relative), errno))
+    }
+
+    fn not_a_folder(&self, relative: &Path) -> StorageError {
+        match self.state(relative) {
+            // A link answers NOTDIR, too, when only folders are asked for.
+            Err(link @ StorageError::SymbolicLink(_)) => link,
+            Err(StorageError::WrongKind { path, kind, .. }) => {
+                StorageError::WrongKind { path, kind, due: "folder" }
+            }
+            _ => StorageError::WrongKind { path: self.full_path(relative), kind: "file", due: "folder" },
+        }
+    }
+
+    fn regular_open(&self, relative: &Path, fd: &OwnedFd) -> Result<FileState, StorageError> {
+        let stat = rustix::fs::fstat(fd)
             .map_err(|errno| StorageError::at("inspect", &self.full_path(relative), errno))?;
-        Ok((fd, self.regular(relative, &stat)?))
+        self.regular(relative, &stat)
     }
 
     /// What lies at the path now, without opening it or following a link at its end.
@@ -72,6 +167,18 @@ impl Root {
             _ => "strange thing",
         };
         Err(StorageError::WrongKind { path: self.full_path(relative), kind, due: "file" })
+    }
+}
+
+/// Opens what lies below a folder; no link on the way is followed.
+fn open_below(dir: &OwnedFd, relative: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let mut tries = 0..OPEN_RETRIES;
+    loop {
+        match rustix::fs::openat2(dir, relative, flags, mode, resolve) {
+            Err(Errno::AGAIN | Errno::INTR) if tries.next().is_some() => {}
+            other => return other,
+        }
     }
 }
 

@@ -118,7 +118,14 @@ fn large_pieces_get_fewer_threads_than_wanted() {
     };
     let threads = |layout: &Layout, wanted| {
         let (root, cancel) = (Root::open(Path::new("/")).unwrap(), AtomicBool::new(false));
-        let job = Job { layout, root, on_progress: NO_PROGRESS, cancel: &cancel, ends_at_trouble: false };
+        let job = Job {
+            layout,
+            root,
+            subset: None,
+            on_progress: NO_PROGRESS,
+            cancel: &cancel,
+            ends_at_trouble: false,
+        };
         job.thread_count(wanted)
     };
     assert_eq!(threads(&layout(256 << 20), 64), 4);

@@ -1,18 +1,27 @@
 //! Resume files that round-trip, and everything a crash, a disk or another version can make of them.
 
+use super::codec::{CHECKSUM_LEN, MAGIC, VERSION};
+use super::file::state_dir;
 use super::*;
+use crate::storage::{FileStamp, LayoutFile};
 use crate::units::PieceIndex;
 use proptest::prelude::*;
+use rustix::fs::{CWD, Mode};
 use std::fs;
 
 fn resume() -> Resume {
     let mut verified = Bitfield::none(13);
     verified.insert(PieceIndex(12));
     let stamp = FileStamp { len: 77, mtime_secs: -5, mtime_nanos: 999_999_999 };
+    let info_hash = InfoHash([7; 20]);
     Resume {
-        info_hash: InfoHash([7; 20]),
-        fingerprint: Fingerprint(vec![Some(stamp), None]),
+        info_hash,
+        fingerprint: Fingerprint { files: vec![Some(stamp), None], parts: Some(stamp) },
         verified,
+        durable: Bitfield::none(13),
+        is_clean: false,
+        boot_id: Some(BootId([8; 16])),
+        selection: FileSelection::from_bits(info_hash, 2, &[0x40]).unwrap(),
         uploaded: u64::MAX,
         downloaded: 3,
     }
@@ -64,10 +73,11 @@ fn vouches_only_for_its_own_torrent_checked_whole() {
     let (dir, layout) = two_files();
     let info_hash = InfoHash([1; 20]);
     let fingerprint = Fingerprint::take(&layout, dir.path()).unwrap();
-    let verified = Bitfield::all(2);
-    let whole = Resume { info_hash, fingerprint, verified, uploaded: 0, downloaded: 0 };
+    let whole = Resume::clean(info_hash, fingerprint, Bitfield::all(2));
     assert!(whole.vouches_for(info_hash, &layout, dir.path()));
     assert!(!whole.vouches_for(InfoHash([2; 20]), &layout, dir.path()));
+    let unclean = Resume { is_clean: false, ..whole.clone() };
+    assert!(!unclean.vouches_for(info_hash, &layout, dir.path()));
     let mut part = whole.clone();
     part.verified.remove(PieceIndex(1));
     assert!(!part.vouches_for(info_hash, &layout, dir.path()));
@@ -104,6 +114,46 @@ fn newer_formats_are_named_and_unknown_records_skipped() {
     let checksum = crate::storage::piece_hash(&extended);
     extended.extend(checksum);
     assert_eq!(Resume::decode(&extended), Ok(resume()));
+}
+
+#[test]
+fn what_an_earlier_version_wrote_is_clean_durable_and_of_all_files() {
+    let stamp = FileStamp { len: 1, mtime_secs: 2, mtime_nanos: 3 };
+    let fingerprint = Fingerprint { files: vec![Some(stamp)], parts: None };
+    let now = Resume::clean(InfoHash([7; 20]), fingerprint, Bitfield::all(9));
+    let bytes = now.encode();
+    // The head, and the records of tags 1 to 6.
+    let mut earlier = bytes[..12].to_vec();
+    let mut rest = &bytes[12..bytes.len() - CHECKSUM_LEN];
+    while !rest.is_empty() {
+        let (record, behind) = rest.split_at(12 + rest[4] as usize);
+        if rest[0] <= 6 {
+            earlier.extend(record);
+        }
+        rest = behind;
+    }
+    assert!(earlier.len() < bytes.len() - CHECKSUM_LEN);
+    let checksum = crate::storage::piece_hash(&earlier);
+    earlier.extend(checksum);
+    assert_eq!(Resume::decode(&earlier), Ok(now));
+}
+
+#[test]
+fn a_quick_save_loads_again_and_leaves_nothing_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.resume");
+    resume().save_quick(&path).unwrap();
+    resume().save_quick(&path).unwrap();
+    assert_eq!(Resume::load(&path), Ok(resume()));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn the_boot_has_an_id_and_nonsense_is_none() {
+    assert!(BootId::current().is_some() && BootId::current() == BootId::current());
+    let id = BootId::parse("01020304-0506-0708-090a-0b0c0d0e0f10").unwrap();
+    assert_eq!(id.0, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
+    assert_eq!([BootId::parse(""), BootId::parse("+1020304-0506-0708-090a-0b0c0d0e0f10")], [None; 2]);
 }
 
 #[test]
@@ -151,17 +201,25 @@ fn state_lies_where_the_xdg_specification_says() {
 proptest! {
     #[test]
     fn every_state_round_trips(
-        uploaded: u64,
-        downloaded: u64,
-        pieces in 0u32..100,
+        (uploaded, downloaded, is_clean) in any::<(u64, u64, bool)>(),
+        (pieces, durable) in (0u32..100, 0u32..100),
         stamps in prop::collection::vec(prop::option::of((any::<u64>(), any::<i64>(), any::<u32>())), 0..9),
+        boot_id: Option<[u8; 16]>,
+        wanted: Option<Vec<u8>>,
     ) {
         let stamps = stamps.into_iter().map(|stamp| {
             stamp.map(|(len, mtime_secs, mtime_nanos)| FileStamp { len, mtime_secs, mtime_nanos })
         });
-        let fingerprint = Fingerprint(stamps.collect());
-        let verified = Bitfield::all(pieces);
-        let state = Resume { info_hash: InfoHash([3; 20]), fingerprint, verified, uploaded, downloaded };
+        let files: Vec<_> = stamps.collect();
+        let fingerprint = Fingerprint { parts: files.last().copied().flatten(), files };
+        let info_hash = InfoHash([3; 20]);
+        let mut state = Resume::clean(info_hash, fingerprint, Bitfield::all(pieces));
+        state.durable.remove(PieceIndex(durable));
+        state.boot_id = boot_id.map(BootId);
+        if let Some(bits) = wanted {
+            state.selection = FileSelection::from_bits(info_hash, bits.len() as u32 * 8, &bits).unwrap();
+        }
+        let state = Resume { uploaded, downloaded, is_clean, ..state };
         prop_assert_eq!(Resume::decode(&state.encode()), Ok(state));
     }
 

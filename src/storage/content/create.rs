@@ -1,0 +1,120 @@
+//! Opens a torrent's files for downloading into, and makes what is not there.
+//!
+//! A file that is there is kept: its bytes may be the torrent's, which the caller finds out. A shorter one is
+//! extended; a longer one is an error, since cutting it off could destroy what is somebody else's. Padding is never on
+//! disk (BEP 47). Invariant: nothing outside the root is opened, made or changed, whatever the torrent's paths and
+//! the links in the root are.
+
+use super::{Content, MappedFile};
+use crate::storage::error::StorageError;
+use crate::storage::layout::Layout;
+use crate::storage::root::{FileState, Root};
+use crate::storage::selection::{FileSelection, parts_index};
+use rustix::fd::OwnedFd;
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What is done about the disk space of files before their bytes come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Allocation {
+    /// Nothing: the files have their length at once and take space as pieces are written.
+    #[default]
+    Sparse,
+    /// All of it is reserved at once (fallocate(2)), so that a full disk is told before the download and not during it.
+    /// File systems that cannot reserve get sparse files.
+    Full,
+}
+
+/// What [`Content::create`] found and made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Created {
+    /// Files that were not there.
+    pub made: u32,
+    /// Files that were there and had bytes, which may be the torrent's.
+    pub found: u32,
+    /// Files whose space was to be reserved and could not be, since the file system does not do that.
+    pub unreserved: u32,
+}
+
+impl Content {
+    /// Opens the files of `layout` that are selected for downloading into, below the folder `root`; files and folders
+    /// that are not there are made, `root` itself included. Takes one descriptor and one mapping a file that has bytes.
+    ///
+    /// # Errors
+    /// A folder, FIFO or device in the way; a link on the way; a file that is longer than the torrent's; no
+    /// permission; no space, with [`Allocation::Full`]; too many files for this process's limits. Files made until
+    /// then remain.
+    pub fn create(
+        layout: Arc<Layout>,
+        root: &Path,
+        selection: &FileSelection,
+        allocation: Allocation,
+    ) -> Result<(Self, Created), StorageError> {
+        let root = Root::create(root)?;
+        let mut created = Created::default();
+        let mut files: Vec<Option<MappedFile>> = (0..=layout.files().len()).map(|_| None).collect();
+        let wanted = (0..).map(crate::storage::FileIndex).zip(layout.files());
+        for (index, file) in wanted.filter(|&(index, file)| !file.padding && selection.contains(index)) {
+            let opened = open(&root, &file.path, file.len, allocation, &mut created)?;
+            if let (Some(slot), Some(mapped)) = (files.get_mut(index.0 as usize), opened) {
+                *slot = Some(mapped);
+            }
+        }
+        if let Some(parts) = selection.parts_path()
+            && selection.border_pieces(&layout).count() > 0
+        {
+            let mut ignored = Created::default();
+            let opened = open(&root, parts, layout.total_len(), Allocation::Sparse, &mut ignored)?;
+            if let Some(slot) = files.get_mut(parts_index(&layout).0 as usize) {
+                *slot = opened;
+            }
+        }
+        Ok((Self::new(layout, root, selection.clone(), files, true), created))
+    }
+}
+
+/// Opens or makes one file of `len` bytes; no mapping for one without bytes.
+fn open(
+    root: &Root,
+    relative: &Path,
+    len: u64,
+    allocation: Allocation,
+    created: &mut Created,
+) -> Result<Option<MappedFile>, StorageError> {
+    let path = root.full_path(relative);
+    let (fd, state, is_new) = root.create_file(relative)?;
+    created.made += u32::from(is_new);
+    created.found += u32::from(state.len > 0);
+    if state.len > len {
+        return Err(StorageError::TooLong { path, expected: len, found: state.len });
+    }
+    if len == 0 {
+        return Ok(None);
+    }
+    let failed = |errno| StorageError::writing("extend", &path, errno);
+    let is_reserved = allocation == Allocation::Full && reserve(&fd, len).map_err(failed)?;
+    created.unreserved += u32::from(allocation == Allocation::Full && !is_reserved);
+    if state.len < len && !is_reserved {
+        rustix::fs::ftruncate(&fd, len).map_err(failed)?;
+    }
+    let stat = rustix::fs::fstat(&fd).map_err(|errno| StorageError::at("inspect", &path, errno))?;
+    let state = FileState::of(&stat);
+    if state.len != len {
+        return Err(StorageError::Length { path, expected: len, found: state.len });
+    }
+    MappedFile::map(fd, state, &path).map(Some)
+}
+
+/// Reserves a file's space and extends it; false where the file system does not do that.
+fn reserve(fd: &OwnedFd, len: u64) -> Result<bool, Errno> {
+    loop {
+        match rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, len) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
+            Err(errno) => return Err(errno),
+        }
+    }
+}

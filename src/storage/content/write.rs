@@ -1,0 +1,124 @@
+//! Pieces into files, and files onto the disk.
+//!
+//! By pwrite(2): a full or broken disk is an error number that costs one piece's write, and the same content can be
+//! tried again when there is room. Any number of threads may write different pieces at once. What was written is
+//! in the page cache, from which it is served at once; [`Content::sync`] brings it to the disk. Invariant: only whole
+//! pieces are written, and padding never is.
+
+use super::Content;
+use crate::storage::error::StorageError;
+use crate::storage::layout::FileIndex;
+use crate::units::PieceIndex;
+use rustix::fd::AsFd;
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+
+impl Content {
+    /// Writes a piece, whose hash the caller has checked. May wait for the disk.
+    ///
+    /// # Errors
+    /// Bytes that are no such piece, or content where padding is declared; content that is not open for writing; what
+    /// the disk says. Parts of the piece may have been written then; writing it again is safe.
+    pub fn write_piece(&self, piece: PieceIndex, bytes: &[u8]) -> Result<(), StorageError> {
+        if !self.is_writable.load(Acquire) {
+            return Err(StorageError::NotOpenForWriting(self.root.full_path(Path::new(""))));
+        }
+        let block = self.layout.piece_span(piece);
+        if block.len == 0 || block.len as usize != bytes.len() {
+            return Err(StorageError::NotThePiece { piece, expected: block.len, found: bytes.len() });
+        }
+        // Looked at first, so that a piece which cannot be kept leaves nothing behind.
+        let mut rest = bytes;
+        for span in self.layout.spans(block) {
+            let (part, behind) = rest.split_at_checked(span.len as usize).unwrap_or_default();
+            rest = behind;
+            if self.is_padding(span) && part.iter().any(|&byte| byte != 0) {
+                return Err(StorageError::PaddingWithContent(piece));
+            }
+        }
+        let mut rest = bytes;
+        for span in self.layout.spans(block) {
+            let (part, behind) = rest.split_at_checked(span.len as usize).unwrap_or_default();
+            rest = behind;
+            match self.mapped(span) {
+                Some((file, offset)) => {
+                    // Set before, too: bytes that an error leaves behind are no reason to forget the file.
+                    file.is_unsynced.store(true, Release);
+                    let outcome = write_exactly(&file.fd, part, offset);
+                    file.is_unsynced.store(true, Release);
+                    outcome
+                        .map_err(|errno| StorageError::writing("write", &self.full_path(span.file), errno))?;
+                }
+                None if self.is_padding(span) => {}
+                None => return Err(StorageError::NotOpenForWriting(self.full_path(span.file))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings to the disk what was written since the last call (fdatasync(2)), and, the first time, the folders' new
+    /// entries. Pieces whose `write_piece` had returned before this was called are durable when it succeeds. Waits
+    /// for the disk.
+    pub fn sync(&self) -> Result<(), StorageError> {
+        for (index, file) in (0..).map(FileIndex).zip(&self.files) {
+            if let Some(file) = file
+                && file.is_unsynced.swap(false, AcqRel)
+                && let Err(errno) = rustix::fs::fdatasync(&file.fd)
+            {
+                file.is_unsynced.store(true, Release);
+                return Err(StorageError::writing("write", &self.full_path(index), errno));
+            }
+        }
+        if self.are_folders_unsynced.load(Acquire) {
+            self.sync_folders()?;
+            self.are_folders_unsynced.store(false, Release);
+        }
+        Ok(())
+    }
+
+    fn sync_folders(&self) -> Result<(), StorageError> {
+        let files = (0..).map(FileIndex).zip(&self.files).filter(|(_, file)| file.is_some());
+        let folders: BTreeSet<&Path> =
+            files.flat_map(|(index, _)| self.relative_path(index).ancestors().skip(1)).collect();
+        folders.into_iter().try_for_each(|folder| self.root.sync_folder(folder))
+    }
+
+    /// Ends the writing: from now on the files are to be as they are now, and [`Self::verify_files`] tells who changes
+    /// them. Nothing may be writing any more when this is called; what is written afterwards is refused.
+    pub fn finish(&self) -> Result<(), StorageError> {
+        self.is_writable.store(false, Release);
+        for (index, file) in (0..).map(FileIndex).zip(&self.files) {
+            if let Some(file) = file {
+                let state = file
+                    .state()
+                    .map_err(|errno| StorageError::at("inspect", &self.full_path(index), errno))?;
+                file.note_mtime(state.mtime);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether pieces can be written.
+    pub fn is_writable(&self) -> bool {
+        self.is_writable.load(Acquire)
+    }
+}
+
+/// Writes all of `bytes` from `offset` on, however short the single writes.
+fn write_exactly(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(&fd, bytes, offset) {
+            // A write of nothing without an error has no reason to ever end.
+            Ok(0) => return Err(Errno::IO),
+            Ok(count) => {
+                offset += count as u64;
+                bytes = bytes.get(count..).unwrap_or_default();
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

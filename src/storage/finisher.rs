@@ -1,0 +1,238 @@
+//! The storage threads: they hash pieces that have come whole, and write those that are right.
+//!
+//! A thread takes what waits, up to four pieces of one length, and hashes them in four lanes at the price of about
+//! one and a half; it never waits for more to come. Invariant: bytes are hashed before they are written, a piece
+//! whose hash is wrong is never written, and every job is answered exactly once, when the threads end, too.
+//! Deliberately absent: what becomes of a failed piece, which is the torrent's to decide, and retries of a full disk.
+
+use super::content::Content;
+use super::error::StorageError;
+use super::hash::piece_hash;
+use super::sha1_lanes::{LANES, hash_lanes};
+use crate::clock;
+use crate::limits;
+use crate::units::{BLOCK_LEN, PieceIndex};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use rustix::io::Errno;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// Called with the answer, on a storage thread; it must be quick and must not wait.
+pub type Reply = Box<dyn FnOnce(PieceOutcome) + Send>;
+
+/// A piece that has come whole.
+pub struct PieceJob {
+    /// Where it goes.
+    pub content: Arc<Content>,
+    /// The piece.
+    pub piece: PieceIndex,
+    /// Its bytes, as many as the piece has, which nobody changes until the answer.
+    pub bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    /// SHA-1 that it should have.
+    pub expected: [u8; 20],
+    /// Whether the blocks' hashes are wanted when the piece is right: to convict who sent others.
+    pub want_block_hashes: bool,
+    /// Gets the answer.
+    pub reply: Reply,
+}
+
+/// What became of a piece.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PieceOutcome {
+    /// Right, and written (not yet brought to the disk).
+    Verified {
+        /// SHA-1 of each block of 16 KiB, the last perhaps shorter, if they were wanted.
+        block_hashes: Option<Vec<[u8; 20]>>,
+    },
+    /// Wrong, and not written.
+    Failed {
+        /// SHA-1 of each block of 16 KiB, the last perhaps shorter.
+        block_hashes: Vec<[u8; 20]>,
+    },
+    /// Right, and could not be written; the same content may be tried again later.
+    Unwritable(StorageError),
+}
+
+/// A job that found the queue full, given back.
+pub struct QueueFull(pub PieceJob);
+
+impl fmt::Debug for QueueFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("QueueFull").field(&self.0.piece).finish()
+    }
+}
+
+/// What the storage threads have done so far.
+#[derive(Debug, Default)]
+pub struct FinisherCounters {
+    bytes_hashed: AtomicU64,
+    bytes_written: AtomicU64,
+    cpu_nanos: AtomicU64,
+}
+
+impl FinisherCounters {
+    /// Bytes of pieces hashed, those of single blocks not counted.
+    pub fn bytes_hashed(&self) -> u64 {
+        self.bytes_hashed.load(Relaxed)
+    }
+
+    /// Bytes of pieces written.
+    pub fn bytes_written(&self) -> u64 {
+        self.bytes_written.load(Relaxed)
+    }
+
+    /// Processor time of the threads, in nanoseconds, user and system.
+    pub fn cpu_nanos(&self) -> u64 {
+        self.cpu_nanos.load(Relaxed)
+    }
+}
+
+/// The storage threads. Dropping it answers what was submitted and waits for that.
+#[derive(Debug)]
+pub struct Finisher {
+    thread_count: usize,
+    threads: Mutex<Option<Threads>>,
+    counters: Arc<FinisherCounters>,
+}
+
+#[derive(Debug)]
+struct Threads {
+    jobs: Sender<PieceJob>,
+    joins: Vec<JoinHandle<()>>,
+}
+
+impl Finisher {
+    /// `threads` of them, at least one. They start with the first piece, so that who only seeds has none.
+    pub fn start(threads: usize) -> Self {
+        Self { thread_count: threads.max(1), threads: Mutex::new(None), counters: Arc::default() }
+    }
+
+    /// Hands a piece over; never waits. The answer comes from a storage thread, or at once, from this one, when no
+    /// thread can be started.
+    ///
+    /// # Errors
+    /// The job itself when too many wait, to be submitted again after an answer.
+    pub fn submit(&self, job: PieceJob) -> Result<(), QueueFull> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.is_none() {
+            match Threads::start(self.thread_count, &self.counters) {
+                Ok(started) => *threads = Some(started),
+                Err(error) => {
+                    drop(threads);
+                    (job.reply)(PieceOutcome::Unwritable(error));
+                    return Ok(());
+                }
+            }
+        }
+        let Some(running) = threads.as_ref() else { return Err(QueueFull(job)) };
+        match running.jobs.try_send(job) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => Err(QueueFull(job)),
+        }
+    }
+
+    /// What the threads have done so far.
+    pub fn counters(&self) -> &Arc<FinisherCounters> {
+        &self.counters
+    }
+}
+
+impl Drop for Finisher {
+    fn drop(&mut self) {
+        let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Threads { jobs, joins }) = threads {
+            drop(jobs);
+            for thread in joins {
+                // A thread that panicked has told so itself.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Threads {
+    fn start(count: usize, counters: &Arc<FinisherCounters>) -> Result<Self, StorageError> {
+        let (jobs, queue) = bounded(limits::PIECES_TO_FINISH_MAX);
+        let mut joins = Vec::with_capacity(count);
+        for index in 0..count {
+            let (queue, counters) = (queue.clone(), Arc::clone(counters));
+            let thread = std::thread::Builder::new().name(format!("storage-{index:02}"));
+            match thread.spawn(move || work(&queue, &counters)) {
+                Ok(join) => joins.push(join),
+                Err(error) if joins.is_empty() => {
+                    let errno = Errno::from_io_error(&error).unwrap_or(Errno::AGAIN);
+                    return Err(StorageError::NoThread(errno));
+                }
+                // Fewer have to do.
+                Err(_) => break,
+            }
+        }
+        Ok(Self { jobs, joins })
+    }
+}
+
+/// Answers jobs until nobody can submit any more.
+fn work(queue: &Receiver<PieceJob>, counters: &FinisherCounters) {
+    let mut cpu_before = clock::thread_cpu_time();
+    while let Ok(first) = queue.recv() {
+        let waiting = std::iter::from_fn(|| queue.try_recv().ok());
+        let batch: Vec<PieceJob> = std::iter::once(first).chain(waiting.take(LANES - 1)).collect();
+        let hashes = hash_batch(&batch);
+        for (job, hash) in batch.into_iter().zip(hashes) {
+            finish(job, hash, counters);
+        }
+        let cpu_now = clock::thread_cpu_time();
+        let spent = cpu_now.saturating_sub(cpu_before).as_nanos();
+        counters.cpu_nanos.fetch_add(u64::try_from(spent).unwrap_or(u64::MAX), Relaxed);
+        cpu_before = cpu_now;
+    }
+}
+
+/// SHA-1 of each job's bytes, in order.
+fn hash_batch(batch: &[PieceJob]) -> Vec<[u8; 20]> {
+    let messages: Vec<&[u8]> = batch.iter().map(|job| (*job.bytes).as_ref()).collect();
+    hash_messages(&messages)
+}
+
+/// SHA-1 of each message. Two and three of one length also go in four lanes, which is quicker than one by one.
+fn hash_messages(messages: &[&[u8]]) -> Vec<[u8; 20]> {
+    let mut hashes = Vec::with_capacity(messages.len());
+    for some in messages.chunks(LANES) {
+        match some {
+            [first, .., last] if some.iter().all(|message| message.len() == first.len()) => {
+                let lanes = std::array::from_fn(|lane| some.get(lane).copied().unwrap_or(last));
+                hashes.extend(hash_lanes(lanes).into_iter().take(some.len()));
+            }
+            _ => hashes.extend(some.iter().map(|message| piece_hash(message))),
+        }
+    }
+    hashes
+}
+
+fn block_hashes(bytes: &[u8]) -> Vec<[u8; 20]> {
+    hash_messages(&bytes.chunks(BLOCK_LEN as usize).collect::<Vec<_>>())
+}
+
+fn finish(job: PieceJob, hash: [u8; 20], counters: &FinisherCounters) {
+    let bytes = (*job.bytes).as_ref();
+    let len = bytes.len() as u64;
+    counters.bytes_hashed.fetch_add(len, Relaxed);
+    let outcome = if hash != job.expected {
+        PieceOutcome::Failed { block_hashes: block_hashes(bytes) }
+    } else {
+        match job.content.write_piece(job.piece, bytes) {
+            Ok(()) => {
+                counters.bytes_written.fetch_add(len, Relaxed);
+                let block_hashes = job.want_block_hashes.then(|| block_hashes(bytes));
+                PieceOutcome::Verified { block_hashes }
+            }
+            Err(error) => PieceOutcome::Unwritable(error),
+        }
+    };
+    // The bytes and the content are let go before the answer, so that whoever hears it may count on that.
+    let PieceJob { content, bytes, reply, .. } = job;
+    drop((content, bytes));
+    reply(outcome);
+}

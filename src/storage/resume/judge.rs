@@ -1,0 +1,104 @@
+//! What of a remembered download still holds.
+//!
+//! After a run that ended in order the fingerprint vouches, file by file. After one that did not, files may be younger
+//! than any record, but no piece that was verified has been written to since: within one boot the page cache still
+//! has it, after a restart of the machine the disk has what had been synced. Pieces that lie where something was written
+//! may be right, too: those that the last second brought. Hashing them costs less than fetching them.
+//! Invariant: nothing is trusted of a file that is missing or of a wrong length, of a hole, or of bytes whose place
+//! a changed selection has moved.
+
+use super::super::error::StorageError;
+use super::super::extents::pieces_with_data;
+use super::super::fingerprint::{FileStamp, Fingerprint};
+use super::super::layout::Layout;
+use super::super::selection::{FileSelection, intersection, pieces_where};
+use super::{BootId, Resume};
+use crate::bitfield::Bitfield;
+use crate::units::PieceIndex;
+use std::path::Path;
+
+/// What a record is worth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// These pieces are right, and no others.
+    Trust(Bitfield),
+    /// Some pieces are right, others may be.
+    TrustAndLookAt {
+        /// They are right.
+        trusted: Bitfield,
+        /// Wanted pieces that may be right: hash them. None of those that are trusted.
+        candidates: Bitfield,
+    },
+    /// Nothing is known.
+    CheckAll,
+}
+
+impl Resume {
+    /// What this says of the torrent as laid out here, with the files that are selected now, which need not be those of
+    /// then. To be asked before `Content::create` puts missing files there again. Looks at every file, and for
+    /// holes; reads no content. The caller has compared the info-hash.
+    pub fn judge(
+        &self,
+        layout: &Layout,
+        root: &Path,
+        selection: &FileSelection,
+        boot_id: Option<BootId>,
+    ) -> Verdict {
+        let piece_count = layout.piece_count();
+        let fits = self.verified.len() == piece_count
+            && self.durable.len() == piece_count
+            && self.selection.fits(layout)
+            && self.fingerprint.files.len() == layout.stored_files().count();
+        if !fits {
+            return Verdict::CheckAll;
+        }
+        let now = match Fingerprint::take_selected(layout, root, selection) {
+            Ok(now) => now,
+            Err(StorageError::Missing(_)) => return Verdict::Trust(Bitfield::none(piece_count)),
+            Err(_) => return Verdict::CheckAll,
+        };
+        let is_same_boot = boot_id.is_some() && boot_id == self.boot_id;
+        let vouched = if self.is_clean || is_same_boot { &self.verified } else { &self.durable };
+        let kept = intersection(vouched, &selection.kept_pieces(layout, &self.selection));
+        let sound = self.sound_pieces(layout, selection, &now, kept.clone());
+        if self.is_clean && sound == kept && *selection == self.selection {
+            return Verdict::Trust(sound);
+        }
+        let Ok(with_data) = pieces_with_data(layout, root, selection) else { return Verdict::CheckAll };
+        // A file system that keeps zeros as holes hides right pieces there: they are looked at, not lost.
+        let trusted = if self.is_clean { sound.clone() } else { intersection(&sound, &with_data) };
+        let candidates = pieces_where(piece_count, |piece| {
+            (with_data.contains(piece) || sound.contains(piece)) && !trusted.contains(piece)
+        });
+        Verdict::TrustAndLookAt { trusted, candidates }
+    }
+
+    /// `pieces` without those of files that are not what they were.
+    fn sound_pieces(
+        &self,
+        layout: &Layout,
+        selection: &FileSelection,
+        now: &Fingerprint,
+        mut pieces: Bitfield,
+    ) -> Bitfield {
+        let is_sound = |then: Option<FileStamp>, now: Option<FileStamp>, len: u64| {
+            now.is_some_and(|now| now.len == len) && (!self.is_clean || then == now)
+        };
+        let stamps = self.fingerprint.files.iter().zip(&now.files);
+        for ((index, file), (then, now)) in layout.stored_files().zip(stamps) {
+            if selection.contains(index) && !is_sound(*then, *now, file.len) {
+                for piece in layout.pieces_of(index) {
+                    pieces.remove(PieceIndex(piece));
+                }
+            }
+        }
+        if !is_sound(self.fingerprint.parts, now.parts, layout.total_len()) {
+            let border = selection.border_pieces(layout);
+            pieces = pieces_where(pieces.len(), |piece| pieces.contains(piece) && !border.contains(piece));
+        }
+        pieces
+    }
+}
+
+#[cfg(test)]
+mod tests;
