@@ -21,6 +21,7 @@ pub mod tracker_wire;
 pub mod meter;
 pub mod choker;
 pub mod picker;
+pub mod peer_list;
 pub mod pipeline;
 pub mod announcer;
 

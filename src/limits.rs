@@ -147,6 +147,65 @@ pub const HALF_OPEN_PER_WORKER_MAX: usize = 4_096;
 /// Loopback is exempt, since every local test would meet it.
 pub const HALF_OPEN_PER_PREFIX_MAX: usize = 256;
 
+// --- Peer list and peer exchange ---------------------------------------------------------------------------
+
+/// Addresses of one torrent that we know and could dial; above it the worst goes. libtorrent keeps 3000.
+pub const CANDIDATES_PER_TORRENT_MAX: usize = 3_000;
+/// Those at one address (IPv4) or network (/64 of IPv6), unless the user named them. Local networks are exempt.
+pub const CANDIDATES_PER_ADDRESS_MAX: usize = 8;
+/// Those that one connection may name by peer exchange: four minutes of it at full speed. Nobody fills the list alone.
+pub const CANDIDATES_PER_TELLER_MAX: u32 = 200;
+/// Connections of a torrent that are being dialled at once.
+pub const DIALLING_PER_TORRENT_MAX: usize = 30;
+/// Addresses that lead to one connection (its own, other families, other ports); further ones are not linked to it.
+pub const ADDRESSES_PER_CONNECTION_MAX: usize = 4;
+/// Patience after the first failure to reach a peer: it may just have been restarting.
+pub const DIAL_RETRY_QUICK: Duration = Duration::from_secs(5);
+/// Patience after the second failure; doubles with each further one.
+pub const DIAL_RETRY_MIN: Duration = Duration::from_secs(15);
+/// Longest patience, before a quarter of jitter.
+pub const DIAL_RETRY_MAX: Duration = Duration::from_secs(60 * 60);
+/// Patience with a peer that broke the protocol: it will not have learnt it sooner.
+pub const PROTOCOL_ERROR_RETRY_MIN: Duration = Duration::from_secs(10 * 60);
+/// Time after which a connection counts as a success, and its peer's failures as forgotten.
+pub const CONNECTION_STABLE_TIME: Duration = Duration::from_secs(60);
+/// Silence after which a connection gives way to a second one of the same peer. Keep-alives come every two minutes.
+pub const DUPLICATE_IDLE_TIME: Duration = Duration::from_secs(150);
+/// Time a peer's first ban lasts; doubles with each further one.
+pub const BAN_TIME_MIN: Duration = Duration::from_secs(60 * 60);
+/// Longest ban.
+pub const BAN_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bans of one torrent; above it the one that ends first is lifted.
+pub const BANS_MAX: usize = 4_096;
+/// Addresses of our own that we remember never to dial; above it the oldest is forgotten.
+pub const OWN_ADDRESSES_MAX: usize = 16;
+/// Networks whose word about our address (`yourip`) is kept.
+pub const OWN_ADDRESS_VOTES_MAX: usize = 16;
+/// Networks that have to agree on it.
+pub const OWN_ADDRESS_VOTES_MIN: usize = 3;
+/// Peers added, and peers dropped, that one message of peer exchange may have (BEP 11); more are not looked at.
+pub const PEX_PEERS_MAX: usize = 50;
+/// Time between two messages of peer exchange to one peer (BEP 11).
+pub const PEX_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two messages of peer exchange from one peer below which the second is ignored: clocks differ.
+pub const PEX_INTERVAL_MIN: Duration = Duration::from_secs(55);
+/// Messages from a new peer that may come sooner: some tell at once, and then once a minute of their own.
+pub const PEX_MESSAGES_FREE: u32 = 2;
+/// Time from a peer's arrival to our first message of peer exchange.
+pub const PEX_FIRST_DELAY: Duration = Duration::from_secs(5);
+/// Time until we look again when there was nothing to tell.
+pub const PEX_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Peers that one peer is told of and that have not been dropped since; above it there is nothing to add.
+pub const PEX_TOLD_MAX: usize = 200;
+/// Messages of peer exchange too many, or broken, after which a peer is closed. A good one makes up for a bad one.
+pub const PEX_OFFENCES_MAX: u32 = 10;
+
+// --- Convictions -------------------------------------------------------------------------------------------
+
+/// Blocks of failed pieces whose hashes and contributors are remembered; above it the oldest piece's are forgotten.
+/// About 5 MB.
+pub const SUSPECT_BLOCKS_MAX: usize = 65_536;
+
 // --- Choker ------------------------------------------------------------------------------------------------
 
 /// Time between two rounds of the choker (BEP 3).
@@ -318,6 +377,9 @@ const _: () = assert!(PIECE_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));
 const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_START && BATCH_LEN_START <= BATCH_LEN_MAX);
 const _: () = assert!(BATCH_QUOTA_WHOLE_CONNECTIONS < BATCH_QUOTA_LEAST_CONNECTIONS);
 const _: () = assert!(REQUEST_LEN_MAX <= BATCH_LEN_MAX);
+const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < DUPLICATE_IDLE_TIME.as_secs());
+const _: () = assert!(DUPLICATE_IDLE_TIME.as_secs() < IDLE_TIMEOUT.as_secs());
+const _: () = assert!(PEX_INTERVAL_MIN.as_secs() < PEX_INTERVAL.as_secs());
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(ANNOUNCE_INTERVAL_MIN.as_secs() < ANNOUNCE_INTERVAL_MAX.as_secs());
 const _: () = assert!(ANNOUNCE_RETRY_MIN.as_secs() < ANNOUNCE_RETRY_MAX.as_secs());

@@ -1,0 +1,111 @@
+//! Which addresses are worth dialling at all, and who may name them.
+//!
+//! Invariant: every address in the list is canonical: an IPv4 address never hides in an IPv6 one, and there is
+//! neither flow nor scope. Addresses that cannot be a peer (port zero, nobody, everybody) never enter; those that
+//! lead into a local network enter only when somebody names them who is there himself, because peers of the public
+//! network could otherwise make us knock at the doors of our own house.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// How far an address carries. The order is from far to near.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Anywhere.
+    Global,
+    /// Private, shared (RFC 6598) or link-local networks, and unique local IPv6 addresses.
+    Lan,
+    /// This machine.
+    Loopback,
+}
+
+impl Scope {
+    /// The scope of `address`.
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            ip if ip.is_loopback() => Self::Loopback,
+            IpAddr::V4(v4) if v4.is_private() || v4.is_link_local() || is_shared(v4) => Self::Lan,
+            IpAddr::V6(v6) if v6.is_unique_local() || v6.is_unicast_link_local() => Self::Lan,
+            _ => Self::Global,
+        }
+    }
+}
+
+/// The canonical form of an address that a peer can be dialled at; `None` for port zero and for addresses that
+/// belong to nobody or to many. Link-local IPv6 is left out, since nothing on the wire carries its scope.
+pub fn dialable(address: SocketAddr) -> Option<SocketAddr> {
+    let ip = address.ip().to_canonical();
+    let is_somebody = match ip {
+        // 0/8 is "this network", 224/4 is multicast, 240/4 is reserved and holds the broadcast address.
+        IpAddr::V4(v4) => !matches!(v4.octets()[0], 0 | 224..=255),
+        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local(),
+    };
+    (is_somebody && address.port() != 0).then(|| SocketAddr::new(ip, address.port()))
+}
+
+/// First and last address that one party usually holds: an IPv4 address with all its ports, a /64 of IPv6.
+pub(super) fn party(ip: IpAddr) -> (SocketAddr, SocketAddr) {
+    let (first, last) = match ip {
+        IpAddr::V4(_) => (ip, ip),
+        IpAddr::V6(v6) => {
+            let network = v6.to_bits() & !u128::from(u64::MAX);
+            (Ipv6Addr::from_bits(network).into(), Ipv6Addr::from_bits(network | u128::from(u64::MAX)).into())
+        }
+    };
+    (SocketAddr::new(first, 0), SocketAddr::new(last, u16::MAX))
+}
+
+/// 100.64.0.0/10, between a provider and its customers.
+fn is_shared(v4: Ipv4Addr) -> bool {
+    v4.octets()[0] == 100 && v4.octets()[1] & 0b1100_0000 == 64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("a literal address")
+    }
+
+    #[test]
+    fn addresses_of_nobody_and_of_many_are_not_dialled() {
+        for text in [
+            "1.2.3.4:0",
+            "0.0.0.0:80",
+            "0.1.2.3:80",
+            "224.0.0.1:80",
+            "239.1.1.1:80",
+            "255.255.255.255:80",
+            "250.1.1.1:80",
+            "[::]:80",
+            "[ff02::1]:80",
+            "[fe80::1]:80",
+            "[::ffff:0.0.0.0]:80",
+            "[::ffff:224.0.0.1]:80",
+            "[2001:db8::1]:0",
+        ] {
+            assert_eq!(dialable(address(text)), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_is_its_ipv4_address() {
+        assert_eq!(dialable(address("[::ffff:192.0.2.7]:80")), Some(address("192.0.2.7:80")));
+        assert_eq!(dialable(address("[2001:db8::7]:80")), Some(address("[2001:db8::7]:80")));
+        assert_eq!(Scope::of(address("[::ffff:127.0.0.1]:1").ip()), Scope::Loopback);
+    }
+
+    #[test]
+    fn scopes_are_what_the_registries_say() {
+        let scope = |text: &str| Scope::of(text.parse().expect("a literal address"));
+        for text in ["10.1.2.3", "172.31.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "100.127.1.1"]
+        {
+            assert_eq!(scope(text), Scope::Lan, "{text}");
+        }
+        assert_eq!([scope("fd00::1"), scope("fe80::1")], [Scope::Lan; 2]);
+        assert_eq!([scope("127.9.9.9"), scope("::1")], [Scope::Loopback; 2]);
+        for text in ["8.8.8.8", "172.32.0.1", "100.63.0.1", "100.128.0.1", "2001:db8::1"] {
+            assert_eq!(scope(text), Scope::Global, "{text}");
+        }
+    }
+}

@@ -1,0 +1,601 @@
+//! The peer list: who could be a peer of one torrent, whom to dial next, and which of two connections to keep.
+//!
+//! Candidates come from trackers, peers, the user; how far each source is trusted decides who is forgotten first when
+//! the list is full. Dialled are the user's own first, then those that failed least, then by canonical priority
+//! (BEP 40). Failures are followed by growing patience. A private torrent dials only whom its tracker or the user
+//! named (BEP 27). Addresses inside local networks are taken from peers only when these are there themselves.
+//!
+//! Two connections of one peer id: see [`PeerList::handle_incoming`]. The machine only ever closes one for another
+//! when both come from one address, since peer ids are public and anybody can claim one.
+//!
+//! Invariants: everything is bounded by `limits`; a candidate in use is never evicted; dialled and connected together
+//! never exceed the settings by our own doing; every address is canonical.
+//!
+//! Drain contract: after each call poll [`PeerList::next_dial`] until it gives `None`, then wait until
+//! [`PeerList::poll_timeout`]. Answer every dial with exactly one of [`PeerList::handle_connected`] and
+//! [`PeerList::handle_dial_failed`], and tell the end of every connection by [`PeerList::handle_closed`].
+//! Deliberately absent: displacing a connection because a newcomer has a higher priority, sockets, handshakes.
+
+mod address;
+mod bans;
+mod candidates;
+mod own;
+mod priority;
+#[cfg(test)]
+mod tests;
+
+pub use address::{Scope, dialable};
+pub use bans::BanReason;
+pub use priority::canonical_priority;
+
+use crate::id::{ConnId, PeerId};
+use crate::limits;
+use crate::rng::Rng;
+use crate::time::Instant;
+use bans::Bans;
+use candidates::{Candidates, Place, Rank};
+use own::OwnAddresses;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// Who named a candidate; the order is from the least to the most trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// Another peer (BEP 11).
+    Pex,
+    /// A stranger (BEP 5).
+    Dht,
+    /// A connection of an earlier run.
+    Resume,
+    /// The peer itself, when it connected to us.
+    Incoming,
+    /// A tracker.
+    Tracker,
+    /// The user, by a magnet link or an option.
+    User,
+}
+
+/// The knobs of one torrent's peer list.
+#[derive(Clone, Debug)]
+pub struct PeerListSettings {
+    /// Our own name: who has it is ourselves, and it settles simultaneous dialling.
+    pub own_id: PeerId,
+    /// Addresses that we listen on, as far as known; never dialled.
+    pub own: Vec<SocketAddr>,
+    /// The port we accept peers on; makes our own address of what peers tell us by `yourip`.
+    pub own_port: Option<u16>,
+    /// Connections of the torrent, both directions. At it there is no dialling, and newcomers are closed.
+    pub connections_max: usize,
+    /// Connections being dialled at once.
+    pub dialling_max: usize,
+    /// Candidates known.
+    pub candidates_max: usize,
+    /// Take addresses in local networks from any peer, not only from local ones.
+    pub lan_allowed: bool,
+    /// The torrent is private (BEP 27).
+    pub private: bool,
+}
+
+impl PeerListSettings {
+    /// The defaults of `limits` for a public torrent.
+    pub fn new(own_id: PeerId) -> Self {
+        Self {
+            own_id,
+            own: Vec::new(),
+            own_port: None,
+            connections_max: usize::try_from(limits::DIALLED_PER_TORRENT_MAX).unwrap_or(usize::MAX),
+            dialling_max: limits::DIALLING_PER_TORRENT_MAX,
+            candidates_max: limits::CANDIDATES_PER_TORRENT_MAX,
+            lan_allowed: false,
+            private: false,
+        }
+    }
+}
+
+/// What to do with a connection whose handshake is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// It is one of ours now.
+    Keep,
+    /// Close it; the list has forgotten it already.
+    CloseNew,
+    /// It is one of ours now, in place of this one of the same peer: close that; the list has forgotten it already.
+    CloseOld(ConnId),
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Either side was done, or the line broke.
+    Normal,
+    /// The peer broke the protocol.
+    ProtocolError,
+    /// We are both seeds: not dialled again until [`PeerList::handle_seeding_ended`], unless the peer comes itself.
+    Useless,
+    /// It led to ourselves.
+    Ourselves,
+}
+
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// We dialled: the peer is reachable.
+    Outgoing,
+    /// The peer dialled.
+    Incoming,
+}
+
+/// Where a candidate stands, for show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Not dialled before this.
+    Waiting(Instant),
+    /// Dialled as soon as there is room.
+    Ready,
+    /// A seed like us.
+    Shelved,
+    /// Being dialled.
+    Dialling,
+    /// Leads to this connection.
+    Connected(ConnId),
+}
+
+/// One candidate, for show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The most trusted who named it.
+    pub source: Source,
+    /// Attempts in a row that came to nothing.
+    pub failures: u16,
+    /// Where it stands.
+    pub standing: Standing,
+}
+
+/// The candidates and connections of one torrent. See the module for the drain contract.
+#[derive(Clone, Debug)]
+pub struct PeerList {
+    settings: PeerListSettings,
+    own: OwnAddresses,
+    candidates: Candidates,
+    connections: BTreeMap<ConnId, Connection>,
+    by_peer_id: BTreeMap<PeerId, ConnId>,
+    bans: Bans,
+}
+
+#[derive(Clone, Debug)]
+struct Connection {
+    remote: IpAddr,
+    peer_id: PeerId,
+    direction: Direction,
+    since: Instant,
+    heard_at: Instant,
+    /// Candidates that lead here, the one that was dialled first.
+    addresses: Vec<SocketAddr>,
+    /// Candidates that its peer named.
+    told: u32,
+}
+
+impl PeerList {
+    /// An empty list.
+    pub fn new(settings: PeerListSettings) -> Self {
+        let mut own = OwnAddresses::default();
+        for &address in &settings.own {
+            own.learn(address);
+        }
+        Self {
+            settings,
+            own,
+            candidates: Candidates::default(),
+            connections: BTreeMap::new(),
+            by_peer_id: BTreeMap::new(),
+            bans: Bans::default(),
+        }
+    }
+
+    /// Takes a candidate; false when it was known already or is not worth knowing. For what peers name use
+    /// [`Self::add_told`].
+    pub fn add(&mut self, now: Instant, address: SocketAddr, source: Source) -> bool {
+        self.add_from(now, address, source, Scope::Global)
+    }
+
+    /// Takes a candidate that the peer of `conn` named (BEP 11); false when it was known already, is not worth knowing
+    /// or is one too many of this peer's.
+    pub fn add_told(&mut self, now: Instant, address: SocketAddr, conn: ConnId) -> bool {
+        let Some(teller) = self.connections.get(&conn) else { return false };
+        if teller.told >= limits::CANDIDATES_PER_TELLER_MAX {
+            return false;
+        }
+        let added = self.add_from(now, address, Source::Pex, Scope::of(teller.remote));
+        if let Some(teller) = self.connections.get_mut(&conn) {
+            teller.told += u32::from(added);
+        }
+        added
+    }
+
+    /// The next candidate to dial, which counts as being dialled from now on.
+    pub fn next_dial(&mut self, now: Instant, rng: &mut Rng) -> Option<SocketAddr> {
+        if !self.has_room() {
+            return None;
+        }
+        while let Some(address) = self.candidates.first_waiting(now) {
+            let mut candidate = self.candidates.take(address)?;
+            candidate.place = match self.bans.until(now, address.ip(), candidate.peer_id) {
+                Some(until) => Place::Waiting(until),
+                None => Place::Ready(Rank {
+                    not_from_user: candidate.source != Source::User,
+                    failures: candidate.failures,
+                    priority: Reverse(self.own.priority_of(address)),
+                    tie: rng.next_u64() as u32,
+                }),
+            };
+            self.candidates.put(address, candidate);
+        }
+        while let Some(address) = self.candidates.best() {
+            let mut candidate = self.candidates.take(address)?;
+            let banned = self.bans.until(now, address.ip(), candidate.peer_id);
+            candidate.jitter = rng.next_u64() as u8;
+            candidate.place = banned.map_or(Place::Dialling, Place::Waiting);
+            self.candidates.put(address, candidate);
+            if banned.is_none() {
+                return Some(address);
+            }
+        }
+        None
+    }
+
+    /// A dial came to nothing: no connection, or none that got through its handshake.
+    pub fn handle_dial_failed(&mut self, now: Instant, address: SocketAddr) {
+        let address = canonical(address);
+        if !self.candidates.get(address).is_some_and(|candidate| candidate.place == Place::Dialling) {
+            return;
+        }
+        if let Some(mut candidate) = self.candidates.take(address) {
+            candidate.failures = candidate.failures.saturating_add(1);
+            candidate.place = Place::Waiting(now + candidate.patience());
+            if !self.own.contains(address) {
+                self.candidates.put(address, candidate);
+            }
+        }
+    }
+
+    /// The dial of `address` got through its handshake as `conn`.
+    pub fn handle_connected(
+        &mut self,
+        now: Instant,
+        address: SocketAddr,
+        conn: ConnId,
+        peer_id: PeerId,
+    ) -> Verdict {
+        let address = canonical(address);
+        if peer_id == self.settings.own_id {
+            self.candidates.take(address);
+            self.handle_own_address(address);
+            return Verdict::CloseNew;
+        }
+        if let Some(mut candidate) = self.candidates.take(address) {
+            // What holds unless it is linked below: nothing came of the dial.
+            candidate.failures = candidate.failures.saturating_add(1);
+            candidate.place = Place::Waiting(now + candidate.patience().max(limits::DIAL_RETRY_MIN));
+            candidate.peer_id = Some(peer_id);
+            candidate.proven = true;
+            self.candidates.put(address, candidate);
+        }
+        let verdict = self.admit(now, address.ip(), conn, peer_id, Direction::Outgoing);
+        // Of two connections of one peer, the one that stays is where this address leads.
+        if let Some(&kept) = self.by_peer_id.get(&peer_id) {
+            self.link(kept, address);
+        }
+        verdict
+    }
+
+    /// A peer connected to us from `remote` as `conn`, and the handshake is complete. `listening` is the address it
+    /// accepts peers at, when known already; else see [`Self::handle_listening_port`].
+    ///
+    /// Of two connections of one peer the older is kept, with two exceptions for connections of one remote address:
+    /// when the older has been silent for [`limits::DUPLICATE_IDLE_TIME`], the newer is kept; and when each side has
+    /// opened one of them, both keep the one that the side with the greater peer id opened. Both sides know both ids
+    /// and who opened what, so they agree, in whatever order they see the two.
+    pub fn handle_incoming(
+        &mut self,
+        now: Instant,
+        remote: IpAddr,
+        listening: Option<SocketAddr>,
+        conn: ConnId,
+        peer_id: PeerId,
+    ) -> Verdict {
+        if peer_id == self.settings.own_id {
+            return Verdict::CloseNew;
+        }
+        let verdict = self.admit(now, remote.to_canonical(), conn, peer_id, Direction::Incoming);
+        if let Some(listening) = listening.filter(|_| verdict != Verdict::CloseNew) {
+            self.handle_listening_port(now, conn, listening.port());
+        }
+        verdict
+    }
+
+    /// The peer of `conn` says on which port it accepts peers (`p` of BEP 10), so that it is dialled there when the
+    /// connection is gone, and not before.
+    pub fn handle_listening_port(&mut self, now: Instant, conn: ConnId, port: u16) {
+        let Some(connection) = self.connections.get(&conn) else { return };
+        let Some(address) = dialable(SocketAddr::new(connection.remote, port)) else { return };
+        if self.candidates.get(address).is_none() {
+            self.add_from(now, address, Source::Incoming, Scope::Loopback);
+        }
+        self.link(conn, address);
+    }
+
+    /// Something came from the peer of `conn`, keep-alives included. Told at least once a minute for a connection that
+    /// lives, a second one of the same peer cannot take its place.
+    pub fn handle_heard(&mut self, now: Instant, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.heard_at = now;
+        }
+    }
+
+    /// A connection ended. Unknown ones are ignored, among them those that a [`Verdict`] closed.
+    pub fn handle_closed(&mut self, now: Instant, conn: ConnId, why: Closed) {
+        let Some(connection) = self.connections.remove(&conn) else { return };
+        self.by_peer_id.remove(&connection.peer_id);
+        let stable = now.since(connection.since) >= limits::CONNECTION_STABLE_TIME;
+        for address in connection.addresses {
+            let Some(mut candidate) = self.candidates.take(address) else { continue };
+            candidate.failures = match why {
+                Closed::Normal | Closed::Useless if stable => 0,
+                // Whoever throws us out at once is full or does not want us: that is no time for a quick retry.
+                _ => candidate.failures.saturating_add(1).max(2),
+            };
+            candidate.place = match why {
+                Closed::Normal => Place::Waiting(now + candidate.patience()),
+                Closed::ProtocolError => {
+                    Place::Waiting(now + candidate.patience().max(limits::PROTOCOL_ERROR_RETRY_MIN))
+                }
+                Closed::Useless => Place::Shelved,
+                Closed::Ourselves => {
+                    self.own.learn(address);
+                    continue;
+                }
+            };
+            self.candidates.put(address, candidate);
+        }
+        if why == Closed::Ourselves {
+            self.rank_again(now);
+        }
+    }
+
+    /// We want pieces again (a check found some missing, more files are wanted): seeds are worth dialling.
+    pub fn handle_seeding_ended(&mut self, now: Instant) {
+        for address in self.candidates.shelved().collect::<Vec<_>>() {
+            self.wait_until(now, address);
+        }
+    }
+
+    /// Bans the peer, and gives its connections to close. What exactly a ban holds for depends on the address: a whole
+    /// one, a /64 of public IPv6, on loopback the peer id alone.
+    #[must_use]
+    pub fn ban(&mut self, now: Instant, ip: IpAddr, peer_id: PeerId, reason: BanReason) -> Vec<ConnId> {
+        self.bans.ban(now, ip, peer_id, reason);
+        let banned = self.connections.iter().filter(|(_, connection)| {
+            self.bans.until(now, connection.remote, Some(connection.peer_id)).is_some()
+        });
+        banned.map(|(&conn, _)| conn).collect()
+    }
+
+    /// Whether a ban holds for the peer. Before the handshake there is no peer id, and on loopback then no ban either.
+    pub fn is_banned(&self, now: Instant, ip: IpAddr, peer_id: Option<PeerId>) -> bool {
+        self.bans.until(now, ip, peer_id).is_some()
+    }
+
+    /// The bans that hold, with address, end and reason.
+    pub fn bans(&self, now: Instant) -> impl Iterator<Item = (IpAddr, Instant, BanReason)> {
+        self.bans.holding(now)
+    }
+
+    /// An address is certainly ours: we listen there, or met ourselves there.
+    pub fn handle_own_address(&mut self, address: SocketAddr) {
+        let changed = self.own.learn(address);
+        let address = canonical(address);
+        let idle = self.candidates.get(address).is_some_and(|candidate| {
+            matches!(candidate.place, Place::Waiting(_) | Place::Ready(_) | Place::Shelved)
+        });
+        if idle {
+            self.candidates.take(address);
+        }
+        if changed {
+            self.rank_again(Instant::ZERO);
+        }
+    }
+
+    /// A peer at `voter` says that it sees us at `seen` (`yourip` of BEP 10). Believed when peers of several networks
+    /// agree, and only when the port we listen on is known.
+    pub fn handle_your_address(&mut self, voter: IpAddr, seen: IpAddr) {
+        if let Some(port) = self.settings.own_port
+            && let Some(ip) = self.own.vote(voter, seen)
+        {
+            self.handle_own_address(SocketAddr::new(ip, port));
+        }
+    }
+
+    /// When [`Self::next_dial`] may have something new; `None` while nothing but another call can change that.
+    /// May lie in the past, which means now.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.has_room() { self.candidates.next_at() } else { None }
+    }
+
+    /// Connections, both directions.
+    pub fn connected(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Candidates being dialled.
+    pub fn dialling(&self) -> usize {
+        self.candidates.dialling()
+    }
+
+    /// Candidates known, those in use included.
+    pub fn candidates(&self) -> usize {
+        self.candidates.len()
+    }
+
+    /// The candidates in order of address, for show.
+    pub fn shown(&self) -> impl Iterator<Item = Shown> {
+        self.candidates.iter().map(|(address, candidate)| Shown {
+            address,
+            source: candidate.source,
+            failures: candidate.failures,
+            standing: match candidate.place {
+                Place::Waiting(until) => Standing::Waiting(until),
+                Place::Ready(_) => Standing::Ready,
+                Place::Shelved => Standing::Shelved,
+                Place::Dialling => Standing::Dialling,
+                Place::Connected(conn) => Standing::Connected(conn),
+            },
+        })
+    }
+
+    /// Each connection whose peer can be dialled somewhere, with that address: what peer exchange may tell others.
+    pub fn exchangeable(&self) -> impl Iterator<Item = (ConnId, SocketAddr, Direction)> {
+        self.connections.iter().filter_map(|(&conn, connection)| {
+            connection.addresses.first().map(|&address| (conn, address, connection.direction))
+        })
+    }
+
+    /// Addresses where there has been a connection, in order of address: worth trying first in the next run.
+    pub fn proven(&self) -> impl Iterator<Item = SocketAddr> {
+        self.candidates.iter().filter(|(_, candidate)| candidate.proven).map(|(address, _)| address)
+    }
+
+    fn has_room(&self) -> bool {
+        let dialling = self.candidates.dialling();
+        dialling < self.settings.dialling_max
+            && dialling + self.connections.len() < self.settings.connections_max
+    }
+
+    fn add_from(&mut self, now: Instant, address: SocketAddr, source: Source, teller: Scope) -> bool {
+        let Some(address) = dialable(address) else { return false };
+        if self.own.contains(address) || (self.settings.private && source < Source::Tracker) {
+            return false;
+        }
+        // Who is near may name what is near; who is far away has no business there.
+        let hearsay = matches!(source, Source::Pex | Source::Dht);
+        if hearsay && !self.settings.lan_allowed && Scope::of(address.ip()) > teller {
+            return false;
+        }
+        if let Some(known) = self.candidates.get(address) {
+            if known.source < source
+                && let Some(mut candidate) = self.candidates.take(address)
+            {
+                candidate.source = source;
+                if matches!(candidate.place, Place::Ready(_)) {
+                    candidate.place = Place::Waiting(now);
+                }
+                self.candidates.put(address, candidate);
+            }
+            return false;
+        }
+        let candidate = self.candidates.fresh(source, Place::Waiting(now));
+        let room = self.candidates.make_room(address, &candidate, self.settings.candidates_max);
+        if room {
+            self.candidates.put(address, candidate);
+        }
+        room
+    }
+
+    fn admit(
+        &mut self,
+        now: Instant,
+        remote: IpAddr,
+        conn: ConnId,
+        peer_id: PeerId,
+        direction: Direction,
+    ) -> Verdict {
+        if self.bans.until(now, remote, Some(peer_id)).is_some() {
+            return Verdict::CloseNew;
+        }
+        let mut connection = Connection {
+            remote,
+            peer_id,
+            direction,
+            since: now,
+            heard_at: now,
+            addresses: Vec::new(),
+            told: 0,
+        };
+        let verdict = match self.by_peer_id.get(&peer_id).copied() {
+            Some(old) => {
+                let replaced = self.connections.get(&old).is_some_and(|earlier| {
+                    earlier.remote == remote
+                        && (now.since(earlier.heard_at) >= limits::DUPLICATE_IDLE_TIME
+                            || earlier.direction != direction
+                                && direction == kept_direction(self.settings.own_id, peer_id))
+                });
+                if !replaced {
+                    return Verdict::CloseNew;
+                }
+                if let Some(earlier) = self.connections.remove(&old) {
+                    connection.told = earlier.told;
+                    self.move_addresses(earlier.addresses, conn, &mut connection);
+                }
+                Verdict::CloseOld(old)
+            }
+            None if self.connections.len() >= self.settings.connections_max => return Verdict::CloseNew,
+            None => Verdict::Keep,
+        };
+        self.by_peer_id.insert(peer_id, conn);
+        self.connections.insert(conn, connection);
+        verdict
+    }
+
+    fn move_addresses(&mut self, addresses: Vec<SocketAddr>, conn: ConnId, connection: &mut Connection) {
+        for address in addresses {
+            if let Some(mut candidate) = self.candidates.take(address) {
+                candidate.place = Place::Connected(conn);
+                self.candidates.put(address, candidate);
+                connection.addresses.push(address);
+            }
+        }
+    }
+
+    /// Notes that `address` leads to `conn`, unless it is in use for something else or `conn` has enough of them.
+    fn link(&mut self, conn: ConnId, address: SocketAddr) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let idle = self.candidates.get(address).is_some_and(|candidate| {
+            matches!(candidate.place, Place::Waiting(_) | Place::Ready(_) | Place::Shelved)
+        });
+        if !idle || connection.addresses.len() >= limits::ADDRESSES_PER_CONNECTION_MAX {
+            return;
+        }
+        if let Some(mut candidate) = self.candidates.take(address) {
+            candidate.place = Place::Connected(conn);
+            candidate.peer_id = Some(connection.peer_id);
+            self.candidates.put(address, candidate);
+            connection.addresses.push(address);
+        }
+    }
+
+    fn wait_until(&mut self, until: Instant, address: SocketAddr) {
+        if let Some(mut candidate) = self.candidates.take(address) {
+            candidate.place = Place::Waiting(until);
+            self.candidates.put(address, candidate);
+        }
+    }
+
+    /// Our own address has changed, and with it every priority.
+    fn rank_again(&mut self, now: Instant) {
+        for address in self.candidates.ready().collect::<Vec<_>>() {
+            self.wait_until(now, address);
+        }
+    }
+}
+
+/// Which of two connections, one opened by each side, both sides keep: that of the side with the greater peer id.
+fn kept_direction(own: PeerId, other: PeerId) -> Direction {
+    if own > other { Direction::Outgoing } else { Direction::Incoming }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
