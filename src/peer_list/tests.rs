@@ -1,15 +1,9 @@
 //! The peer list's promises: whom it dials, which connection it keeps, and that nothing makes it grow.
 
 use super::*;
-use crate::limits::{
-    ADDRESSES_PER_CONNECTION_MAX, CANDIDATES_PER_ADDRESS_MAX, CANDIDATES_PER_TELLER_MAX, DIAL_RETRY_MAX,
-    DIAL_RETRY_MIN, DIAL_RETRY_QUICK, DUPLICATE_IDLE_TIME, PROTOCOL_ERROR_RETRY_MIN,
-};
-use crate::time::Duration;
 
 const OWN: PeerId = PeerId([5; 20]);
 const SMALL: PeerId = PeerId([1; 20]);
-const GREAT: PeerId = PeerId([9; 20]);
 const START: Instant = Instant::from_nanos(1_000_000_000);
 
 fn address(text: &str) -> SocketAddr {
