@@ -1,8 +1,10 @@
 //! Who is unchoked: pure functions from a snapshot of a torrent's peers to decisions (BEP 3).
 //!
-//! - While leeching, slots go to the interested peers that gave most since the last round. Those that give more but
-//!   are not interested are unchoked too, since it costs nothing and they may become interested. A peer that
-//!   snubbed us is left to the optimistic slot.
+//! - While leeching, slots go to the interested peers that gave most in the last two rounds, twenty seconds (BEP 3).
+//!   One round alone would choke who gives in bursts, as every peer does that we take in turns. Those that give
+//!   more but are not interested are unchoked too, since it costs nothing and they may become interested. A peer
+//!   that snubbed us is left to the optimistic slot, and to slots that nobody else has use for: when everybody snubs
+//!   us, all slots are optimistic (BEP 3), and the download recovers sooner.
 //! - While seeding there is nothing to return, and what a peer takes can be gamed, so slots go round: a peer keeps
 //!   its slot for a quantum, then those that wait come first, longest wait first. Only a slot that nobody waits for
 //!   is kept longer, and then by those that take most.
@@ -11,7 +13,7 @@
 //! - One optimistic slot goes round at random, newcomers three times as likely.
 //! - A peer that took more than the whole torrent while reporting no piece comes last everywhere.
 //!
-//! Invariant: never more than `slots` interested peers hold regular slots, plus one optimistic, and as many peers
+//! Invariant: a round gives no more than `slots` interested peers a slot, plus one optimistic, and as many peers
 //! again at most are unchoked without interest.
 //!
 //! Deliberately absent: any reaction to a single message beyond `fill`, so that no peer can make us work by flipping
@@ -85,8 +87,8 @@ pub struct PeerSnapshot {
     pub since: Instant,
     /// Bytes it took since the last round.
     pub uploaded_in_round: u64,
-    /// Bytes it gave since the last round.
-    pub downloaded_in_round: u64,
+    /// Bytes it gave since the round before the last.
+    pub downloaded_lately: u64,
     /// Bytes it took in its present turn.
     pub uploaded_in_turn: u64,
     /// Bytes it took since it joined.
@@ -113,8 +115,8 @@ pub struct Decisions {
     pub unchoke: Vec<ConnId>,
     /// Unchoked peers that are to be choked, in the order of the snapshot.
     pub choke: Vec<ConnId>,
-    /// The holder of the optimistic slot.
-    pub optimistic: Option<ConnId>,
+    /// The holders of optimistic slots: one, and while leeching as many more as peers that snubbed us leave empty.
+    pub optimistic: Vec<ConnId>,
     /// While leeching, the holders of regular slots, best giver first: when a better giver becomes interested
     /// between rounds, the last of them yields (BEP 3).
     pub ranking: Vec<ConnId>,
@@ -161,9 +163,11 @@ impl Choker {
             out.ranking.extend(chosen.iter().map(|&index| peers[index].conn));
             grant_courtesies(slots, peers, &chosen, &mut out.grants);
         }
-        let optimistic = if slots == 0 { None } else { self.optimistic(now, peers, &out.grants, rng) };
-        out.optimistic = optimistic.map(|index| peers[index].conn);
-        if let Some(index) = optimistic {
+        let wanted = if slots == 0 { 0 } else { 1 + slots - chosen.len() };
+        let optimistic = self.optimistic(now, wanted, peers, &out.grants, rng);
+        out.optimistic.clear();
+        for index in optimistic {
+            out.optimistic.push(peers[index].conn);
             out.grants[index] = Grant::Optimistic;
         }
         out.unchoke.clear();
@@ -254,7 +258,7 @@ impl Choker {
         match role {
             Role::Leeching => Rank {
                 demoted,
-                given: Reverse(peer.downloaded_in_round),
+                given: Reverse(peer.downloaded_lately),
                 // Equal givers, as in the first round, keep what they have: to change would only cost messages.
                 stage: if peer.grant == Grant::Regular { Stage::InTurn } else { Stage::Waiting },
                 turn: peer.since,
@@ -275,40 +279,63 @@ impl Choker {
         }
     }
 
-    /// The holder of the optimistic slot, as an index: the present one until its time is over, then one at random
-    /// among those that the regular slots left out, the present one only if there is no other.
+    /// Up to `wanted` holders of optimistic slots, as indices: the present ones until their time is over, then others
+    /// at random among those that the regular slots left out, the present ones only if there are no others.
     fn optimistic(
         &mut self,
         now: Instant,
+        wanted: usize,
         peers: &[PeerSnapshot],
         grants: &[Grant],
         rng: &mut Rng,
-    ) -> Option<usize> {
-        let left_out = |index: usize| peers[index].interested && grants[index] != Grant::Regular;
-        let present =
-            (0..peers.len()).find(|&index| peers[index].grant == Grant::Optimistic && left_out(index));
-        if present.is_some() && now < self.optimistic_at + OPTIMISTIC_INTERVAL {
-            return present;
-        }
-        let mut served: Vec<AddressPrefix> = (0..peers.len())
-            .filter(|&index| grants[index] == Grant::Regular || Some(index) == present)
-            .map(|index| peers[index].prefix)
-            .collect();
+    ) -> Vec<usize> {
+        let left_out = (0..peers.len()).filter(|&i| peers[i].interested && grants[i] != Grant::Regular);
+        let (present, mut others): (Vec<usize>, Vec<usize>) =
+            left_out.partition(|&index| peers[index].grant == Grant::Optimistic);
+        let turns = present.is_empty() || now >= self.optimistic_at + OPTIMISTIC_INTERVAL;
+        let mut held = if turns { Vec::new() } else { present.clone() };
+        held.truncate(wanted);
+        let regular = (0..peers.len()).filter(|&index| grants[index] == Grant::Regular);
+        let mut served: Vec<AddressPrefix> =
+            regular.chain(present.iter().copied()).map(|index| peers[index].prefix).collect();
         served.sort_unstable();
+        while held.len() < wanted {
+            let Some(index) = self.draw_optimistic(now, &others, &served, peers, rng) else { break };
+            held.push(index);
+            others.retain(|&other| other != index);
+            let place = served.partition_point(|&prefix| prefix < peers[index].prefix);
+            served.insert(place, peers[index].prefix);
+            if turns {
+                self.optimistic_at = now;
+            }
+        }
+        let again = present.into_iter().filter(|index| !held.contains(index)).take(wanted - held.len());
+        let again: Vec<usize> = again.collect();
+        held.extend(again);
+        held
+    }
+
+    /// One of the `others` at random, of those in the best standing: whose prefix is not `served` (sorted), and who
+    /// did not take more than there is.
+    fn draw_optimistic(
+        &self,
+        now: Instant,
+        others: &[usize],
+        served: &[AddressPrefix],
+        peers: &[PeerSnapshot],
+        rng: &mut Rng,
+    ) -> Option<usize> {
         let standing = |index: usize| {
             let peer = &peers[index];
             (self.is_demoted(peer), served.binary_search(&peer.prefix).is_ok())
         };
-        let others: Vec<usize> =
-            (0..peers.len()).filter(|&index| left_out(index) && Some(index) != present).collect();
-        let Some(best) = others.iter().map(|&index| standing(index)).min() else { return present };
+        let best = others.iter().map(|&index| standing(index)).min()?;
         let weighted: Vec<(AddressPrefix, u64, usize)> = others
-            .into_iter()
-            .filter(|&index| standing(index) == best)
-            .map(|index| (peers[index].prefix, weight(now, &peers[index]), index))
+            .iter()
+            .filter(|&&index| standing(index) == best)
+            .map(|&index| (peers[index].prefix, weight(now, &peers[index]), index))
             .collect();
-        self.optimistic_at = now;
-        draw(&weighted, rng).or(present)
+        draw(&weighted, rng)
     }
 }
 
@@ -335,13 +362,13 @@ enum Stage {
 fn grant_courtesies(slots: usize, peers: &[PeerSnapshot], chosen: &[usize], grants: &mut [Grant]) {
     let full = chosen.len() == slots;
     let worst =
-        chosen.iter().map(|&index| peers[index].downloaded_in_round).min().filter(|_| full).unwrap_or(0);
+        chosen.iter().map(|&index| peers[index].downloaded_lately).min().filter(|_| full).unwrap_or(0);
     let mut givers: Vec<_> = peers
         .iter()
         .enumerate()
         .filter(|(_, peer)| !peer.interested && !peer.upload_only && !peer.snubbed)
-        .filter(|(_, peer)| peer.downloaded_in_round > worst)
-        .map(|(index, peer)| (Reverse(peer.downloaded_in_round), peer.conn, index))
+        .filter(|(_, peer)| peer.downloaded_lately > worst)
+        .map(|(index, peer)| (Reverse(peer.downloaded_lately), peer.conn, index))
         .collect();
     givers.sort_unstable();
     for (_, _, index) in givers.into_iter().take(slots) {

@@ -33,15 +33,15 @@ fn peer(number: u32) -> PeerSnapshot {
         grant: Grant::Choked,
         since: ago(60),
         uploaded_in_round: 0,
-        downloaded_in_round: 0,
+        downloaded_lately: 0,
         uploaded_in_turn: 0,
         taken_total: 0,
         reported_pieces: 1,
     }
 }
 
-fn giver(number: u32, downloaded_in_round: u64) -> PeerSnapshot {
-    PeerSnapshot { downloaded_in_round, ..peer(number) }
+fn giver(number: u32, downloaded_lately: u64) -> PeerSnapshot {
+    PeerSnapshot { downloaded_lately, ..peer(number) }
 }
 
 fn holder(number: u32, held_secs: u64) -> PeerSnapshot {
@@ -66,7 +66,7 @@ fn unchokes_the_four_interested_peers_that_gave_most() {
     let out = round(Role::Leeching, 4, &peers, 1);
     assert_eq!(regular(&out, &peers), [2, 4, 5, 6]);
     assert_eq!(out.ranking, [2, 4, 6, 5].map(conn));
-    assert!(out.optimistic == Some(conn(1)) || out.optimistic == Some(conn(3)));
+    assert!(out.optimistic == [conn(1)] || out.optimistic == [conn(3)]);
     assert_eq!((out.unchoke.len(), out.choke.len()), (5, 0));
 }
 
@@ -90,6 +90,43 @@ fn a_peer_that_snubbed_us_is_left_to_the_optimistic_slot() {
 }
 
 #[test]
+fn when_everybody_snubs_us_every_slot_is_optimistic() {
+    let mut peers: Vec<_> = (1..=9).map(|n| PeerSnapshot { snubbed: true, ..peer(n) }).collect();
+    let out = round(Role::Leeching, 4, &peers, 1);
+    assert_eq!((out.optimistic.len(), out.unchoke.len(), out.ranking.len()), (5, 5, 0));
+    peers[0].snubbed = false;
+    peers[1].snubbed = false;
+    let out = round(Role::Leeching, 4, &peers, 1);
+    assert_eq!((regular(&out, &peers), out.optimistic.len()), (vec![1, 2], 3));
+    peers[2].snubbed = false;
+    peers[3].snubbed = false;
+    let out = round(Role::Leeching, 4, &peers, 1);
+    assert_eq!((regular(&out, &peers), out.optimistic.len()), (vec![1, 2, 3, 4], 1));
+}
+
+#[test]
+fn several_optimistic_peers_keep_their_turn_and_then_all_give_way() {
+    let (mut choker, mut rng, mut out) = (Choker::new(LENGTHS), Rng::from_seed(1), Decisions::default());
+    let mut peers: Vec<_> = (1..=9).map(|n| PeerSnapshot { snubbed: true, ..peer(n) }).collect();
+    let mut turns = Vec::new();
+    for secs in (0..120).step_by(10) {
+        choker.round(NOW + Duration::from_secs(secs), Role::Leeching, 3, &peers, &mut rng, &mut out);
+        for (peer, &grant) in peers.iter_mut().zip(&out.grants) {
+            peer.grant = grant;
+        }
+        let mut turn = out.optimistic.clone();
+        turn.sort_unstable();
+        turns.push(turn);
+    }
+    for turn in turns.chunks(3) {
+        assert!(turn.iter().all(|holders| holders.len() == 4 && *holders == turn[0]), "{turns:?}");
+    }
+    for (one, next) in turns.iter().step_by(3).zip(turns.iter().skip(3).step_by(3)) {
+        assert!(one.iter().all(|conn| !next.contains(conn)), "{turns:?}");
+    }
+}
+
+#[test]
 fn uninterested_peers_of_a_seed_are_choked() {
     let peers = [PeerSnapshot { interested: false, ..holder(1, 5) }, peer(2)];
     let out = round(Role::Seeding, 4, &peers, 1);
@@ -102,7 +139,7 @@ fn newcomers_are_three_times_as_likely() {
     peers[3].joined_at = ago(20);
     let mut holders: Vec<_> = (10..14).map(|n| giver(n, 100)).collect();
     peers.append(&mut holders);
-    let drawn = |seed| round(Role::Leeching, 4, &peers, seed).optimistic == Some(conn(4));
+    let drawn = |seed| round(Role::Leeching, 4, &peers, seed).optimistic == [conn(4)];
     let times = (0..6_000).filter(|&seed| drawn(seed)).count();
     assert!((2_850..3_150).contains(&times), "{times} of 6000, three in six expected");
 }
@@ -112,7 +149,7 @@ fn many_addresses_of_one_prefix_are_no_likelier_than_one() {
     let mut peers: Vec<_> = (1..=20).map(|n| PeerSnapshot { prefix: prefix(1), ..peer(n) }).collect();
     peers.push(peer(99));
     peers.push(giver(100, 1));
-    let drawn = |seed| round(Role::Leeching, 1, &peers, seed).optimistic == Some(conn(99));
+    let drawn = |seed| round(Role::Leeching, 1, &peers, seed).optimistic == [conn(99)];
     let times = (0..2_000).filter(|&seed| drawn(seed)).count();
     assert!((900..1_100).contains(&times), "{times} of 2000, half expected");
 }
@@ -128,7 +165,7 @@ fn the_optimistic_slot_turns_after_thirty_seconds() {
         for (peer, &grant) in peers.iter_mut().zip(&out.grants) {
             peer.grant = grant;
         }
-        turns.push(out.optimistic.expect("four peers are left out"));
+        turns.push(*out.optimistic.first().expect("four peers are left out"));
     }
     for turn in turns.chunks(3) {
         assert!(turn.iter().all(|conn| *conn == turn[0]), "{turns:?}");
@@ -195,7 +232,7 @@ fn a_peer_that_took_the_torrent_twice_and_reports_nothing_comes_last() {
     let liar = PeerSnapshot { taken_total: 101 << 20, reported_pieces: 0, since: ago(900), ..peer(1) };
     let peers = [liar, peer(2), peer(3)];
     assert_eq!(regular(&round(Role::Seeding, 1, &peers, 1), &peers), [2]);
-    assert!((0..50).all(|seed| round(Role::Seeding, 1, &peers, seed).optimistic == Some(conn(3))));
+    assert!((0..50).all(|seed| round(Role::Seeding, 1, &peers, seed).optimistic == [conn(3)]));
     assert_eq!(regular(&round(Role::Seeding, 3, &peers, 1), &peers), [1, 2, 3]);
 }
 
@@ -204,7 +241,7 @@ fn no_slots_unchoke_nobody() {
     let peers = [giver(1, 5), holder(2, 5), PeerSnapshot { interested: false, ..giver(3, 9) }];
     for role in [Role::Leeching, Role::Seeding] {
         let out = round(role, 0, &peers, 1);
-        assert_eq!((out.unchoke, out.choke, out.optimistic), (vec![], vec![conn(2)], None));
+        assert_eq!((out.unchoke, out.choke, out.optimistic), (vec![], vec![conn(2)], vec![]));
     }
 }
 
@@ -229,8 +266,8 @@ fn naive(now: Instant, role: Role, slots: usize, peers: &[PeerSnapshot]) -> Vec<
                 peer.uploaded_in_turn >= 3 << 20 || held >= 60 || (held >= 10 && peer.uploaded_in_round == 0);
             let since = peer.since.as_nanos();
             let (given, stage) = match (role, peer.grant) {
-                (Role::Leeching, Grant::Regular) => (peer.downloaded_in_round, (0, since, 0)),
-                (Role::Leeching, _) => (peer.downloaded_in_round, (1, since, 0)),
+                (Role::Leeching, Grant::Regular) => (peer.downloaded_lately, (0, since, 0)),
+                (Role::Leeching, _) => (peer.downloaded_lately, (1, since, 0)),
                 (Role::Seeding, Grant::Regular) if !over => (0, (0, since, 0)),
                 (Role::Seeding, Grant::Choked) => {
                     (0, (1, if holds(peer.prefix) { now.as_nanos() } else { since }, 0))
@@ -264,7 +301,7 @@ prop_compose! {
             },
             since: ago(secs),
             uploaded_in_round: bytes.0,
-            downloaded_in_round: bytes.1,
+            downloaded_lately: bytes.1,
             uploaded_in_turn: bytes.2 << 20,
             taken_total: if liar { 200 << 20 } else { 0 },
             reported_pieces: u32::from(!liar),
@@ -290,10 +327,12 @@ proptest! {
         prop_assert_eq!(regular(&out, &peers), naive(NOW, role, slots, &peers));
         let count = |grant| out.grants.iter().filter(|&&other| other == grant).count();
         prop_assert!(count(Grant::Courtesy) <= slots);
-        prop_assert_eq!(count(Grant::Optimistic), usize::from(out.optimistic.is_some()));
+        prop_assert_eq!(count(Grant::Optimistic), out.optimistic.len());
         let left_out = peers.iter().zip(&out.grants)
             .filter(|(peer, grant)| peer.interested && **grant != Grant::Regular).count();
-        prop_assert_eq!(out.optimistic.is_some(), slots > 0 && left_out > 0);
+        let wanted = if slots == 0 { 0 } else { 1 + slots - count(Grant::Regular) };
+        prop_assert_eq!(out.optimistic.len(), left_out.min(wanted));
+        prop_assert!(seeding || wanted < 2 || out.optimistic.len() == left_out || peers.iter().any(|peer| peer.snubbed));
         for (peer, &grant) in peers.iter().zip(&out.grants) {
             let (was, is) = (peer.grant != Grant::Choked, grant != Grant::Choked);
             prop_assert_eq!(out.unchoke.contains(&peer.conn), !was && is);

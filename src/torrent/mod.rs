@@ -14,6 +14,8 @@
 //! Deliberately absent: the picker and everything else of the downloading side; sockets, clocks, other cores.
 
 #[cfg(test)]
+mod leech_tests;
+#[cfg(test)]
 mod swarm_tests;
 #[cfg(test)]
 mod tests;
@@ -87,6 +89,8 @@ struct Peer {
     may_displace: bool,
     /// The counters at the last round.
     last: PeerSample,
+    /// Bytes it had given at the round before the last.
+    given_before_last: u64,
     /// Bytes it had taken when its turn began, as far as the last round knew.
     taken_before_turn: u64,
 }
@@ -130,6 +134,7 @@ impl TorrentMachine {
             considered_at: None,
             may_displace: false,
             last: PeerSample::default(),
+            given_before_last: 0,
             taken_before_turn: 0,
         };
         self.peers.insert(conn, peer);
@@ -271,6 +276,7 @@ impl TorrentMachine {
         for (&conn, peer) in &mut self.peers {
             let sample = sample(conn);
             snapshots.push(peer.snapshot(conn, sample));
+            peer.given_before_last = peer.last.downloaded;
             peer.last = sample;
         }
         self.slots = self.slots_for_round(now, &snapshots);
@@ -409,7 +415,7 @@ impl Peer {
             grant: self.grant,
             since: self.since,
             uploaded_in_round: sample.uploaded.saturating_sub(self.last.uploaded),
-            downloaded_in_round: sample.downloaded.saturating_sub(self.last.downloaded),
+            downloaded_lately: sample.downloaded.saturating_sub(self.given_before_last),
             uploaded_in_turn: sample.uploaded.saturating_sub(self.taken_before_turn),
             taken_total: sample.uploaded,
             reported_pieces: sample.reported_pieces,

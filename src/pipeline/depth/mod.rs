@@ -22,6 +22,9 @@
 //!
 //! Deliberately absent: which blocks are outstanding. Whoever sends the requests knows them.
 
+#[cfg(test)]
+mod tests;
+
 use crate::limits::{
     REQUEST_LATE_MAX, REQUEST_LATE_MIN, REQUEST_LATE_START, REQUESTED_LEN_MAX, REQUESTED_TIME_MAX,
     REQUESTS_LEAST, REQUESTS_START, REQUESTS_TOLD_MAX, SNUB_TIMEOUT,
