@@ -114,6 +114,18 @@ pub const METADATA_REQUESTS_QUEUED_MAX: usize = 64;
 pub const METADATA_PIECE_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests for pieces of the info dictionary that we reject before they are not answered any more.
 pub const METADATA_REJECTS_MAX: u32 = 50;
+/// Time that a peer has to answer a request for a piece of an info dictionary before others are asked for it too.
+pub const METADATA_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for which a peer that rejects such a request is left alone; doubles each time.
+pub const METADATA_REJECT_PATIENCE_MIN: Duration = Duration::from_secs(10);
+/// The longest such time.
+pub const METADATA_REJECT_PATIENCE_MAX: Duration = Duration::from_secs(120);
+/// Peers that one info dictionary is put together from.
+pub const METADATA_PEERS_MAX: usize = 100;
+/// Lengths told by peers that are followed at once.
+pub const METADATA_SIZES_MAX: usize = 16;
+/// Bytes held for all of them: three of the longest.
+pub const METADATA_HELD_LEN_MAX: usize = 3 * METADATA_LEN_MAX as usize;
 /// Time a connection has to complete its handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which a connection is closed. BEP 3 has peers send keep-alives every two minutes.

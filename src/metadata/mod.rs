@@ -3,6 +3,8 @@
 //!
 //! Both sides work on `wire::MetadataMessage`; sockets, connections and extension numbers are others' business.
 
+mod assembly;
 mod service;
 
+pub use assembly::{AssemblyProgress, MetadataAssembly, Outcome};
 pub use service::{Answer, MetadataService, PieceToSend};
