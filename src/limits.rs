@@ -28,6 +28,8 @@ pub const WEB_SEEDS_PER_TORRENT_MAX: usize = 100;
 pub const URL_LEN_MAX: usize = 4096;
 /// Peer addresses we take from one magnet link; the rest is ignored.
 pub const MAGNET_PEERS_MAX: usize = 100;
+/// Numbers and ranges of files that we take from one magnet link (`so`, BEP 53); the rest is ignored.
+pub const MAGNET_SELECTED_RANGES_MAX: usize = 1_000;
 /// Pieces above which a torrent we make gets longer pieces: 10 GiB of 256 KiB, a torrent file of 800 kB.
 pub const NEW_TORRENT_PIECES_WANTED: u64 = 40_960;
 /// Bytes of a magnet link we read.

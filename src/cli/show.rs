@@ -54,6 +54,9 @@ struct Description {
     web_seeds: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     peers: Vec<String>,
+    /// The files a magnet link wants (BEP 53), by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selected_files: Option<String>,
     magnet: String,
 }
 
@@ -108,6 +111,7 @@ impl Description {
             trackers: metainfo.tiers().to_vec(),
             web_seeds: metainfo.url_list().to_vec(),
             peers: Vec::new(),
+            selected_files: None,
             magnet: metainfo.magnet().to_string(),
         }
     }
@@ -122,6 +126,7 @@ impl Description {
             trackers: magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect(),
             web_seeds: magnet.web_seeds.clone(),
             peers: magnet.peers.clone(),
+            selected_files: magnet.selected.as_ref().map(ToString::to_string),
             magnet: magnet.to_string(),
         }
     }
@@ -168,6 +173,11 @@ impl fmt::Display for Description {
         }
         self.web_seeds.iter().try_for_each(|url| row(f, "web seed", Some(url)))?;
         self.peers.iter().try_for_each(|peer| row(f, "peer", Some(peer)))?;
+        row(
+            f,
+            "files",
+            self.selected_files.as_deref().map(|chosen| format!("only {chosen}, counted from 0")).as_deref(),
+        )?;
         row(f, "magnet", Some(&self.magnet))?;
         let files = self.content.as_ref().and_then(|content| content.files.as_deref()).unwrap_or_default();
         if !files.is_empty() {

@@ -1,10 +1,10 @@
-//! Magnet links (BEP 9): a torrent's info-hash and where to begin to look for it.
+//! Magnet links (BEP 9, 53): a torrent's info-hash and where to begin to look for it.
 //!
 //! Read leniently, as people paste them: digits of either base, numbered parameters (`tr.1=`), truncated
 //! escapes, unknown parameters; all of it bounded. Deliberately absent: `xs` and `as` (other places to fetch
-//! the torrent from) and `so` (a selection of files); v2 info-hashes (`urn:btmh`) are noted, not used.
+//! the torrent from); v2 info-hashes (`urn:btmh`) are noted, not used.
 
-use super::{MagnetError, address};
+use super::{FileSelection, MagnetError, address};
 use crate::id::InfoHash;
 use crate::limits::{
     MAGNET_LEN_MAX, MAGNET_PEERS_MAX, TRACKERS_PER_TORRENT_MAX, URL_LEN_MAX, WEB_SEEDS_PER_TORRENT_MAX,
@@ -29,6 +29,8 @@ pub struct Magnet {
     pub total_len: Option<u64>,
     /// `x.pe`: peers as `host:port`, at most `MAGNET_PEERS_MAX`; whom to dial is the caller's decision.
     pub peers: Vec<String>,
+    /// `so`: the files wanted (BEP 53); all of them when it is left out.
+    pub selected: Option<FileSelection>,
     /// Whether the link names a v2 info-hash too.
     pub hybrid: bool,
 }
@@ -43,6 +45,7 @@ impl Magnet {
             web_seeds: Vec::new(),
             total_len: None,
             peers: Vec::new(),
+            selected: None,
             hybrid: false,
         }
     }
@@ -109,6 +112,7 @@ impl Magnet {
             }
             b"tr" => push_address(&mut self.trackers, TRACKERS_PER_TORRENT_MAX, value),
             b"ws" => push_address(&mut self.web_seeds, WEB_SEEDS_PER_TORRENT_MAX, value),
+            b"so" if self.selected.is_none() => self.selected = FileSelection::from_value(&decode(value)),
             b"xl" => self.total_len = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
             b"x.pe" => {
                 let decoded = decode(value);
@@ -144,6 +148,9 @@ impl fmt::Display for Magnet {
             for value in values {
                 write!(f, "&{key}={}", utf8_percent_encode(value, ESCAPED))?;
             }
+        }
+        if let Some(selected) = &self.selected {
+            write!(f, "&so={selected}")?;
         }
         Ok(())
     }
@@ -230,6 +237,7 @@ mod tests {
             web_seeds: vec!["http://w/".to_owned()],
             total_len: Some(42),
             peers: vec!["10.0.0.1:80".to_owned(), "[::1]:6881".to_owned()],
+            selected: FileSelection::from_value(b"0-4294967295"),
             hybrid: false,
         };
         assert_eq!(magnet, expected);

@@ -6,7 +6,7 @@
 //! `total_len`; there is exactly one hash for each piece.
 //!
 //! Sources: BEP 3, 12 (tiers), 19 (web seeds), 27 (private), 47 (padding, attributes, symbolic links),
-//! 9 (magnet links). Deliberately absent: BEP 52 (v2); hybrid torrents are read as what they are in v1.
+//! 9 and 53 (magnet links). Deliberately absent: BEP 52 (v2); hybrid torrents are read as what they are in v1.
 
 mod address;
 pub mod builder;
@@ -15,11 +15,13 @@ mod info;
 mod links;
 mod magnet;
 mod path;
+mod selection;
 
 pub use error::{MagnetError, MetainfoError, PathError};
 pub use info::{FileAttributes, FileEntry, Info};
 pub use magnet::Magnet;
 pub use path::RelativePath;
+pub use selection::FileSelection;
 
 use crate::bencode::{self, Value};
 use crate::id::InfoHash;
@@ -96,6 +98,7 @@ impl Metainfo {
             web_seeds: self.url_list.clone(),
             total_len: Some(self.info.total_len()),
             peers: Vec::new(),
+            selected: None,
             hybrid: false,
         }
     }
