@@ -106,6 +106,15 @@ pub const REQUESTS_WHILE_CHOKED_MAX: u32 = 2000;
 pub const CONTROL_QUEUED_LEN_MAX: usize = 64 * 1024;
 /// Requests in flight that a peer's own `reqq` may allow us; libtorrent tells 2000 at most, others 250 to 500.
 pub const REQUESTS_TOLD_MAX: u32 = 2000;
+/// Pieces a peer may allow us while it chokes us, or suggest, that we remember (BEP 6 suggests ten).
+pub const ALLOWED_FAST_TAKEN_MAX: usize = 32;
+/// Time a choking peer of the fast extension has to answer what it was asked; then the blocks are asked of others.
+pub const CHOKED_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Rejects in a row, without a block between them, from a peer that does not choke us, before the connection ends.
+pub const REJECTS_IN_A_ROW_MAX: u32 = 2000;
+/// Bytes of blocks that a peer may send without being asked, as when they cross a cancel, before the connection ends;
+/// a quarter of what it was asked for comes on top.
+pub const WASTE_FREE_LEN: u64 = 4 * 1024 * 1024;
 /// Bytes of a peer's client name (`v`, BEP 10) that we keep for show; the rest is cut off.
 pub const CLIENT_NAME_LEN_MAX: usize = 64;
 /// Bytes of an info dictionary that we would take from peers; a larger `metadata_size` is ignored.

@@ -95,6 +95,8 @@ impl Connection {
             total_len: u64::from(pieces - 1) * 32_768 + 20_000,
             have: have.into(),
             info: (flags & 64 == 0).then(|| vec![b'i'; 16_384 * usize::from(flags & 7) + 100].into()),
+            satisfied: true.into(),
+            private: false,
         });
         let now = Instant::ZERO;
         let (ours, theirs) = (PeerId([b'o'; 20]), PeerId([b't'; 20]));

@@ -4,6 +4,7 @@ mod content_store;
 pub mod listener;
 pub mod mailbox;
 pub mod message;
+pub mod piece_buffer;
 pub mod prefix_table;
 pub mod ring;
 pub mod ring_error;

@@ -5,6 +5,7 @@ use crate::id::InfoHash;
 use crate::limits::{METADATA_LEN_MAX, REQUEST_LEN_MAX};
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Shape and stock of one torrent.
 #[derive(Debug)]
@@ -20,6 +21,11 @@ pub struct TorrentFacts {
     /// The raw info dictionary, given to peers that ask for it (BEP 9); at most `METADATA_LEN_MAX` bytes. `None` when
     /// it is not served.
     pub info: Option<Arc<[u8]>>,
+    /// Every piece that the user wants is here, so that nothing more is asked of anybody: a seed, or a partial seed
+    /// (BEP 21).
+    pub satisfied: AtomicBool,
+    /// Peers come from its trackers alone (BEP 27).
+    pub private: bool,
 }
 
 /// Why a requested span is not one we serve (HOSTILE: never leads to a read).
@@ -43,6 +49,16 @@ pub enum SpanFault {
 }
 
 impl TorrentFacts {
+    /// Whether nothing more is to be downloaded.
+    pub fn wants_nothing(&self) -> bool {
+        self.satisfied.load(Relaxed) || self.have.is_full()
+    }
+
+    /// Whether peers may be told of each other (BEP 11, 27).
+    pub fn may_exchange_peers(&self) -> bool {
+        !self.private
+    }
+
     /// Pieces of the torrent.
     pub fn piece_count(&self) -> u32 {
         self.have.len()
@@ -97,6 +113,8 @@ mod tests {
             total_len: 2 * 32_768 + 20_000,
             have: have.into(),
             info: None,
+            satisfied: true.into(),
+            private: false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The machine itself. Its rules stand at the messages they belong to.
 
 use super::allowed_fast::allowed_fast_set;
+use super::download::{Download, Wish};
 use super::facts::{SpanFault, TorrentFacts};
 use crate::bitfield::{Bitfield, BitfieldError};
 use crate::id::{InfoHash, PeerId};
@@ -9,9 +10,9 @@ use crate::limits::{
     KEEP_ALIVE_INTERVAL, REJECTS_MAX, REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX,
 };
 use crate::metadata::{Answer, MetadataService};
-use crate::pipeline::{Pushed, RequestQueue};
+use crate::pipeline::{Pushed, RequestQueue, Verdict};
 use crate::time::Instant;
-use crate::units::{BlockSpan, PieceIndex};
+use crate::units::{BlockSpan, ByteRate, PieceIndex};
 use crate::wire::{
     Decoder, DecoderLimits, EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds, HANDSHAKE_LEN,
     Handshake, Message, MetadataMessage, Reserved, WireError, check_prefix, encode,
@@ -22,8 +23,11 @@ use std::sync::Arc;
 /// What we call ourselves (BEP 10 `v`).
 const CLIENT_NAME: &str = concat!("Seedring/", env!("CARGO_PKG_VERSION"));
 
-/// Our number for `ut_metadata` (BEP 9, 10).
+/// Our numbers for the extended messages that we understand (BEP 10).
+const OUR_PEX_ID: u8 = 1;
 const METADATA_ID: u8 = 2;
+const OUR_UPLOAD_ONLY_ID: u8 = 3;
+const OUR_DONT_HAVE_ID: u8 = 4;
 
 /// Who we are to this peer.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +54,40 @@ pub enum PeerEvent {
     },
     /// The peer chokes us, or no longer does.
     ChokedByThem(bool),
+    /// The peer said all in all what it has; see [`PeerMachine::stock`].
+    Stock,
+    /// The peer has one more piece.
+    Have(PieceIndex),
+    /// A block begins to arrive. Take its payload with [`PeerMachine::take_payload`] before anything else.
+    Block {
+        /// Which.
+        span: BlockSpan,
+        /// We asked for it; otherwise it is to be thrown away.
+        asked: bool,
+    },
+    /// The peer told its extensions, or told them anew: see [`PeerMachine::theirs`].
+    Extensions,
+    /// A message of an extension that we said we understand: our number for it, and its payload in
+    /// [`PeerMachine::take_extended`].
+    Extended(OurExtension),
+}
+
+/// The extended messages we understand, by the numbers that we gave them (BEP 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OurExtension {
+    /// `ut_pex` (BEP 11).
+    Pex,
+}
+
+/// What a peer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stock<'a> {
+    /// Nothing.
+    None,
+    /// These pieces.
+    Some(&'a Bitfield),
+    /// Every piece.
+    All,
 }
 
 /// Why a connection ends. All of them are the peer's doing.
@@ -77,6 +115,9 @@ pub enum PeerError {
     /// More requests than the queue we announced, many times over.
     #[error("floods requests beyond the announced queue")]
     RequestFlood,
+    /// Rejects, although it does not choke us.
+    #[error("unchokes us and rejects whatever is asked")]
+    OnlyRejects,
     /// A block that was never asked for.
     #[error("sends {0}, which was not asked for")]
     UnwantedBlock(BlockSpan),
@@ -115,11 +156,15 @@ pub struct PeerMachine {
     fast_pieces: Vec<PieceIndex>,
     fast_budget: u64,
     fast_withheld: bool,
-    client: Option<String>,
-    /// The peer's numbers for extended messages.
-    extension_ids: ExtensionIds,
     /// The peer's share of our info dictionary; most peers never ask for it.
     metadata: Option<Box<MetadataService>>,
+    /// What the peer said of its extensions, if it did.
+    theirs: Option<Box<ExtensionHandshake>>,
+    /// Exists from the moment on in which the torrent's home found the peer interesting.
+    download: Option<Box<Download>>,
+    /// The block that is arriving and was asked for.
+    arriving: Option<BlockSpan>,
+    extended: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -182,9 +227,11 @@ impl PeerMachine {
             fast_pieces: Vec::new(),
             fast_budget: 0,
             fast_withheld: false,
-            client: None,
-            extension_ids: ExtensionIds::default(),
             metadata: None,
+            theirs: None,
+            download: None,
+            arriving: None,
+            extended: Vec::new(),
         }
     }
 
@@ -225,15 +272,17 @@ impl PeerMachine {
         }
         if theirs.extended() {
             let handshake = ExtensionHandshake {
+                ids: ExtensionIds {
+                    dont_have: Some(OUR_DONT_HAVE_ID),
+                    upload_only: Some(OUR_UPLOAD_ONLY_ID),
+                    metadata: facts.info_len().map(|_| METADATA_ID),
+                    pex: facts.may_exchange_peers().then_some(OUR_PEX_ID),
+                },
                 requests_queued_max: Some(REQUESTS_QUEUED_MAX as u32),
                 client: Some(CLIENT_NAME.to_owned()),
                 your_address: Some(identity.remote.to_canonical()),
                 port: Some(identity.port).filter(|&port| port != 0),
-                upload_only: facts.have.is_full(),
-                ids: ExtensionIds {
-                    metadata: facts.info_len().map(|_| METADATA_ID),
-                    ..ExtensionIds::default()
-                },
+                upload_only: facts.wants_nothing(),
                 metadata_len: facts.info_len(),
             };
             let payload = handshake.encode();
@@ -269,18 +318,19 @@ impl PeerMachine {
         else {
             return Ok(None);
         };
-        let result = self.handle_messages(&mut open, input);
+        let result = self.handle_messages(now, &mut open, input);
         self.phase = Phase::Open(open);
         result
     }
 
     fn handle_messages(
         &mut self,
+        now: Instant,
         open: &mut Open,
         input: &mut &[u8],
     ) -> Result<Option<PeerEvent>, PeerError> {
         while let Some(message) = open.decoder.decode(input)? {
-            let event = self.handle_message(&open.facts, open.identity.remote, message)?;
+            let event = self.handle_message(now, &open.facts, open.identity.remote, message)?;
             if self.control.len() > CONTROL_QUEUED_LEN_MAX {
                 return Err(PeerError::NotReading);
             }
@@ -293,6 +343,7 @@ impl PeerMachine {
 
     fn handle_message(
         &mut self,
+        now: Instant,
         facts: &TorrentFacts,
         remote: IpAddr,
         message: Message<'_>,
@@ -331,18 +382,50 @@ impl PeerMachine {
                 let choked = message == Message::Choke;
                 if self.choked_by_them != choked {
                     self.choked_by_them = choked;
+                    if let Some(download) = &mut self.download {
+                        download.handle_choke(now, choked);
+                    }
                     return Ok(Some(PeerEvent::ChokedByThem(choked)));
                 }
             }
             Message::Suggest(piece) | Message::AllowedFast(piece) => {
                 self.require_fast()?;
                 require_piece(facts, piece)?;
+                let is_offer = matches!(message, Message::AllowedFast(_));
+                let Some(download) = self.download_for(now, facts) else { return Ok(None) };
+                if is_offer {
+                    download.handle_allowed_fast(piece);
+                } else {
+                    download.handle_suggest(piece);
+                }
             }
             // A reject of something never asked for says nothing.
-            Message::Reject(_) => self.require_fast()?,
-            Message::Piece(span) => return Err(PeerError::UnwantedBlock(span)),
+            Message::Reject(span) => {
+                self.require_fast()?;
+                if let Some(download) = &mut self.download {
+                    download.handle_reject(span)?;
+                }
+            }
+            Message::Piece(span) => {
+                let Some(download) = &mut self.download else { return Err(PeerError::UnwantedBlock(span)) };
+                let asked = download.handle_block(span)?;
+                self.arriving = asked.then_some(span);
+                return Ok(Some(PeerEvent::Block { span, asked }));
+            }
             Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => {
-                self.handle_extended_handshake(payload)
+                if self.handle_extended_handshake(payload) {
+                    return Ok(Some(PeerEvent::Extensions));
+                }
+            }
+            Message::Extended { id: OUR_PEX_ID, payload } if facts.may_exchange_peers() => {
+                self.extended = payload.to_vec();
+                return Ok(Some(PeerEvent::Extended(OurExtension::Pex)));
+            }
+            Message::Extended { id: OUR_UPLOAD_ONLY_ID, payload } => {
+                self.upload_only = payload.first().is_some_and(|&flag| flag != 0);
+            }
+            Message::Extended { id: OUR_DONT_HAVE_ID, payload } => {
+                return self.handle_dont_have(facts, payload);
             }
             Message::Extended { id: METADATA_ID, payload } => self.handle_metadata_message(facts, payload),
             Message::KeepAlive | Message::Port(_) | Message::Extended { .. } | Message::Unknown { .. } => {}
@@ -407,14 +490,15 @@ impl PeerMachine {
         if matches!(self.pieces, Pieces::None) {
             self.pieces = Pieces::Some(Box::new(Bitfield::none(facts.piece_count())));
         }
-        if let Pieces::Some(bitfield) = &mut self.pieces
-            && bitfield.insert(piece)
-            && bitfield.is_full()
-        {
+        let Pieces::Some(bitfield) = &mut self.pieces else { return Ok(None) };
+        if !bitfield.insert(piece) {
+            return Ok(None);
+        }
+        if bitfield.is_full() {
             self.pieces = Pieces::All;
             return Ok(Some(PeerEvent::Complete { arrived: false }));
         }
-        Ok(None)
+        Ok(Some(PeerEvent::Have(piece)))
     }
 
     /// The peer says what it has all in all: in its first message, or later in place of many haves, as aria2
@@ -437,7 +521,23 @@ impl PeerMachine {
         if newcomer && (self.piece_count() as usize) < ALLOWED_FAST_MAX {
             self.grant_fast_pieces(facts, remote);
         }
-        Ok(None)
+        Ok(Some(PeerEvent::Stock))
+    }
+
+    /// The peer lost a piece (BEP 54). Of one that it never had, the message says nothing.
+    fn handle_dont_have(
+        &mut self,
+        facts: &TorrentFacts,
+        payload: &[u8],
+    ) -> Result<Option<PeerEvent>, PeerError> {
+        let Ok(piece) = <[u8; 4]>::try_from(payload) else { return Ok(None) };
+        let piece = PieceIndex(u32::from_be_bytes(piece));
+        require_piece(facts, piece)?;
+        if matches!(self.pieces, Pieces::All) {
+            self.pieces = Pieces::Some(Box::new(Bitfield::all(facts.piece_count())));
+        }
+        let Pieces::Some(bitfield) = &mut self.pieces else { return Ok(None) };
+        Ok(bitfield.remove(piece).then_some(PeerEvent::Stock))
     }
 
     fn grant_fast_pieces(&mut self, facts: &TorrentFacts, remote: IpAddr) {
@@ -450,23 +550,46 @@ impl PeerMachine {
         self.fast_budget = self.fast_budget.min(ALLOWED_FAST_LEN_MAX);
     }
 
-    fn handle_extended_handshake(&mut self, payload: &[u8]) {
+    /// Whether it could be read. A peer may send it again when something has changed (BEP 10).
+    fn handle_extended_handshake(&mut self, payload: &[u8]) -> bool {
         // BEP 10: what we do not understand is not there.
-        if let Some(handshake) = ExtensionHandshake::decode_after(payload, self.extension_ids) {
-            self.extension_ids = handshake.ids;
-            if handshake.ids.metadata.is_none()
-                && let Some(service) = &mut self.metadata
-            {
-                service.withdraw();
-            }
-            self.upload_only = handshake.upload_only;
-            self.client = handshake.client;
+        let before = self.theirs.as_ref().map_or_else(ExtensionIds::default, |theirs| theirs.ids);
+        let Some(handshake) = ExtensionHandshake::decode_after(payload, before) else { return false };
+        if handshake.ids.metadata.is_none()
+            && let Some(service) = &mut self.metadata
+        {
+            service.withdraw();
         }
+        self.upload_only = handshake.upload_only;
+        if let (Some(download), Some(reqq)) = (&mut self.download, handshake.requests_queued_max) {
+            download.handle_reqq(reqq);
+        }
+        self.theirs = Some(Box::new(handshake));
+        true
+    }
+
+    /// The downloading half, made when it is first of use: a seed has none.
+    fn download_for(&mut self, now: Instant, facts: &TorrentFacts) -> Option<&mut Download> {
+        if self.download.is_none() {
+            if facts.wants_nothing() {
+                return None;
+            }
+            let mut download = Download::new(now, self.choked_by_them, self.fast);
+            if let Some(reqq) = self.theirs.as_ref().and_then(|theirs| theirs.requests_queued_max) {
+                download.handle_reqq(reqq);
+            }
+            self.download = Some(Box::new(download));
+        }
+        self.download.as_deref_mut()
+    }
+
+    fn their_ids(&self) -> ExtensionIds {
+        self.theirs.as_ref().map_or_else(ExtensionIds::default, |theirs| theirs.ids)
     }
 
     /// A peer that wants our info dictionary. Who has not told its own number for the answers gets none.
     fn handle_metadata_message(&mut self, facts: &TorrentFacts, payload: &[u8]) {
-        let (Some(info_len), Some(id)) = (facts.info_len(), self.extension_ids.metadata) else { return };
+        let (Some(info_len), Some(id)) = (facts.info_len(), self.their_ids().metadata) else { return };
         let Some(MetadataMessage::Request { piece }) = MetadataMessage::decode(payload) else { return };
         let now = self.received_at;
         let service = self.metadata.get_or_insert_with(|| Box::new(MetadataService::new(now, info_len)));
@@ -483,7 +606,7 @@ impl PeerMachine {
     fn poll_metadata(&mut self, out: &mut Vec<u8>) {
         let Some(data) = self.metadata.as_mut().and_then(|service| service.poll_data()) else { return };
         let Phase::Open(Open { facts, .. }) = &self.phase else { return };
-        let (Some(info), Some(id)) = (&facts.info, self.extension_ids.metadata) else { return };
+        let (Some(info), Some(id)) = (&facts.info, self.their_ids().metadata) else { return };
         let Some(bytes) = info.get(data.range) else { return };
         let message = MetadataMessage::Data { piece: data.piece, total_len: facts.info_len(), bytes };
         encode(&Message::Extended { id, payload: &message.encode() }, out);
@@ -507,6 +630,141 @@ impl PeerMachine {
                     encode(&Message::Reject(span), &mut self.control);
                 }
             }
+        }
+    }
+
+    /// The torrent's home has found that the peer has something for us, or no longer.
+    pub fn handle_our_interest(&mut self, now: Instant, interested: bool) {
+        let Phase::Open(open) = &self.phase else { return };
+        let facts = Arc::clone(&open.facts);
+        if !interested && self.download.is_none() {
+            return;
+        }
+        let Some(download) = self.download_for(now, &facts) else { return };
+        if download.handle_interest(interested) {
+            let message = if interested { Message::Interested } else { Message::NotInterested };
+            encode(&message, &mut self.control);
+        }
+    }
+
+    /// The home has chosen blocks to ask for. Those that cannot be asked any more come back with
+    /// [`take_returned`](Self::take_returned).
+    pub fn handle_assigned(&mut self, now: Instant, spans: &[BlockSpan]) {
+        let Some(download) = &mut self.download else { return };
+        for span in download.handle_assigned(now, spans) {
+            encode(&Message::Request(span), &mut self.control);
+        }
+    }
+
+    /// Somebody else has brought this block.
+    pub fn handle_brought(&mut self, span: BlockSpan) {
+        if self.download.as_mut().is_some_and(|download| download.handle_cancel(span)) {
+            encode(&Message::Cancel(span), &mut self.control);
+        }
+    }
+
+    /// We have one more piece: it is told.
+    pub fn handle_have_ours(&mut self, piece: PieceIndex) -> Result<(), PeerError> {
+        if !self.is_open() {
+            return Ok(());
+        }
+        encode(&Message::Have(piece), &mut self.control);
+        if self.control.len() > CONTROL_QUEUED_LEN_MAX { Err(PeerError::NotReading) } else { Ok(()) }
+    }
+
+    /// Sends an extended message, if the peer understands it: `id` picks its number from the peer's own.
+    pub fn send_extended(&mut self, id: impl FnOnce(&ExtensionIds) -> Option<u8>, payload: &[u8]) {
+        if let Some(id) = self.theirs.as_ref().and_then(|theirs| id(&theirs.ids)) {
+            encode(&Message::Extended { id, payload }, &mut self.control);
+        }
+    }
+
+    /// Payload bytes of the arriving block that have not been taken yet.
+    pub fn payload_remaining(&self) -> u32 {
+        match &self.phase {
+            Phase::Open(open) => open.decoder.payload_remaining(),
+            _ => 0,
+        }
+    }
+
+    /// Takes what `input` has of the arriving block's payload off its front.
+    pub fn take_payload<'i>(&mut self, now: Instant, input: &mut &'i [u8]) -> &'i [u8] {
+        let Phase::Open(open) = &mut self.phase else { return &[] };
+        self.received_at = now;
+        let taken = open.decoder.take_payload(input);
+        if open.decoder.payload_remaining() == 0
+            && let Some(span) = self.arriving.take()
+            && let Some(download) = &mut self.download
+        {
+            download.handle_block_end(now, span.len);
+        }
+        taken
+    }
+
+    /// The blocks there is room for in the request pipeline; told once, until blocks are assigned or what may be
+    /// asked changes.
+    pub fn poll_wish(&mut self) -> Option<Wish> {
+        self.download.as_mut()?.poll_wish()
+    }
+
+    /// Blocks that were asked for and will not come: rejected or choked away.
+    pub fn take_returned(&mut self) -> Vec<BlockSpan> {
+        self.download.as_mut().map(|download| download.take_returned()).unwrap_or_default()
+    }
+
+    /// The next change in how the peer keeps up with what it owes.
+    pub fn poll_verdict(&mut self) -> Option<Verdict> {
+        self.download.as_mut()?.poll_verdict()
+    }
+
+    /// When the peer will be late with what it owes; to be asked whenever something was assigned.
+    pub fn poll_download_timeout(&self) -> Option<Instant> {
+        self.download.as_ref()?.poll_timeout()
+    }
+
+    /// What it owes is late at `now`, perhaps.
+    pub fn handle_download_timeout(&mut self, now: Instant) {
+        if let Some(download) = &mut self.download {
+            download.handle_timeout(now);
+        }
+    }
+
+    /// Requests under way.
+    pub fn outstanding(&self) -> usize {
+        self.download.as_ref().map_or(0, |download| download.outstanding())
+    }
+
+    /// What the peer gives lately.
+    pub fn download_rate(&self) -> ByteRate {
+        self.download.as_ref().map_or(ByteRate(0), |download| download.rate())
+    }
+
+    /// We told the peer that it has something for us.
+    pub fn interested_in_them(&self) -> bool {
+        self.download.as_ref().is_some_and(|download| download.interested())
+    }
+
+    /// Pieces the peer suggests (BEP 6).
+    pub fn suggested(&self) -> &[PieceIndex] {
+        self.download.as_ref().map_or(&[], |download| download.suggested())
+    }
+
+    /// The payload of the extended message told last.
+    pub fn take_extended(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.extended)
+    }
+
+    /// What the peer said of its extensions (BEP 10).
+    pub fn theirs(&self) -> Option<&ExtensionHandshake> {
+        self.theirs.as_deref()
+    }
+
+    /// What the peer has.
+    pub fn stock(&self) -> Stock<'_> {
+        match &self.pieces {
+            Pieces::None => Stock::None,
+            Pieces::Some(bitfield) => Stock::Some(bitfield),
+            Pieces::All => Stock::All,
         }
     }
 
@@ -578,7 +836,8 @@ impl PeerMachine {
     /// Bytes of memory that queue and control bytes hold.
     pub fn buffered_bytes(&self) -> usize {
         let metadata = self.metadata.as_ref().map_or(0, |service| service.buffered_bytes());
-        self.control.capacity() + self.queue.capacity() * size_of::<BlockSpan>() + metadata
+        let download = self.download.as_ref().map_or(0, |download| download.buffered_bytes());
+        self.control.capacity() + self.queue.capacity() * size_of::<BlockSpan>() + metadata + download
     }
 
     /// The peer wants blocks of us.
@@ -618,7 +877,7 @@ impl PeerMachine {
 
     /// The client's name for itself (BEP 10 `v`), printable and bounded.
     pub fn client(&self) -> Option<&str> {
-        self.client.as_deref()
+        self.theirs.as_ref()?.client.as_deref()
     }
 }
 

@@ -6,15 +6,20 @@
 //! [`poll_block`](PeerMachine::poll_block). Control bytes always go before blocks: a choke has cleared the
 //! blocks it ends, an unchoke precedes the blocks it allows.
 //!
-//! The uploading side is whole. Of the downloading side the peer's messages are decoded, checked and stated;
-//! the policy that asks for blocks is not here yet, so every block that arrives was never asked for.
+//! The downloading half tells how many blocks there is room for ([`poll_wish`](PeerMachine::poll_wish)) and asks for
+//! those that the torrent's home chooses ([`handle_assigned`](PeerMachine::handle_assigned)). When a block
+//! arrives the machine stops behind its header, and the shell takes the payload to where it belongs.
 
 mod allowed_fast;
+mod download;
 mod facts;
 mod machine;
+#[cfg(test)]
+mod download_tests;
 #[cfg(test)]
 mod tests;
 
 pub use allowed_fast::allowed_fast_set;
+pub use download::Wish;
 pub use facts::{SpanFault, TorrentFacts};
-pub use machine::{Identity, PeerError, PeerEvent, PeerMachine};
+pub use machine::{Identity, OurExtension, PeerError, PeerEvent, PeerMachine, Stock};

@@ -333,6 +333,8 @@ impl Seeding {
                 total_len: info.total_len(),
                 have: checked.verified.clone().into(),
                 info: Some(checked.metainfo.info_bytes().into()),
+                satisfied: true.into(),
+                private: info.private(),
             }),
             content: Arc::clone(&checked.content),
             home: self.engine.home_of(info_hash),

@@ -68,6 +68,8 @@ impl Rig {
             total_len: TOTAL as u64,
             have: Bitfield::all(piece_count).into(),
             info: None,
+            satisfied: true.into(),
+            private: false,
         };
         let parameters = TorrentParameters {
             role: Role::Seeding,

@@ -75,6 +75,8 @@ impl Rig {
             total_len: layout.total_len(),
             have: Bitfield::all(layout.piece_count()).into(),
             info: None,
+            satisfied: true.into(),
+            private: false,
         };
         let torrent = Arc::new(SharedTorrent {
             facts: Arc::new(facts),

@@ -107,7 +107,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             PeerEvent::Handshake(handshake) => self.handle_handshake(key, handshake),
             PeerEvent::Interested(_) => self.tell_interest(key),
             PeerEvent::Complete { arrived } => self.handle_complete_peer(key, arrived),
-            PeerEvent::ChokedByThem(_) => {}
+            _ => {}
         }
     }
 

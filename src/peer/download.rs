@@ -1,0 +1,233 @@
+//! What we want of a peer and what it owes us: the downloading half of a connection's state.
+//!
+//! It says how many blocks there is room for, the torrent's home says which, and here they become requests. A block
+//! that was asked for leaves by one of three doors: it arrives, it comes back to the home to be asked of somebody
+//! else (`returned`), or the connection ends with it. Nothing is asked twice.
+//!
+//! A choke throws requests away, but a peer of the fast extension answers each one all the same, by a block or by
+//! a reject (BEP 6); what it forgets to answer comes back after `CHOKED_REQUEST_TIMEOUT`.
+
+use super::machine::PeerError;
+use crate::limits::{
+    ALLOWED_FAST_TAKEN_MAX, CHOKED_REQUEST_TIMEOUT, REJECTS_IN_A_ROW_MAX, REQUESTS_UNTOLD_MAX, WASTE_FREE_LEN,
+};
+use crate::pipeline::{RequestPipeline, Verdict};
+use crate::time::Instant;
+use crate::units::{BlockSpan, ByteRate, PieceIndex};
+use std::collections::VecDeque;
+
+/// The blocks a connection could use now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// How many.
+    pub count: u32,
+    /// The peer chokes us, and of these pieces only it serves blocks all the same (BEP 6).
+    pub fast: Option<Box<[PieceIndex]>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Download {
+    pipeline: RequestPipeline,
+    interested: bool,
+    choked: bool,
+    fast_agreed: bool,
+    /// Requests under way, in the order in which they were sent.
+    asked: VecDeque<BlockSpan>,
+    returned: Vec<BlockSpan>,
+    /// A wish was told and not yet answered with a block.
+    wishing: bool,
+    /// Pieces served to us while choked.
+    fast_pieces: Vec<PieceIndex>,
+    suggested: Vec<PieceIndex>,
+    choked_at: Instant,
+    rejects_in_a_row: u32,
+    received: u64,
+    wasted: u64,
+}
+
+impl Download {
+    pub fn new(now: Instant, choked: bool, fast_agreed: bool) -> Self {
+        let mut pipeline = RequestPipeline::new(now, REQUESTS_UNTOLD_MAX);
+        if !choked {
+            pipeline.handle_unchoked(now);
+        }
+        Self {
+            pipeline,
+            interested: false,
+            choked,
+            fast_agreed,
+            asked: VecDeque::new(),
+            returned: Vec::new(),
+            wishing: false,
+            fast_pieces: Vec::new(),
+            suggested: Vec::new(),
+            choked_at: now,
+            rejects_in_a_row: 0,
+            received: 0,
+            wasted: 0,
+        }
+    }
+
+    /// The torrent's home has found that the peer has something for us, or no longer; true when that is to be told.
+    pub fn handle_interest(&mut self, interested: bool) -> bool {
+        if !interested {
+            self.wishing = false;
+        }
+        std::mem::replace(&mut self.interested, interested) != interested
+    }
+
+    pub fn handle_reqq(&mut self, reqq: u32) {
+        self.pipeline.handle_reqq(reqq);
+    }
+
+    pub fn handle_choke(&mut self, now: Instant, choked: bool) {
+        self.choked = choked;
+        self.wishing = false;
+        self.rejects_in_a_row = 0;
+        if !choked {
+            return self.pipeline.handle_unchoked(now);
+        }
+        self.choked_at = now;
+        self.pipeline.handle_choked();
+        if !self.fast_agreed {
+            self.return_all();
+        }
+    }
+
+    fn return_all(&mut self) {
+        self.pipeline.handle_lost(u32::try_from(self.asked.len()).unwrap_or(u32::MAX));
+        self.returned.extend(self.asked.drain(..));
+    }
+
+    pub fn handle_allowed_fast(&mut self, piece: PieceIndex) {
+        if self.fast_pieces.len() < ALLOWED_FAST_TAKEN_MAX && !self.fast_pieces.contains(&piece) {
+            self.fast_pieces.push(piece);
+            self.wishing = false;
+        }
+    }
+
+    pub fn handle_suggest(&mut self, piece: PieceIndex) {
+        if self.suggested.len() < ALLOWED_FAST_TAKEN_MAX && !self.suggested.contains(&piece) {
+            self.suggested.push(piece);
+        }
+    }
+
+    pub fn handle_reject(&mut self, span: BlockSpan) -> Result<(), PeerError> {
+        let Some(place) = self.asked.iter().position(|&asked| asked == span) else { return Ok(()) };
+        self.asked.remove(place);
+        self.returned.push(span);
+        self.pipeline.handle_lost(1);
+        self.wishing = false;
+        if !self.choked {
+            self.rejects_in_a_row += 1;
+        } else {
+            // It may serve a fast piece no more; asking for ever would be a loop.
+            self.fast_pieces.retain(|&piece| piece != span.piece);
+        }
+        if self.rejects_in_a_row > REJECTS_IN_A_ROW_MAX { Err(PeerError::OnlyRejects) } else { Ok(()) }
+    }
+
+    /// A block begins to arrive; whether it was asked for. Who sends more that was not asked for than a crossing
+    /// of cancels explains ends the connection.
+    pub fn handle_block(&mut self, span: BlockSpan) -> Result<bool, PeerError> {
+        // Nearly always the first: peers answer in order.
+        if let Some(place) = self.asked.iter().position(|&asked| asked == span) {
+            self.asked.remove(place);
+            self.received += u64::from(span.len);
+            self.rejects_in_a_row = 0;
+            return Ok(true);
+        }
+        self.wasted += u64::from(span.len);
+        if self.wasted > WASTE_FREE_LEN + self.received / 4 {
+            return Err(PeerError::UnwantedBlock(span));
+        }
+        Ok(false)
+    }
+
+    /// The block that was asked for has arrived.
+    pub fn handle_block_end(&mut self, now: Instant, len: u32) {
+        self.pipeline.handle_block(now, len);
+    }
+
+    /// Takes on what the home has chosen; what cannot be asked any more comes back at once. Returns what to ask.
+    pub fn handle_assigned<'a>(
+        &mut self,
+        now: Instant,
+        spans: &'a [BlockSpan],
+    ) -> impl Iterator<Item = BlockSpan> + use<'a> {
+        self.wishing &= spans.is_empty();
+        let may_ask = |span: &BlockSpan| !self.choked || self.fast_pieces.contains(&span.piece);
+        let count = spans.iter().filter(|span| may_ask(span)).count();
+        // All of one answer were chosen for one state of the choke, so all can be asked or none.
+        let kept = if count == spans.len() { spans } else { &[] };
+        if kept.is_empty() {
+            self.returned.extend_from_slice(spans);
+        }
+        self.asked.extend(kept);
+        self.pipeline.handle_requested(now, u32::try_from(kept.len()).unwrap_or(u32::MAX));
+        kept.iter().copied()
+    }
+
+    /// Somebody else has brought the block; true when it was still owed and a cancel is to be sent.
+    pub fn handle_cancel(&mut self, span: BlockSpan) -> bool {
+        let Some(place) = self.asked.iter().position(|&asked| asked == span) else { return false };
+        self.asked.remove(place);
+        self.pipeline.handle_lost(1);
+        self.wishing = false;
+        true
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.pipeline.handle_timeout(now);
+        if self.choked && !self.asked.is_empty() && now >= self.choked_at + CHOKED_REQUEST_TIMEOUT {
+            self.return_all();
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let forgotten =
+            (self.choked && !self.asked.is_empty()).then(|| self.choked_at + CHOKED_REQUEST_TIMEOUT);
+        self.pipeline.poll_timeout().into_iter().chain(forgotten).min()
+    }
+
+    pub fn poll_verdict(&mut self) -> Option<Verdict> {
+        self.pipeline.poll_verdict()
+    }
+
+    /// The blocks there is room for, told once until it is answered.
+    pub fn poll_wish(&mut self) -> Option<Wish> {
+        if !self.interested || self.wishing || (self.choked && self.fast_pieces.is_empty()) {
+            return None;
+        }
+        let count = self.pipeline.room();
+        if count == 0 {
+            return None;
+        }
+        self.wishing = true;
+        Some(Wish { count, fast: self.choked.then(|| self.fast_pieces.as_slice().into()) })
+    }
+
+    pub fn take_returned(&mut self) -> Vec<BlockSpan> {
+        std::mem::take(&mut self.returned)
+    }
+
+    pub fn interested(&self) -> bool {
+        self.interested
+    }
+
+    pub fn rate(&self) -> ByteRate {
+        self.pipeline.rate()
+    }
+
+    pub fn outstanding(&self) -> usize {
+        self.asked.len()
+    }
+
+    pub fn suggested(&self) -> &[PieceIndex] {
+        &self.suggested
+    }
+
+    pub fn buffered_bytes(&self) -> usize {
+        (self.asked.capacity() + self.returned.capacity()) * size_of::<BlockSpan>()
+    }
+}

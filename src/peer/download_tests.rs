@@ -1,0 +1,203 @@
+//! The downloading half: what is asked, what comes back, and who is at fault.
+
+use super::*;
+use crate::bitfield::Bitfield;
+use crate::id::{InfoHash, PeerId};
+use crate::time::{Duration, Instant};
+use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
+use crate::wire::{Decoder, DecoderLimits, HANDSHAKE_LEN, Handshake, Message, Reserved, encode};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+const PIECES: u32 = 10;
+
+struct Talk {
+    machine: PeerMachine,
+    now: Instant,
+    sent: Vec<u8>,
+}
+
+impl Talk {
+    /// A leech's connection to a peer that has everything and has unchoked us; we are interested.
+    fn ready() -> Self {
+        let now = Instant::ZERO + Duration::from_secs(1);
+        let mut talk = Self { machine: PeerMachine::incoming(now), now, sent: Vec::new() };
+        let theirs =
+            Handshake { reserved: Reserved::OURS, info_hash: InfoHash([1; 20]), peer_id: PeerId([2; 20]) };
+        assert!(matches!(talk.hear(&theirs.encode())[..], [PeerEvent::Handshake(_)]));
+        let facts = TorrentFacts {
+            info_hash: InfoHash([1; 20]),
+            piece_length: 4 * BLOCK_LEN,
+            total_len: u64::from(PIECES) * 4 * u64::from(BLOCK_LEN),
+            have: Bitfield::none(PIECES).into(),
+            satisfied: false.into(),
+            info: None,
+            private: false,
+        };
+        let identity = Identity { peer_id: PeerId([3; 20]), port: 1, remote: Ipv4Addr::LOCALHOST.into() };
+        talk.machine.accept(Arc::new(facts), identity);
+        assert_eq!(talk.say(&[Message::HaveAll]), [PeerEvent::Complete { arrived: true }]);
+        talk.machine.handle_our_interest(now, true);
+        assert_eq!(talk.say(&[Message::Unchoke]), [PeerEvent::ChokedByThem(false)]);
+        talk.requests();
+        talk
+    }
+
+    fn hear(&mut self, mut bytes: &[u8]) -> Vec<PeerEvent> {
+        self.try_hear(&mut bytes).expect("the peer is honest")
+    }
+
+    fn try_hear(&mut self, bytes: &mut &[u8]) -> Result<Vec<PeerEvent>, PeerError> {
+        let mut events = Vec::new();
+        loop {
+            self.machine.take_payload(self.now, bytes);
+            match self.machine.handle_bytes(self.now, bytes)? {
+                Some(event) => events.push(event),
+                None => return Ok(events),
+            }
+        }
+    }
+
+    fn say(&mut self, messages: &[Message<'_>]) -> Vec<PeerEvent> {
+        self.try_say(messages).expect("the peer is honest")
+    }
+
+    fn try_say(&mut self, messages: &[Message<'_>]) -> Result<Vec<PeerEvent>, PeerError> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            encode(message, &mut bytes);
+            if let Message::Piece(span) = message {
+                bytes.resize(bytes.len() + span.len as usize, 7);
+            }
+        }
+        self.try_hear(&mut &bytes[..])
+    }
+
+    /// The blocks that were asked for, and cancelled, since the last look.
+    fn requests(&mut self) -> (Vec<BlockSpan>, Vec<BlockSpan>) {
+        self.machine.poll_control(&mut self.sent);
+        let mut input = &self.sent[..];
+        if input.starts_with(b"\x13BitTorrent protocol") {
+            input = &input[HANDSHAKE_LEN..];
+        }
+        let (mut asked, mut cancelled) = (Vec::new(), Vec::new());
+        let mut decoder = Decoder::new(DecoderLimits::for_pieces(PIECES));
+        while let Some(message) = decoder.decode(&mut input).expect("we speak the protocol") {
+            match message {
+                Message::Request(span) => asked.push(span),
+                Message::Cancel(span) => cancelled.push(span),
+                _ => {}
+            }
+        }
+        self.sent.clear();
+        (asked, cancelled)
+    }
+
+    fn assign(&mut self, spans: &[BlockSpan]) {
+        self.machine.handle_assigned(self.now, spans);
+        assert_eq!(self.requests().0, spans);
+    }
+}
+
+fn span(piece: u32, block: u32) -> BlockSpan {
+    BlockSpan { piece: PieceIndex(piece), begin: block * BLOCK_LEN, len: BLOCK_LEN }
+}
+
+#[test]
+fn a_wish_is_told_once_and_again_after_its_answer() {
+    let mut talk = Talk::ready();
+    let wish = talk.machine.poll_wish().expect("there is room");
+    assert!(wish.count >= 2 && wish.fast.is_none());
+    assert_eq!(talk.machine.poll_wish(), None);
+    talk.assign(&[span(0, 0)]);
+    assert!(talk.machine.poll_wish().is_none_or(|again| again.count < wish.count));
+}
+
+#[test]
+fn a_block_that_was_asked_for_arrives_once() {
+    let mut talk = Talk::ready();
+    talk.assign(&[span(0, 0), span(0, 1)]);
+    assert_eq!(talk.say(&[Message::Piece(span(0, 1))]), [PeerEvent::Block { span: span(0, 1), asked: true }]);
+    assert_eq!(
+        talk.say(&[Message::Piece(span(0, 1))]),
+        [PeerEvent::Block { span: span(0, 1), asked: false }]
+    );
+    assert_eq!(talk.machine.outstanding(), 1);
+}
+
+#[test]
+fn who_floods_blocks_that_nobody_asked_for_is_left() {
+    let mut talk = Talk::ready();
+    let flood = (0..).map(|_| talk.try_say(&[Message::Piece(span(1, 1))])).take(1000).find(Result::is_err);
+    assert_eq!(flood, Some(Err(PeerError::UnwantedBlock(span(1, 1)))));
+}
+
+#[test]
+fn rejected_blocks_come_back_and_whoever_only_rejects_is_left() {
+    let mut talk = Talk::ready();
+    talk.assign(&[span(0, 0)]);
+    assert_eq!(talk.say(&[Message::Reject(span(0, 0)), Message::Reject(span(3, 0))]), []);
+    assert_eq!(talk.machine.take_returned(), [span(0, 0)]);
+    let failed = (0..5000).find_map(|_| {
+        talk.assign(&[span(0, 0)]);
+        talk.try_say(&[Message::Reject(span(0, 0))]).err()
+    });
+    assert_eq!(failed, Some(PeerError::OnlyRejects));
+}
+
+#[test]
+fn a_choking_peer_answers_or_its_blocks_come_back() {
+    let mut talk = Talk::ready();
+    talk.assign(&[span(0, 0), span(0, 1)]);
+    assert_eq!(talk.say(&[Message::Choke]), [PeerEvent::ChokedByThem(true)]);
+    assert_eq!((talk.machine.take_returned(), talk.machine.poll_wish()), (vec![], None));
+    assert_eq!(talk.say(&[Message::Piece(span(0, 0))]).len(), 1);
+    talk.now += crate::limits::CHOKED_REQUEST_TIMEOUT;
+    assert!(talk.machine.poll_download_timeout().is_some_and(|at| at <= talk.now));
+    talk.machine.handle_download_timeout(talk.now);
+    assert_eq!(talk.machine.take_returned(), [span(0, 1)]);
+}
+
+#[test]
+fn blocks_assigned_across_a_choke_come_back_unasked() {
+    let mut talk = Talk::ready();
+    talk.say(&[Message::Choke]);
+    talk.machine.handle_assigned(talk.now, &[span(0, 0)]);
+    assert_eq!((talk.requests().0, talk.machine.take_returned()), (vec![], vec![span(0, 0)]));
+}
+
+#[test]
+fn allowed_fast_pieces_are_wished_for_while_choked() {
+    let mut talk = Talk::ready();
+    talk.say(&[Message::Choke, Message::AllowedFast(PieceIndex(4)), Message::AllowedFast(PieceIndex(4))]);
+    let wish = talk.machine.poll_wish().expect("a piece is served all the same");
+    assert_eq!(wish.fast.as_deref(), Some(&[PieceIndex(4)][..]));
+    talk.assign(&[span(4, 0)]);
+    talk.say(&[Message::Reject(span(4, 0))]);
+    assert_eq!(talk.machine.poll_wish(), None, "what it rejects it serves no more");
+}
+
+#[test]
+fn what_another_brought_is_cancelled_once() {
+    let mut talk = Talk::ready();
+    talk.assign(&[span(0, 0)]);
+    talk.machine.handle_brought(span(0, 0));
+    talk.machine.handle_brought(span(0, 0));
+    assert_eq!(talk.requests(), (vec![], vec![span(0, 0)]));
+    assert_eq!(
+        talk.say(&[Message::Piece(span(0, 0))]),
+        [PeerEvent::Block { span: span(0, 0), asked: false }]
+    );
+}
+
+#[test]
+fn a_lost_piece_is_told_and_haves_of_ours_are_said() {
+    let mut talk = Talk::ready();
+    let lost = |id| Message::Extended { id, payload: &[0, 0, 0, 3] };
+    assert_eq!(talk.say(&[lost(4)]), [PeerEvent::Stock]);
+    assert!(matches!(talk.machine.stock(), Stock::Some(stock) if stock.count() == PIECES - 1));
+    assert_eq!(talk.say(&[lost(4), Message::Have(PieceIndex(3))]), [PeerEvent::Complete { arrived: false }]);
+    talk.machine.handle_have_ours(PieceIndex(1)).expect("it reads");
+    let refused = (0..100_000).find_map(|_| talk.machine.handle_have_ours(PieceIndex(1)).err());
+    assert_eq!(refused, Some(PeerError::NotReading));
+}
