@@ -155,6 +155,14 @@ pub const ALLOWED_FAST_INTERVAL: Duration = Duration::from_secs(600);
 /// Such grants that a worker remembers; above it there are none until some are forgotten.
 pub const ALLOWED_FAST_GRANTS_MAX: usize = 16_384;
 
+// --- Encrypted handshakes ----------------------------------------------------------------------------------
+
+/// Bytes of a pad in an encrypted handshake (MSE); a longer one ends the connection.
+pub const MSE_PAD_LEN_MAX: usize = 512;
+/// Bytes of initial payload that a peer may send along with its encrypted handshake. Its field could say 65535, but
+/// nobody is known to send more than a handshake's 68; extension handshake and bitfield of a usual torrent fit, too.
+pub const MSE_INITIAL_PAYLOAD_LEN_MAX: usize = 4096;
+
 // --- Connections -------------------------------------------------------------------------------------------
 
 /// Connections of one worker.

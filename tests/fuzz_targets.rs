@@ -23,6 +23,7 @@ const PARSERS: &[(&str, &str)] = &[
     ("wire/extension.rs", "extension_handshake"),
     ("wire/handshake.rs", "handshake"),
     ("wire/metadata.rs", "metadata_message"),
+    ("wire/mse/policy.rs", "units"),
 ];
 
 /// How the name of a function begins that makes values of foreign bytes.

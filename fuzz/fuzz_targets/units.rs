@@ -1,10 +1,11 @@
-//! Sizes, rates and info-hashes as people write them.
+//! Sizes, rates, info-hashes and policies as people write them.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use seedring::id::InfoHash;
 use seedring::units::{ByteRate, ByteSize};
+use seedring::wire::Encryption;
 
 fuzz_target!(|text: &str| {
     if let Ok(ByteSize(size)) = text.parse() {
@@ -14,5 +15,8 @@ fuzz_target!(|text: &str| {
     }
     if let Some(hash) = InfoHash::from_hex(text) {
         assert_eq!(hash.to_string(), text.to_ascii_lowercase());
+    }
+    if let Ok(policy) = text.parse::<Encryption>() {
+        assert_eq!(policy.to_string(), text);
     }
 });

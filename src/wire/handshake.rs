@@ -1,7 +1,7 @@
 //! The 68 bytes that open every connection (BEP 3), and the reserved bits in them (BEP 5, 6, 10).
 //!
 //! A wrong protocol string is refused as soon as the first wrong byte is there, not after 68 of them.
-//! Deliberately absent: encrypted handshakes (MSE), which look like random bytes and are refused here.
+//! Deliberately absent: encrypted handshakes, which look like random bytes and are refused here; `mse` has them.
 
 use super::WireError;
 use crate::id::{InfoHash, PeerId};

@@ -1,5 +1,5 @@
 //! The peer wire as bytes and values: handshake, messages, extension handshake (BEP 3, 6, 10, 21),
-//! metadata exchange (BEP 9).
+//! metadata exchange (BEP 9), and the encrypted handshake that may stand before them (`mse`).
 //!
 //! Nothing here knows a connection's state: whether a message is allowed *now* is for `peer` to decide;
 //! whether its bytes can be a message at all is decided here, before anything of it is kept.
@@ -12,6 +12,7 @@ mod extension;
 mod handshake;
 mod message;
 mod metadata;
+mod mse;
 
 pub use decoder::{BitfieldLen, Decoder, DecoderLimits};
 pub use error::WireError;
@@ -19,3 +20,7 @@ pub use extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds};
 pub use handshake::{HANDSHAKE_LEN, Handshake, Reserved, check_prefix};
 pub use message::{Message, PIECE_HEADER_LEN, REQUEST_MESSAGE_LEN, encode, piece_header};
 pub use metadata::{METADATA_PIECE_LEN, MetadataMessage, metadata_piece_count};
+pub use mse::{
+    CryptoChoice, CryptoMethod, CryptoMethods, Encryption, Established, MseError, MseHandshake, Progress,
+    Rc4, SkeyHash, SkeyLookup, UnknownEncryption, looks_encrypted,
+};
