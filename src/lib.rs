@@ -24,6 +24,7 @@ pub mod picker;
 pub mod peer_list;
 pub mod conviction;
 pub mod pipeline;
+pub mod superseed;
 pub mod announcer;
 
 // 2b · protocol state machines

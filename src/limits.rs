@@ -261,6 +261,12 @@ pub const NEWCOMER_TIME: Duration = Duration::from_secs(30);
 /// flips its interest a thousand times a second costs one look a second.
 pub const FILL_INTERVAL: Duration = Duration::from_secs(1);
 
+// --- Super-seeding -----------------------------------------------------------------------------------------
+
+/// Time that a super-seed waits for a piece it showed to spread, before it shows that peer another: a megabyte
+/// passed on at 20 kB/s and more.
+pub const SUPERSEED_PATIENCE: Duration = Duration::from_secs(60);
+
 // --- Data path ---------------------------------------------------------------------------------------------
 
 /// Bytes of one send at most: 1 MiB keeps the worker busy for about 0.25 ms.
