@@ -451,7 +451,9 @@ impl PeerMachine {
             }
             return self.reject(span);
         }
-        match self.queue.push(span) {
+        // Who knows no rejects waits long for what was dropped, and most likely has not read `reqq` either.
+        let over = self.fast && self.queue.len() >= REQUESTS_QUEUED_MAX;
+        match if over { Pushed::Full } else { self.queue.push(span) } {
             Pushed::Accepted => Ok(()),
             Pushed::Full => {
                 self.rejects += 1;
@@ -625,10 +627,9 @@ impl PeerMachine {
         self.requests_while_choked = 0;
         encode(if choke { &Message::Choke } else { &Message::Unchoke }, &mut self.control);
         if choke {
-            for span in self.queue.clear() {
-                if self.fast {
-                    encode(&Message::Reject(span), &mut self.control);
-                }
+            let waiting = self.queue.clear();
+            if self.fast {
+                waiting.for_each(|span| encode(&Message::Reject(span), &mut self.control));
             }
         }
     }
@@ -837,7 +838,7 @@ impl PeerMachine {
     pub fn buffered_bytes(&self) -> usize {
         let metadata = self.metadata.as_ref().map_or(0, |service| service.buffered_bytes());
         let download = self.download.as_ref().map_or(0, |download| download.buffered_bytes());
-        self.control.capacity() + self.queue.capacity() * size_of::<BlockSpan>() + metadata + download
+        self.control.capacity() + self.queue.allocated_bytes() + metadata + download
     }
 
     /// The peer wants blocks of us.

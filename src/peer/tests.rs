@@ -5,8 +5,8 @@ use crate::bitfield::{Bitfield, BitfieldError};
 use crate::id::{InfoHash, PeerId};
 use crate::limits::{
     ALLOWED_FAST_LEN_MAX, ALLOWED_FAST_MAX, CONTROL_QUEUED_LEN_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT,
-    KEEP_ALIVE_INTERVAL, REJECTS_MAX, REQUEST_LEN_MAX, REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX,
-    UNKNOWN_MESSAGE_LEN_MAX,
+    KEEP_ALIVE_INTERVAL, REJECTS_MAX, REQUEST_LEN_MAX, REQUEST_RUNS_MAX, REQUESTS_QUEUED_MAX,
+    REQUESTS_WHILE_CHOKED_MAX, UNKNOWN_MESSAGE_LEN_MAX,
 };
 use crate::time::{Duration, Instant};
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
@@ -412,9 +412,10 @@ fn requests_are_offered_in_the_order_they_came() {
 
 #[test]
 fn a_queue_that_runs_over_is_answered_with_rejects_and_then_with_the_end() {
-    for (reserved, rejects) in [(FAST_ONLY, REJECTS_MAX as usize), (PLAIN, 0)] {
+    for (reserved, queued) in [(FAST_ONLY, REQUESTS_QUEUED_MAX), (PLAIN, REQUEST_RUNS_MAX)] {
+        let rejects = if reserved == PLAIN { 0 } else { REJECTS_MAX as usize };
         let mut talk = Talk::unchoked(reserved);
-        for _ in 0..REQUESTS_QUEUED_MAX {
+        for _ in 0..queued {
             talk.tell(Message::Request(block(0, 0)));
         }
         assert_eq!(talk.heard(), []);
@@ -423,7 +424,7 @@ fn a_queue_that_runs_over_is_answered_with_rejects_and_then_with_the_end() {
         }
         assert_eq!(talk.heard(), vec![Message::Reject(block(1, 1)); rejects]);
         assert_eq!(talk.say(&[Message::Request(block(1, 1))]), Err(PeerError::RequestFlood));
-        assert_eq!(talk.blocks(), vec![block(0, 0); REQUESTS_QUEUED_MAX]);
+        assert_eq!(talk.blocks(), vec![block(0, 0); queued]);
     }
 }
 

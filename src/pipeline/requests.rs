@@ -1,18 +1,66 @@
 //! The requests of one peer that wait for their send, in the order in which they came.
 //!
-//! Invariant: never more than `REQUESTS_QUEUED_MAX` of them, whatever the peer sends. A block asked for twice is
-//! queued twice and sent twice: looking for doubles would cost every honest request a walk through the queue, and
-//! the peer pays for what it asks with its own share of the line.
+//! Invariant: never more than `REQUEST_RUNS_MAX` runs of them, whatever the peer sends. A run is what clients ask
+//! for: blocks of one piece, one behind the other. Written as runs, some seconds' worth of blocks take some dozen
+//! KiB; clients that know no `reqq` (BEP 10) ask for that much, and a request that we drop stalls them.
+//!
+//! A block asked for twice is queued twice and sent twice: looking for doubles would cost every honest request a
+//! walk through the queue, and the peer pays for what it asks with its own share of the line.
 
-use crate::limits::REQUESTS_QUEUED_MAX;
+use crate::limits::{REQUEST_RUNS_CANCELLED_MAX, REQUEST_RUNS_MAX};
 use crate::units::BlockSpan;
 use std::collections::VecDeque;
 
 /// Bounded queue of requests, first in first out. Without allocation until the first request.
 #[derive(Clone, Debug, Default)]
 pub struct RequestQueue {
-    spans: VecDeque<BlockSpan>,
+    runs: VecDeque<Run>,
+    len: usize,
     bytes: u64,
+}
+
+/// Blocks of one piece and of one length, one behind the other.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    first: BlockSpan,
+    /// At least 1.
+    count: u32,
+}
+
+impl Run {
+    fn of(span: BlockSpan) -> Self {
+        Self { first: span, count: 1 }
+    }
+
+    /// The block at `index`, when there can be one.
+    fn block(&self, index: u32) -> Option<BlockSpan> {
+        let begin = self.first.begin.checked_add(index.checked_mul(self.first.len)?)?;
+        Some(BlockSpan { begin, ..self.first })
+    }
+
+    /// Takes `span` in where it lies right behind the last block.
+    fn extend(&mut self, span: BlockSpan) -> bool {
+        let fits = self.block(self.count) == Some(span) && self.count < u32::MAX;
+        self.count += u32::from(fits);
+        fits
+    }
+
+    fn position(&self, span: BlockSpan) -> Option<u32> {
+        if (span.piece, span.len) != (self.first.piece, self.first.len) {
+            return None;
+        }
+        // Blocks without length all lie in one place; the first is as good as any.
+        let index = span.begin.checked_sub(self.first.begin)?.checked_div(span.len).unwrap_or(0);
+        (index < self.count && self.block(index) == Some(span)).then_some(index)
+    }
+
+    /// What lies before and behind the block at `index`.
+    fn without(&self, index: u32) -> [Option<Self>; 2] {
+        let before = (index > 0).then_some(Self { count: index, ..*self });
+        let rest = self.count - index - 1;
+        let behind = self.block(index + 1).filter(|_| rest > 0).map(|first| Self { first, count: rest });
+        [before, behind]
+    }
 }
 
 /// What became of a request.
@@ -21,29 +69,38 @@ pub struct RequestQueue {
 pub enum Pushed {
     /// It waits for its turn.
     Accepted,
-    /// The queue holds `REQUESTS_QUEUED_MAX`; the request was not taken and is to be rejected or dropped.
+    /// The queue holds `REQUEST_RUNS_MAX` runs; the request was not taken and is to be rejected or dropped.
     Full,
 }
 
 impl RequestQueue {
     /// An empty queue, which holds no memory.
     pub const fn new() -> Self {
-        Self { spans: VecDeque::new(), bytes: 0 }
+        Self { runs: VecDeque::new(), len: 0, bytes: 0 }
     }
 
     /// Adds a request at the end.
     pub fn push(&mut self, span: BlockSpan) -> Pushed {
-        if self.spans.len() >= REQUESTS_QUEUED_MAX {
-            return Pushed::Full;
+        if !self.runs.back_mut().is_some_and(|run| run.extend(span)) {
+            if self.runs.len() >= REQUEST_RUNS_MAX {
+                return Pushed::Full;
+            }
+            self.runs.push_back(Run::of(span));
         }
-        self.spans.push_back(span);
+        self.len += 1;
         self.bytes += u64::from(span.len);
         Pushed::Accepted
     }
 
     /// Takes the oldest request.
     pub fn pop(&mut self) -> Option<BlockSpan> {
-        let span = self.spans.pop_front()?;
+        let run = self.runs.front_mut()?;
+        let span = run.first;
+        match run.without(0) {
+            [_, Some(rest)] => *run = rest,
+            [_, None] => drop(self.runs.pop_front()),
+        }
+        self.len -= 1;
         self.bytes -= u64::from(span.len);
         Some(span)
     }
@@ -53,46 +110,59 @@ impl RequestQueue {
         if self.front()?.len <= room { self.pop() } else { None }
     }
 
-    /// Takes the oldest request equal to `span` out; false when there is none, as when it is already being sent.
-    /// Walks the queue: at most 1000 spans of 12 bytes.
+    /// Takes the oldest request equal to `span` out; false when there is none, as when it is already being sent, or
+    /// when it stands behind the first `REQUEST_RUNS_CANCELLED_MAX` runs: it is sent then, as one whose cancel
+    /// comes late. Walks these runs, and moves what lies behind when a run falls in two.
     pub fn cancel(&mut self, span: BlockSpan) -> bool {
-        let Some(index) = self.spans.iter().position(|&queued| queued == span) else { return false };
-        self.spans.remove(index);
+        let within = self.runs.iter().take(REQUEST_RUNS_CANCELLED_MAX).enumerate();
+        let found = within.filter_map(|(at, run)| Some((at, *run, run.position(span)?))).next();
+        let Some((at, run, index)) = found else { return false };
+        match run.without(index) {
+            [None, None] => drop(self.runs.remove(at)),
+            [Some(left), None] | [None, Some(left)] => self.runs[at] = left,
+            // A full queue cannot hold two where there was one: the block is sent.
+            [Some(_), Some(_)] if self.runs.len() >= REQUEST_RUNS_MAX => return false,
+            [Some(before), Some(behind)] => {
+                self.runs[at] = behind;
+                self.runs.insert(at, before);
+            }
+        }
+        self.len -= 1;
         self.bytes -= u64::from(span.len);
         true
     }
 
     /// Empties the queue and releases its memory; what waited comes back in order, to be rejected (BEP 6) or
     /// forgotten.
-    pub fn clear(&mut self) -> VecDeque<BlockSpan> {
-        self.bytes = 0;
-        std::mem::take(&mut self.spans)
+    pub fn clear(&mut self) -> impl Iterator<Item = BlockSpan> + use<> {
+        let runs = std::mem::take(self).runs;
+        runs.into_iter().flat_map(|run| (0..run.count).filter_map(move |index| run.block(index)))
     }
 
     /// Releases memory that the waiting requests do not need; all of it when there are none. For connections that
     /// have gone idle: a busy one would only allocate again.
     pub fn compact(&mut self) {
-        self.spans.shrink_to_fit();
+        self.runs.shrink_to_fit();
     }
 
     /// The oldest request, left in its place.
     pub fn front(&self) -> Option<BlockSpan> {
-        self.spans.front().copied()
+        self.runs.front().map(|run| run.first)
     }
 
     /// Requests waiting.
     pub fn len(&self) -> usize {
-        self.spans.len()
+        self.len
     }
 
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
+        self.runs.is_empty()
     }
 
-    /// Requests there is memory for.
-    pub fn capacity(&self) -> usize {
-        self.spans.capacity()
+    /// Bytes of memory held.
+    pub fn allocated_bytes(&self) -> usize {
+        self.runs.capacity() * size_of::<Run>()
     }
 
     /// Bytes of all blocks that wait.
@@ -119,19 +189,61 @@ mod tests {
         }
         while queue.pop().is_some() {}
         queue.compact();
-        assert_eq!(queue.spans.capacity(), 0);
+        assert_eq!(queue.allocated_bytes(), 0);
     }
 
     #[test]
     fn the_request_above_the_bound_is_not_taken() {
         let mut queue = RequestQueue::new();
-        for _ in 0..REQUESTS_QUEUED_MAX {
+        for _ in 0..REQUEST_RUNS_MAX {
             assert_eq!(queue.push(span(1)), Pushed::Accepted);
         }
         assert_eq!(queue.push(span(2)), Pushed::Full);
-        assert_eq!(queue.len(), REQUESTS_QUEUED_MAX);
+        assert_eq!(queue.len(), REQUEST_RUNS_MAX);
         assert!(queue.cancel(span(1)));
         assert_eq!(queue.push(span(2)), Pushed::Accepted);
+    }
+
+    #[test]
+    fn seconds_worth_of_blocks_in_order_take_some_dozen_kib() {
+        let mut queue = RequestQueue::new();
+        let block = |number: u32| BlockSpan {
+            piece: PieceIndex(number / 16),
+            begin: number % 16 * BLOCK_LEN,
+            len: BLOCK_LEN,
+        };
+        for number in 0..66_000 {
+            assert_eq!(queue.push(block(number)), Pushed::Accepted);
+        }
+        assert!(queue.allocated_bytes() <= 128 * 1024, "{}", queue.allocated_bytes());
+        assert!((0..66_000).map(block).eq(queue.clear()));
+    }
+
+    #[test]
+    fn cancels_that_cut_every_run_in_two_win_no_memory() {
+        let mut queue = RequestQueue::new();
+        let block = |number: u32| BlockSpan { piece: PieceIndex(0), begin: number, len: 1 };
+        for number in 0..40_000 {
+            assert_eq!(queue.push(block(number)), Pushed::Accepted);
+        }
+        for number in (1..40_000).step_by(2) {
+            queue.cancel(block(number));
+        }
+        assert!(queue.runs.len() <= REQUEST_RUNS_MAX);
+    }
+
+    #[test]
+    fn runs_end_where_numbers_do() {
+        let mut queue = RequestQueue::new();
+        let ends = [u32::MAX - 1, u32::MAX].map(|begin| BlockSpan { piece: PieceIndex(0), begin, len: 1 });
+        let wide = BlockSpan { piece: PieceIndex(0), begin: 0, len: u32::MAX };
+        let empty = BlockSpan { piece: PieceIndex(0), begin: 0, len: 0 };
+        let all = [ends[0], ends[1], wide, BlockSpan { begin: u32::MAX, ..wide }, wide, empty, empty, empty];
+        for span in all {
+            assert_eq!(queue.push(span), Pushed::Accepted);
+        }
+        assert!(queue.cancel(empty));
+        assert_eq!(queue.clear().collect::<Vec<_>>(), all[..7]);
     }
 
     #[test]
@@ -143,32 +255,45 @@ mod tests {
         assert_eq!(queue.pop_within(u32::MAX), None);
     }
 
+    /// Blocks that make runs, near-runs and doubles.
+    fn any_span() -> impl Strategy<Value = BlockSpan> {
+        (0u32..2, 0u32..6, 1u32..3).prop_map(|(piece, begin, len)| BlockSpan {
+            piece: PieceIndex(piece),
+            begin,
+            len,
+        })
+    }
+
     proptest! {
         #[test]
-        fn behaves_as_a_plain_list_would(steps in prop::collection::vec((0u8..12, 0u32..8), 0..3_000)) {
-            let (mut queue, mut list) = (RequestQueue::new(), Vec::new());
-            for (step, piece) in steps {
+        fn behaves_as_a_plain_list_would(steps in prop::collection::vec((0u8..12, any_span()), 0..400)) {
+            let (mut queue, mut list) = (RequestQueue::new(), Vec::<BlockSpan>::new());
+            for (step, mut span) in steps {
                 match step {
                     0..=7 => {
-                        let full = list.len() == REQUESTS_QUEUED_MAX;
-                        prop_assert_eq!(queue.push(span(piece)) == Pushed::Full, full);
-                        if !full {
-                            list.push(span(piece));
+                        // Half of them go on where the last one ended.
+                        if let Some(last) = list.last().filter(|_| step < 4) {
+                            span = BlockSpan { begin: last.begin + last.len, ..*last };
                         }
+                        prop_assert_eq!(queue.push(span), Pushed::Accepted);
+                        list.push(span);
                     }
-                    8 | 9 => {
+                    8 => {
                         let first = (!list.is_empty()).then(|| list.remove(0));
                         prop_assert_eq!(queue.pop(), first);
                     }
-                    10 => {
-                        let index = list.iter().position(|&queued| queued == span(piece));
-                        prop_assert_eq!(queue.cancel(span(piece)), index.is_some());
+                    9 | 10 => {
+                        // One that is there, where there is one, and one that may be.
+                        let there = list.get(list.len() / 2).copied().filter(|_| step == 9).unwrap_or(span);
+                        let index = list.iter().position(|&queued| queued == there);
+                        prop_assert_eq!(queue.cancel(there), index.is_some());
                         index.map(|index| list.remove(index));
                     }
-                    _ if piece == 0 => prop_assert!(queue.clear().into_iter().eq(list.drain(..))),
+                    _ if span.begin == 0 => prop_assert!(queue.clear().eq(list.drain(..))),
                     _ => queue.compact(),
                 }
                 prop_assert_eq!(queue.len(), list.len());
+                prop_assert_eq!(queue.is_empty(), list.is_empty());
                 prop_assert_eq!(queue.front(), list.first().copied());
                 prop_assert_eq!(queue.queued_bytes(), list.iter().map(|span| u64::from(span.len)).sum::<u64>());
             }
