@@ -14,6 +14,8 @@ struct Line {
     rate: u64,
     /// There and back.
     delay: Duration,
+    /// Blocks arrive only at multiples of it; zero for at any time.
+    turn: Duration,
     /// Until when the peer is busy with what was asked.
     busy_until: Instant,
     /// When the blocks asked for will arrive.
@@ -30,6 +32,7 @@ impl Line {
             pipeline,
             rate,
             delay,
+            turn: Duration::ZERO,
             busy_until: START,
             arrivals: VecDeque::new(),
             now: START,
@@ -45,9 +48,14 @@ impl Line {
         for _ in 0..room {
             let begin = self.busy_until.max(self.now + self.delay / 2);
             self.busy_until = begin + time_of(BLOCK, self.rate);
-            self.arrivals.push_back(self.busy_until + self.delay / 2);
+            self.arrivals.push_back(self.next_turn(self.busy_until + self.delay / 2));
         }
         self.most_outstanding = self.most_outstanding.max(self.pipeline.outstanding());
+    }
+
+    fn next_turn(&self, at: Instant) -> Instant {
+        let turn = self.turn.as_nanos() as u64;
+        if turn == 0 { at } else { Instant::from_nanos(at.as_nanos().next_multiple_of(turn)) }
     }
 
     /// Runs for `span` and gives the bytes that came.
@@ -83,6 +91,23 @@ fn every_line_is_filled_after_the_slow_start() {
             assert!(used >= 95, "{rate} B/s, {delay:?}: {used} % at depth {}", line.pipeline.depth());
         }
     }
+}
+
+#[test]
+fn blocks_that_come_in_bursts_still_fill_the_line() {
+    for (rate, turn_millis) in [(10_000_000, 250), (1_000_000, 500), (125_000_000, 10), (1_000_000_000, 5)] {
+        let mut line = Line::new(rate, Duration::from_millis(5), REQUESTS_TOLD_MAX);
+        line.turn = Duration::from_millis(turn_millis);
+        line.run(Duration::from_secs(12));
+        let possible = rate * 10;
+        let bytes = line.run(Duration::from_secs(10));
+        assert!(bytes * 100 >= possible * 90, "{rate} B/s in {turn_millis} ms: {}", bytes * 100 / possible);
+    }
+}
+
+#[test]
+fn the_whole_state_of_a_peer_is_small() {
+    assert!(size_of::<RequestPipeline>() <= 384, "{}", size_of::<RequestPipeline>());
 }
 
 #[test]
