@@ -22,6 +22,7 @@ pub mod meter;
 pub mod choker;
 pub mod picker;
 pub mod peer_list;
+pub mod pex;
 pub mod conviction;
 pub mod pipeline;
 pub mod superseed;

@@ -24,6 +24,7 @@ const PARSERS: &[(&str, &str)] = &[
     ("wire/handshake.rs", "handshake"),
     ("wire/metadata.rs", "metadata_message"),
     ("wire/mse/policy.rs", "units"),
+    ("wire/pex.rs", "pex"),
 ];
 
 /// How the name of a function begins that makes values of foreign bytes.

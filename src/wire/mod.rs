@@ -11,6 +11,7 @@ mod error;
 mod extension;
 mod handshake;
 mod message;
+mod pex;
 mod metadata;
 mod mse;
 
@@ -24,3 +25,4 @@ pub use mse::{
     CryptoChoice, CryptoMethod, CryptoMethods, Encryption, Established, MseError, MseHandshake, Progress,
     Rc4, SkeyHash, SkeyLookup, UnknownEncryption, looks_encrypted,
 };
+pub use pex::{PexError, PexFlags, PexMessage, PexPeer};
