@@ -1,0 +1,202 @@
+//! What the picker knows of each peer: its pieces, how many of them are useful, and how fast it gives.
+//!
+//! Peers have numbers that blocks in flight remember them by; a number is used again once its peer is gone and owes
+//! nothing any more. Interest is a counter, never a scan; changes of interest wait in a queue of at most one entry
+//! for each peer, so that a flip back before the queue is drained is no news.
+
+use crate::bitfield::Bitfield;
+use crate::id::ConnId;
+use crate::limits::SPEED_CLASS_FACTOR;
+use crate::units::{BLOCK_LEN, PieceIndex};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A peer's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PeerNumber(pub(super) u32);
+
+/// The pieces of a peer.
+#[derive(Debug, Default)]
+pub(super) enum Stock {
+    /// None yet.
+    #[default]
+    Nothing,
+    /// These.
+    Some(Bitfield),
+    /// All of them.
+    All,
+}
+
+impl Stock {
+    /// Whether the piece is among them.
+    pub(super) fn contains(&self, piece: u32) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Some(pieces) => pieces.contains(PieceIndex(piece)),
+            Self::All => true,
+        }
+    }
+
+    /// Whether these are all pieces.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Some(pieces) => pieces.is_full(),
+            Self::All => true,
+        }
+    }
+
+    /// The pieces that are counted one by one.
+    pub(super) fn counted(&self) -> &[u8] {
+        match self {
+            Self::Some(pieces) => pieces.as_bytes(),
+            Self::Nothing | Self::All => &[],
+        }
+    }
+}
+
+/// A peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) conn: ConnId,
+    pub(super) stock: Stock,
+    /// Its pieces that we want and lack.
+    pub(super) wanted: u32,
+    /// Those of them that nobody was asked for yet.
+    pub(super) startable: u32,
+    /// Blocks it owes us.
+    pub(super) owed: u32,
+    /// Bytes a second that it gives lately.
+    pub(super) rate: u64,
+    pub(super) snubbed: bool,
+    /// The piece in flight that it worked on last.
+    pub(super) current: u32,
+    told: bool,
+    queued: bool,
+}
+
+/// All peers of the torrent.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    numbers: BTreeMap<ConnId, u32>,
+    peers: Vec<Option<Peer>>,
+    spare: Vec<u32>,
+    news: VecDeque<u32>,
+}
+
+impl Peers {
+    /// Adds a peer without pieces, unless it is here already.
+    pub(super) fn join(&mut self, conn: ConnId) {
+        if self.numbers.contains_key(&conn) {
+            return;
+        }
+        let peer = Peer {
+            conn,
+            stock: Stock::Nothing,
+            wanted: 0,
+            startable: 0,
+            owed: 0,
+            rate: 0,
+            snubbed: false,
+            current: u32::MAX,
+            told: false,
+            queued: false,
+        };
+        let number = match self.spare.pop() {
+            Some(number) => {
+                self.peers[number as usize] = Some(peer);
+                number
+            }
+            None => {
+                self.peers.push(Some(peer));
+                self.peers.len() as u32 - 1
+            }
+        };
+        self.numbers.insert(conn, number);
+    }
+
+    /// Removes a peer that owes nothing.
+    pub(super) fn leave(&mut self, number: PeerNumber) {
+        if let Some(peer) = self.peers[number.0 as usize].take() {
+            self.numbers.remove(&peer.conn);
+            if peer.queued {
+                self.news.retain(|&queued| queued != number.0);
+            }
+            self.spare.push(number.0);
+        }
+    }
+
+    /// Counts a piece among, or no more among, those that we want and lack, for each peer that has it.
+    pub(super) fn change_wanted(&mut self, piece: u32, wanted: bool) {
+        for number in 0..self.peers.len() {
+            let Some(peer) = &mut self.peers[number] else { continue };
+            if peer.stock.contains(piece) {
+                peer.wanted = if wanted { peer.wanted + 1 } else { peer.wanted - 1 };
+                self.note_interest(PeerNumber(number as u32));
+            }
+        }
+    }
+
+    /// Counts a piece among, or no more among, those that may be begun, for each peer that has it.
+    pub(super) fn change_startable(&mut self, piece: u32, startable: bool) {
+        for peer in self.peers.iter_mut().flatten() {
+            if peer.stock.contains(piece) {
+                peer.startable = if startable { peer.startable + 1 } else { peer.startable - 1 };
+            }
+        }
+    }
+
+    /// Queues the peer when our interest in it is not what was told last.
+    pub(super) fn note_interest(&mut self, number: PeerNumber) {
+        let peer = self.peer_mut(number);
+        if !peer.queued && (peer.wanted > 0) != peer.told {
+            peer.queued = true;
+            self.news.push_back(number.0);
+        }
+    }
+
+    /// The next change of interest.
+    pub(super) fn poll_interest(&mut self) -> Option<(ConnId, bool)> {
+        while let Some(number) = self.news.pop_front() {
+            let peer = self.peer_mut(PeerNumber(number));
+            peer.queued = false;
+            let interesting = peer.wanted > 0;
+            if interesting != peer.told {
+                peer.told = interesting;
+                return Some((peer.conn, interesting));
+            }
+        }
+        None
+    }
+
+    /// The peer of that number.
+    pub(super) fn peer_mut(&mut self, number: PeerNumber) -> &mut Peer {
+        self.peers[number.0 as usize].as_mut().expect("a number in use belongs to a peer until it left")
+    }
+
+    /// The peer of that number.
+    pub(super) fn peer(&self, number: PeerNumber) -> &Peer {
+        self.peers[number.0 as usize].as_ref().expect("a number in use belongs to a peer until it left")
+    }
+
+    /// All peers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().flatten()
+    }
+
+    /// The number of the connection's peer.
+    pub(super) fn number(&self, conn: ConnId) -> Option<PeerNumber> {
+        self.numbers.get(&conn).copied().map(PeerNumber)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// Whether two peers are about as fast. Below a block a second there is no difference.
+    pub(super) fn are_alike(&self, one: PeerNumber, other: PeerNumber) -> bool {
+        let (one, other) = (self.peer(one).rate, self.peer(other).rate);
+        let most = |rate: u64| rate.saturating_mul(SPEED_CLASS_FACTOR).saturating_add(u64::from(BLOCK_LEN));
+        one <= most(other) && other <= most(one)
+    }
+}
