@@ -1,9 +1,17 @@
 //! The peer list's promises: whom it dials, which connection it keeps, and that nothing makes it grow.
 
 use super::*;
+use crate::limits::{
+    ADDRESSES_PER_CONNECTION_MAX, CANDIDATES_PER_ADDRESS_MAX, CANDIDATES_PER_TELLER_MAX, DIAL_RETRY_MAX,
+    DIAL_RETRY_QUICK, DUPLICATE_IDLE_TIME, PROTOCOL_ERROR_RETRY_MIN,
+};
+use crate::rng::Rng;
+use crate::time::Duration;
+use proptest::prelude::*;
 
 const OWN: PeerId = PeerId([5; 20]);
 const SMALL: PeerId = PeerId([1; 20]);
+const GREAT: PeerId = PeerId([9; 20]);
 const START: Instant = Instant::from_nanos(1_000_000_000);
 
 fn address(text: &str) -> SocketAddr {
@@ -18,16 +26,583 @@ fn list() -> PeerList {
     PeerList::new(PeerListSettings::new(OWN))
 }
 
+fn rng() -> Rng {
+    Rng::from_seed(1)
+}
+
 /// A list with one connection, dialled.
 fn connected(remote: &str, peer_id: PeerId) -> PeerList {
     let mut list = list();
     assert!(list.add(START, address(remote), Source::User));
-    assert_eq!(list.next_dial(START, &mut Rng::from_seed(1)), Some(address(remote)));
+    assert_eq!(list.next_dial(START, &mut rng()), Some(address(remote)));
     assert_eq!(list.handle_connected(START, address(remote), conn(0), peer_id), Verdict::Keep);
     list
 }
 
+fn dials(list: &mut PeerList, now: Instant) -> Vec<SocketAddr> {
+    let mut rng = rng();
+    std::iter::from_fn(|| list.next_dial(now, &mut rng)).collect()
+}
+
+fn standing(list: &PeerList, text: &str) -> Option<Standing> {
+    list.shown().find(|shown| shown.address == address(text)).map(|shown| shown.standing)
+}
+
 #[test]
-fn every_set_agrees_with_every_candidate_after_a_connection() {
-    connected("192.0.2.1:1", SMALL).candidates.check();
+fn the_users_peers_come_first_and_then_the_highest_priorities() {
+    let mut list = list();
+    let own = address("123.213.32.10:6881");
+    list.handle_own_address(own);
+    let others: Vec<_> = (1..20).map(|net| address(&format!("{net}.7.7.7:6881"))).collect();
+    assert!(others.iter().all(|&other| list.add(START, other, Source::Tracker)));
+    assert!(list.add(START, address("98.76.54.32:1"), Source::User));
+    let dialled = dials(&mut list, START);
+    assert_eq!(dialled[0], address("98.76.54.32:1"));
+    let priorities: Vec<_> = dialled[1..].iter().map(|&other| canonical_priority(own, other)).collect();
+    assert_eq!(priorities.len(), others.len());
+    assert!(priorities.is_sorted_by(|one, next| one >= next));
+}
+
+#[test]
+fn a_new_own_address_ranks_everybody_again() {
+    let mut list = PeerList::new(PeerListSettings { dialling_max: 1, ..PeerListSettings::new(OWN) });
+    let others: Vec<_> = (1..20).map(|net| address(&format!("{net}.7.7.7:6881"))).collect();
+    assert!(others.iter().all(|&other| list.add(START, other, Source::Tracker)));
+    let first = list.next_dial(START, &mut rng()).expect("nobody is waiting");
+    let own = address("123.213.32.10:6881");
+    list.handle_own_address(own);
+    list.handle_dial_failed(START, first);
+    let best = others
+        .into_iter()
+        .filter(|&other| other != first)
+        .max_by_key(|&other| canonical_priority(own, other));
+    assert_eq!(list.next_dial(START, &mut rng()), best);
+    list.candidates.check();
+}
+
+#[test]
+fn what_is_nobodys_our_own_or_not_the_tellers_business_is_not_taken() {
+    let own = vec![address("192.0.2.1:6881")];
+    let mut list = PeerList::new(PeerListSettings { own, own_port: Some(7), ..PeerListSettings::new(OWN) });
+    for text in [
+        "1.2.3.4:0",
+        "0.0.0.0:1",
+        "224.0.0.1:1",
+        "255.255.255.255:1",
+        "[::]:1",
+        "[ff02::1]:1",
+        "192.0.2.1:6881",
+    ] {
+        assert!(!list.add(START, address(text), Source::User), "{text}");
+    }
+    for text in
+        ["127.0.0.1:1", "10.0.0.1:1", "169.254.0.1:1", "[::1]:1", "[fd00::1]:1", "[::ffff:10.0.0.1]:1"]
+    {
+        assert!(!list.add(START, address(text), Source::Pex), "{text}");
+        assert!(!list.add(START, address(text), Source::Dht), "{text}");
+    }
+    assert!(list.add(START, address("10.0.0.1:1"), Source::Tracker));
+    assert!(list.add(START, address("[::ffff:1.2.3.4]:1"), Source::Pex));
+    assert!(!list.add(START, address("1.2.3.4:1"), Source::Tracker));
+    for voter in 1..=3 {
+        list.handle_your_address(IpAddr::from([9, 9, voter, 9]), IpAddr::from([8, 8, 8, 8]));
+    }
+    assert!(!list.add(START, address("8.8.8.8:7"), Source::Tracker));
+    assert!(list.add(START, address("8.8.8.8:8"), Source::Tracker));
+}
+
+#[test]
+fn who_is_near_may_name_what_is_near() {
+    let mut far = connected("192.0.2.1:1", SMALL);
+    assert!(!far.add_told(START, address("127.0.0.1:1"), conn(0)));
+    assert!(far.add_told(START, address("192.0.2.2:1"), conn(0)));
+    let mut near = connected("10.0.0.1:1", SMALL);
+    assert!(near.add_told(START, address("192.168.0.1:1"), conn(0)));
+    assert!(!near.add_told(START, address("127.0.0.1:1"), conn(0)));
+    let mut here = connected("127.0.0.1:9", SMALL);
+    assert!(here.add_told(START, address("127.0.0.1:1"), conn(0)));
+    assert!(!here.add_told(START, address("127.0.0.1:2"), conn(1)));
+    let mut allowed = PeerList::new(PeerListSettings { lan_allowed: true, ..PeerListSettings::new(OWN) });
+    assert!(allowed.add(START, address("10.0.0.1:1"), Source::Pex));
+}
+
+#[test]
+fn a_private_torrent_takes_peers_from_its_tracker_and_the_user_alone() {
+    let mut list = PeerList::new(PeerListSettings { private: true, ..PeerListSettings::new(OWN) });
+    for source in [Source::Pex, Source::Dht, Source::Resume, Source::Incoming] {
+        assert!(!list.add(START, address("192.0.2.1:1"), source));
+    }
+    assert!(list.add(START, address("192.0.2.1:1"), Source::Tracker));
+    assert!(list.add(START, address("192.0.2.2:1"), Source::User));
+    let remote = IpAddr::from([192, 0, 2, 3]);
+    assert_eq!(
+        list.handle_incoming(START, remote, Some(address("192.0.2.3:9")), conn(1), SMALL),
+        Verdict::Keep
+    );
+    assert_eq!(list.candidates(), 2);
+}
+
+#[test]
+fn caps_hold_and_waiting_has_no_end_while_there_is_no_room() {
+    let settings = PeerListSettings { connections_max: 3, dialling_max: 2, ..PeerListSettings::new(OWN) };
+    let mut list = PeerList::new(settings);
+    for port in 1..=6 {
+        assert!(list.add(START, SocketAddr::from(([192, 0, 2, 1], port)), Source::User));
+    }
+    assert_eq!(list.poll_timeout(), Some(START));
+    let dialled = dials(&mut list, START);
+    assert_eq!((dialled.len(), list.dialling(), list.poll_timeout()), (2, 2, None));
+    assert_eq!(list.handle_connected(START, dialled[0], conn(0), SMALL), Verdict::Keep);
+    assert_eq!(dials(&mut list, START).len(), 1);
+    let remote = IpAddr::from([198, 51, 100, 1]);
+    assert_eq!(list.handle_incoming(START, remote, None, conn(1), PeerId([30; 20])), Verdict::Keep);
+    assert_eq!(list.handle_connected(START, dialled[1], conn(2), GREAT), Verdict::Keep);
+    assert_eq!(list.handle_incoming(START, remote, None, conn(3), PeerId([31; 20])), Verdict::CloseNew);
+    assert_eq!((list.connected(), list.dialling(), dials(&mut list, START)), (3, 1, Vec::new()));
+    list.candidates.check();
+}
+
+#[test]
+fn patience_grows_from_a_quick_retry_to_an_hour() {
+    let mut list = list();
+    let peer = address("192.0.2.1:1");
+    list.add(START, peer, Source::Tracker);
+    let mut now = START;
+    for secs in [5, 15, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600] {
+        assert_eq!(dials(&mut list, now), [peer]);
+        list.handle_dial_failed(now, peer);
+        let until = list.poll_timeout().expect("it is tried again");
+        let patience = until.since(now);
+        let least = Duration::from_secs(secs);
+        assert!(patience >= least && patience <= least + least / 4, "{patience:?} for {secs} s");
+        assert_eq!(dials(&mut list, until - Duration::from_nanos(1)), []);
+        now = until;
+    }
+}
+
+#[test]
+fn a_long_connection_wipes_failures_out_and_a_short_one_is_a_failure() {
+    for (lasted, why, least) in [
+        (3600, Closed::Normal, DIAL_RETRY_QUICK),
+        (1, Closed::Normal, limits::DIAL_RETRY_MIN),
+        (3600, Closed::ProtocolError, PROTOCOL_ERROR_RETRY_MIN),
+    ] {
+        let mut list = connected("192.0.2.1:1", SMALL);
+        let now = START + Duration::from_secs(lasted);
+        list.handle_closed(now, conn(0), why);
+        let patience = list.poll_timeout().expect("it is tried again").since(now);
+        assert!(patience >= least && patience <= least + least / 4, "{patience:?} after {why:?}");
+        assert_eq!(list.connected(), 0);
+        list.handle_closed(now, conn(0), why);
+    }
+}
+
+#[test]
+fn a_seed_is_not_dialled_again_until_we_want_pieces() {
+    let mut list = connected("192.0.2.1:1", SMALL);
+    list.handle_closed(START, conn(0), Closed::Useless);
+    assert_eq!((standing(&list, "192.0.2.1:1"), list.poll_timeout()), (Some(Standing::Shelved), None));
+    assert!(!list.add(START, address("192.0.2.1:1"), Source::Tracker));
+    assert_eq!(dials(&mut list, START + DIAL_RETRY_MAX * 100), []);
+    list.handle_seeding_ended(START);
+    assert_eq!(dials(&mut list, START), [address("192.0.2.1:1")]);
+}
+
+#[test]
+fn who_turns_out_to_be_ourselves_is_not_met_again() {
+    let mut list = list();
+    let ours = address("192.0.2.1:1");
+    list.add(START, ours, Source::Tracker);
+    assert_eq!(dials(&mut list, START), [ours]);
+    assert_eq!(list.handle_incoming(START, ours.ip(), None, conn(1), OWN), Verdict::CloseNew);
+    assert_eq!(list.handle_connected(START, ours, conn(0), OWN), Verdict::CloseNew);
+    assert_eq!((list.candidates(), list.connected(), list.dialling()), (0, 0, 0));
+    assert!(!list.add(START, ours, Source::Tracker));
+    // Found out only later.
+    let mut list = connected("192.0.2.1:1", SMALL);
+    list.handle_closed(START, conn(0), Closed::Ourselves);
+    assert!(list.candidates() == 0 && !list.add(START, ours, Source::User));
+}
+
+#[test]
+fn a_banned_peer_is_closed_refused_and_not_dialled_until_its_time_is_over() {
+    let mut list = connected("192.0.2.1:1", SMALL);
+    list.add(START, address("192.0.2.1:2"), Source::User);
+    let ip = address("192.0.2.1:1").ip();
+    assert_eq!(list.ban(START, ip, SMALL, BanReason::WrongData), [conn(0)]);
+    list.handle_closed(START, conn(0), Closed::ProtocolError);
+    assert!(list.is_banned(START, ip, None) && list.bans(START).count() == 1);
+    assert_eq!(list.handle_incoming(START, ip, None, conn(1), GREAT), Verdict::CloseNew);
+    let end = START + limits::BAN_TIME_MIN;
+    assert_eq!(dials(&mut list, end - Duration::from_secs(1)), []);
+    assert_eq!(dials(&mut list, end).len(), 2);
+    assert!(!list.is_banned(end, ip, None));
+}
+
+#[test]
+fn on_loopback_a_ban_holds_for_one_peer_id() {
+    let mut list = connected("127.0.0.1:1", SMALL);
+    let ip = address("127.0.0.1:1").ip();
+    assert_eq!(list.handle_incoming(START, ip, None, conn(1), GREAT), Verdict::Keep);
+    assert_eq!(list.ban(START, ip, SMALL, BanReason::WrongData), [conn(0)]);
+    list.handle_closed(START, conn(0), Closed::ProtocolError);
+    list.add(START, address("127.0.0.1:2"), Source::Tracker);
+    assert_eq!(dials(&mut list, START + PROTOCOL_ERROR_RETRY_MIN * 2), [address("127.0.0.1:2")]);
+    assert!(list.is_banned(START, ip, Some(SMALL)) && !list.is_banned(START, ip, Some(GREAT)));
+}
+
+#[test]
+fn of_two_connections_one_way_the_older_is_kept_unless_it_is_silent() {
+    let remote = IpAddr::from([192, 0, 2, 1]);
+    let mut list = list();
+    assert_eq!(list.handle_incoming(START, remote, None, conn(0), SMALL), Verdict::Keep);
+    assert_eq!(list.handle_incoming(START, remote, None, conn(1), SMALL), Verdict::CloseNew);
+    let later = START + DUPLICATE_IDLE_TIME;
+    list.handle_heard(later, conn(0));
+    assert_eq!(list.handle_incoming(later, remote, None, conn(2), SMALL), Verdict::CloseNew);
+    let silent = later + DUPLICATE_IDLE_TIME;
+    // Anybody can claim a name: from elsewhere it displaces nobody.
+    let elsewhere = IpAddr::from([192, 0, 2, 2]);
+    assert_eq!(list.handle_incoming(silent, elsewhere, None, conn(3), SMALL), Verdict::CloseNew);
+    assert_eq!(list.handle_incoming(silent, remote, None, conn(4), SMALL), Verdict::CloseOld(conn(0)));
+    list.handle_closed(silent, conn(0), Closed::Normal);
+    assert_eq!(list.connected(), 1);
+}
+
+#[test]
+fn a_second_address_of_a_connected_peer_is_not_dialled_again_while_it_is_connected() {
+    let mut list = connected("192.0.2.1:1", SMALL);
+    for number in 1..10 {
+        let other = address(&format!("[2001:db8:0:{number}::1]:1"));
+        list.add(START, other, Source::User);
+        assert_eq!(dials(&mut list, START), [other]);
+        assert_eq!(list.handle_connected(START, other, conn(number), SMALL), Verdict::CloseNew);
+    }
+    assert_eq!(list.connected(), 1);
+    let linked = list.shown().filter(|shown| shown.standing == Standing::Connected(conn(0))).count();
+    assert_eq!(linked, ADDRESSES_PER_CONNECTION_MAX);
+    list.handle_closed(START, conn(0), Closed::Normal);
+    assert!(!list.shown().any(|shown| matches!(shown.standing, Standing::Connected(_))));
+    list.candidates.check();
+}
+
+#[test]
+fn who_comes_to_us_and_says_where_it_listens_is_dialled_once_it_has_gone() {
+    let mut list = list();
+    let remote = IpAddr::from([192, 0, 2, 1]);
+    assert_eq!(list.handle_incoming(START, remote, None, conn(0), SMALL), Verdict::Keep);
+    list.handle_listening_port(START, conn(0), 0);
+    assert_eq!(list.candidates(), 0);
+    list.handle_listening_port(START, conn(0), 6881);
+    assert_eq!(standing(&list, "192.0.2.1:6881"), Some(Standing::Connected(conn(0))));
+    let exchanged: Vec<_> = list.exchangeable().collect();
+    assert_eq!(exchanged, [(conn(0), address("192.0.2.1:6881"), Direction::Incoming)]);
+    assert_eq!(dials(&mut list, START), []);
+    let now = START + Duration::from_secs(3600);
+    list.handle_closed(now, conn(0), Closed::Normal);
+    assert_eq!(dials(&mut list, now + DIAL_RETRY_QUICK * 2), [address("192.0.2.1:6881")]);
+    assert_eq!(list.proven().count(), 0, "we have never reached it");
+}
+
+/// Two peers that dial each other: what each has, and what is on its way to it.
+struct Side {
+    list: PeerList,
+    other: SocketAddr,
+    other_id: PeerId,
+    /// Connections by number that this side holds open: 0 was dialled by the first side, 1 by the second.
+    open: [bool; 2],
+}
+
+impl Side {
+    fn new(own_id: PeerId, other: &str, other_id: PeerId) -> Self {
+        let mut list = PeerList::new(PeerListSettings::new(own_id));
+        assert!(list.add(START, address(other), Source::User));
+        assert_eq!(dials(&mut list, START), [address(other)]);
+        Self { list, other: address(other), other_id, open: [false; 2] }
+    }
+
+    /// The handshake of connection `number` is complete on this side.
+    fn complete(&mut self, number: usize, dialled: bool) {
+        let conn_id = conn(u32::try_from(number).expect("small"));
+        let verdict = if dialled {
+            self.list.handle_connected(START, self.other, conn_id, self.other_id)
+        } else {
+            self.list.handle_incoming(START, self.other.ip(), Some(self.other), conn_id, self.other_id)
+        };
+        self.open[number] = verdict != Verdict::CloseNew;
+        if let Verdict::CloseOld(old) = verdict {
+            self.open[old.slot as usize] = false;
+        }
+    }
+
+    /// The other side has closed connection `number`.
+    fn hear_close(&mut self, number: usize) {
+        if self.open[number] {
+            self.open[number] = false;
+            self.list.handle_closed(START, conn(u32::try_from(number).expect("small")), Closed::Normal);
+        }
+    }
+}
+
+#[test]
+fn when_two_peers_dial_each_other_both_keep_the_same_connection_in_whatever_order_they_see_the_two() {
+    for (first_id, second_id) in [(SMALL, GREAT), (GREAT, SMALL)] {
+        // Each bit is the order in which one side completes the two handshakes.
+        for order in 0..4 {
+            let mut sides = [
+                Side::new(first_id, "192.0.2.2:1", second_id),
+                Side::new(second_id, "192.0.2.1:1", first_id),
+            ];
+            for (place, side) in sides.iter_mut().enumerate() {
+                let begin = order >> place & 1;
+                for number in [begin, 1 - begin] {
+                    side.complete(number, number == place);
+                }
+            }
+            assert_eq!(sides[0].open, sides[1].open, "they agree");
+            let kept = usize::from(first_id < second_id);
+            assert!(sides[0].open[kept] && !sides[0].open[1 - kept], "the greater one's connection stays");
+            for side in &sides {
+                assert_eq!(side.list.connected(), 1);
+                side.list.candidates.check();
+            }
+        }
+    }
+}
+
+#[test]
+fn when_two_peers_dial_each_other_one_connection_survives_every_order_of_handshakes_and_closes() {
+    // Events: completion of either connection on either side. A close travels at once, before what comes after.
+    for (first_id, second_id) in [(SMALL, GREAT), (GREAT, SMALL)] {
+        for code in 0..24 {
+            let mut left: Vec<(usize, usize)> = vec![(0, 0), (0, 1), (1, 0), (1, 1)];
+            let mut sides = [
+                Side::new(first_id, "192.0.2.2:1", second_id),
+                Side::new(second_id, "192.0.2.1:1", first_id),
+            ];
+            let (mut closed, mut code) = ([false; 2], code);
+            while !left.is_empty() {
+                let (place, number) = left.remove(code % left.len());
+                code /= left.len() + 1;
+                if closed[number] {
+                    if number == place {
+                        let other = sides[place].other;
+                        sides[place].list.handle_dial_failed(START, other);
+                    }
+                    continue;
+                }
+                let before = sides[place].open;
+                sides[place].complete(number, number == place);
+                for each in 0..2 {
+                    let ended = !sides[place].open[each] && (before[each] || each == number);
+                    if ended {
+                        closed[each] = true;
+                        sides[1 - place].hear_close(each);
+                    }
+                }
+            }
+            assert_eq!(sides[0].open, sides[1].open);
+            assert_eq!(sides[0].open.iter().filter(|open| **open).count(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_flood_neither_grows_the_list_nor_drives_better_candidates_out() {
+    let settings = PeerListSettings { candidates_max: 100, ..PeerListSettings::new(OWN) };
+    let mut list = PeerList::new(settings);
+    let trusted: Vec<_> = (1..=20).map(|net| address(&format!("{net}.1.1.1:1"))).collect();
+    let user = address("21.1.1.1:1");
+    assert!(trusted.iter().all(|&peer| list.add(START, peer, Source::Tracker)));
+    assert!(list.add(START, user, Source::User));
+    let mut rng = rng();
+    for _ in 0..1_000_000 {
+        let [a, b, c, d, e, f, ..] = rng.next_u64().to_be_bytes();
+        list.add(START, SocketAddr::from(([a, b, c, d], u16::from_be_bytes([e, f]))), Source::Pex);
+    }
+    assert_eq!(list.candidates(), 100);
+    assert!(trusted.iter().chain([&user]).all(|&peer| list.candidates.get(peer).is_some()));
+    list.candidates.check();
+}
+
+#[test]
+fn one_address_and_one_teller_have_few_candidates() {
+    let mut list = connected("198.51.100.1:1", SMALL);
+    for port in 1..=100 {
+        list.add(START, SocketAddr::from(([192, 0, 2, 1], port)), Source::Tracker);
+        list.add(START, SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, port], 7)), Source::Dht);
+    }
+    assert_eq!(list.candidates(), 1 + 2 * CANDIDATES_PER_ADDRESS_MAX);
+    let before = list.candidates();
+    for number in 0..2000_u16 {
+        let [b, c] = number.to_be_bytes();
+        list.add_told(START, SocketAddr::from(([11, b, c, 1], 6881)), conn(0));
+    }
+    assert_eq!(list.candidates() - before, CANDIDATES_PER_TELLER_MAX as usize);
+}
+
+/// What the oracle knows of a candidate.
+#[derive(Clone, Debug)]
+struct Known {
+    address: SocketAddr,
+    source: Source,
+    failures: u16,
+    not_before: Instant,
+    state: KnownState,
+    age: usize,
+    proven: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum KnownState {
+    Idle,
+    Dialling,
+    Connected(ConnId),
+}
+
+const CANDIDATES: usize = 12;
+
+/// Keeps the list in step with a plain vector, and says where they part.
+struct Oracle {
+    list: PeerList,
+    known: Vec<Known>,
+    own: SocketAddr,
+    adds: usize,
+}
+
+impl Oracle {
+    fn new() -> Self {
+        let own = address("123.213.32.10:6881");
+        let settings = PeerListSettings {
+            own: vec![own],
+            connections_max: 6,
+            dialling_max: 3,
+            candidates_max: CANDIDATES,
+            ..PeerListSettings::new(OWN)
+        };
+        Self { list: PeerList::new(settings), known: Vec::new(), own, adds: 0 }
+    }
+
+    fn add(&mut self, now: Instant, address: SocketAddr, source: Source) {
+        let added = self.list.add(now, address, source);
+        if let Some(known) = self.known.iter_mut().find(|known| known.address == address) {
+            assert!(!added);
+            known.source = known.source.max(source);
+            return;
+        }
+        self.adds += 1;
+        let state = KnownState::Idle;
+        let newcomer =
+            Known { address, source, failures: 0, not_before: now, state, age: self.adds, proven: false };
+        if self.known.len() >= CANDIDATES {
+            let worth = |known: &Known| (known.proven, Reverse(known.failures), known.source, known.age);
+            let evictable = |known: &&Known| known.state == KnownState::Idle && known.source != Source::User;
+            let worst = self.known.iter().filter(evictable).min_by_key(|known| worth(known)).cloned();
+            let gives_way =
+                worst.filter(|worst| newcomer.source == Source::User || worth(worst) < worth(&newcomer));
+            let Some(victim) = gives_way else {
+                assert!(!added);
+                return;
+            };
+            self.known.retain(|known| known.address != victim.address);
+        }
+        assert!(added);
+        self.known.push(newcomer);
+    }
+
+    fn dial(&mut self, now: Instant, rng: &mut Rng) {
+        let dialled = self.list.next_dial(now, rng);
+        let count =
+            |wanted: fn(KnownState) -> bool| self.known.iter().filter(|known| wanted(known.state)).count();
+        let dialling = count(|state| state == KnownState::Dialling);
+        let in_use = dialling + self.list.connected();
+        let eligible = |known: &&Known| known.state == KnownState::Idle && known.not_before <= now;
+        let rank = |known: &Known| {
+            let priority = canonical_priority(self.own, known.address);
+            (known.source != Source::User, known.failures, Reverse(priority))
+        };
+        let best = self.known.iter().filter(eligible).map(rank).min();
+        let best = best.filter(|_| dialling < 3 && in_use < 6);
+        let got = self.known.iter().find(|known| Some(known.address) == dialled);
+        assert_eq!(got.map(rank), best);
+        assert!(got.is_none_or(|got| eligible(&got)));
+        if let Some(got) = self.known.iter_mut().find(|known| Some(known.address) == dialled) {
+            got.state = KnownState::Dialling;
+        }
+    }
+
+    /// Takes over how long the list waits, which is drawn, and checks that it is long enough.
+    fn rest(&mut self, now: Instant, address: SocketAddr, least: Duration) {
+        let shown = self.list.shown().find(|shown| shown.address == address).expect("it was in use");
+        let known = self.known.iter_mut().find(|known| known.address == address).expect("it was in use");
+        let Standing::Waiting(until) = shown.standing else { panic!("{shown:?} does not wait") };
+        assert!(until >= now + least && until <= now + least + least / 4);
+        (known.not_before, known.state, known.failures) = (until, KnownState::Idle, shown.failures);
+    }
+
+    fn check(&self) {
+        self.list.candidates.check();
+        assert!(self.list.candidates() <= CANDIDATES && self.list.connected() <= 6);
+        assert!(self.list.shown().map(|shown| shown.address).eq({
+            let mut addresses: Vec<_> = self.known.iter().map(|known| known.address).collect();
+            addresses.sort_unstable();
+            addresses
+        }));
+    }
+}
+
+proptest! {
+    /// Candidates come, are dialled, fail, connect and go; a plain vector says what should happen.
+    #[test]
+    fn the_list_does_what_a_plain_vector_would(seed: u64) {
+        const SOURCES: [Source; 5] =
+            [Source::Pex, Source::Dht, Source::Resume, Source::Tracker, Source::User];
+        let (mut rng, mut oracle, mut now) = (Rng::from_seed(seed), Oracle::new(), START);
+        for step in 0..300_u32 {
+            now += Duration::from_millis(rng.below(20_000));
+            match rng.below(6) {
+                0 | 1 => {
+                    let ip = [11 + rng.below(30) as u8, rng.below(2) as u8, 3, 4];
+                    let source = SOURCES[rng.index(SOURCES.len() - usize::from(step % 8 != 0))];
+                    oracle.add(now, SocketAddr::from((ip, 6881)), source);
+                }
+                2 | 3 => oracle.dial(now, &mut rng),
+                4 => {
+                    let dialling: Vec<_> =
+                        oracle.known.iter().filter(|known| known.state == KnownState::Dialling).cloned().collect();
+                    let Some(known) = dialling.get(rng.index(dialling.len())) else { continue };
+                    if rng.below(2) == 0 {
+                        oracle.list.handle_dial_failed(now, known.address);
+                        let least = match known.failures + 1 {
+                            1 => DIAL_RETRY_QUICK,
+                            more => (Duration::from_secs(15) * 2_u32.pow(u32::from(more - 2))).min(DIAL_RETRY_MAX),
+                        };
+                        oracle.rest(now, known.address, least);
+                    } else {
+                        let mut peer_id = PeerId([0; 20]);
+                        rng.fill(&mut peer_id.0);
+                        let verdict = oracle.list.handle_connected(now, known.address, conn(step), peer_id);
+                        prop_assert_eq!(verdict, Verdict::Keep);
+                        for other in oracle.known.iter_mut().filter(|other| other.address == known.address) {
+                            (other.state, other.proven) = (KnownState::Connected(conn(step)), true);
+                        }
+                    }
+                }
+                _ => {
+                    let connected: Vec<_> = oracle.known.iter().filter_map(|known| match known.state {
+                        KnownState::Connected(conn) => Some((known.address, conn)),
+                        _ => None,
+                    }).collect();
+                    let Some(&(address, conn)) = connected.get(rng.index(connected.len())) else { continue };
+                    // Long enough to have been a success.
+                    now += limits::CONNECTION_STABLE_TIME;
+                    oracle.list.handle_closed(now, conn, Closed::Normal);
+                    oracle.rest(now, address, DIAL_RETRY_QUICK);
+                    let failures = oracle.known.iter().find(|known| known.address == address);
+                    prop_assert_eq!(failures.map(|known| known.failures), Some(0));
+                }
+            }
+            oracle.check();
+        }
+    }
 }
