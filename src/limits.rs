@@ -414,6 +414,28 @@ pub const ENDGAME_SAMPLE_MAX: usize = 4_096;
 /// Peers whose rates differ by no more than this factor share pieces.
 pub const SPEED_CLASS_FACTOR: u64 = 4;
 
+// --- Fetching a torrent by its magnet link ------------------------------------------------------------------
+
+/// Peers dialled or talked to at once for an info dictionary.
+pub const MAGNET_DIALLED_MAX: usize = 50;
+/// Addresses remembered for that; further ones are ignored.
+pub const MAGNET_CANDIDATES_MAX: usize = 2_000;
+/// Dials to one address that is never reached.
+pub const MAGNET_DIALS_PER_PEER_MAX: u32 = 4;
+/// Time until an address is dialled again.
+pub const MAGNET_REDIAL_INTERVAL: Duration = Duration::from_secs(30);
+/// Time for a connection to a peer.
+pub const MAGNET_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that a peer may give nothing before others have its place.
+pub const MAGNET_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time that sending a few bytes may take.
+pub const MAGNET_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pieces of an info dictionary from one peer that were not asked for or make no sense, before it is left.
+pub const MAGNET_USELESS_MAX: u32 = 50;
+/// Time without progress after which a magnet link is given up.
+pub const MAGNET_PATIENCE: Duration = Duration::from_secs(600);
+
+const _: () = assert!(MAGNET_DIALLED_MAX <= METADATA_PEERS_MAX);
 const _: () = assert!(REQUEST_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));
 const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_MAX);
 const _: () = assert!(PIECE_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));

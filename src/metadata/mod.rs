@@ -4,7 +4,9 @@
 //! Both sides work on `wire::MetadataMessage`; sockets, connections and extension numbers are others' business.
 
 mod assembly;
+mod peer;
 mod service;
 
 pub use assembly::{AssemblyProgress, MetadataAssembly, Outcome};
+pub use peer::{MetadataPeer, MetadataPeerError, PeerWord};
 pub use service::{Answer, MetadataService, PieceToSend};

@@ -1,0 +1,151 @@
+//! The fetch over loopback against scripted peers.
+
+use super::*;
+use crate::id::{InfoHash, PeerId};
+use crate::service;
+use crate::tracker_client::ClientConfig;
+use crate::units::BLOCK_LEN;
+use crate::wire::{
+    Decoder, DecoderLimits, EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds, HANDSHAKE_LEN,
+    Handshake, METADATA_PIECE_LEN, Message, MetadataMessage, Reserved, encode,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The peer's own number for `ut_metadata`.
+const THEIRS: u8 = 77;
+
+/// An info dictionary of three pieces.
+fn info() -> Vec<u8> {
+    let hashes = vec![b'h'; 2_000 * 20];
+    crate::bencode::dict(|info| {
+        info.int("length", 2_000 * i64::from(BLOCK_LEN));
+        info.bytes("name", "wanted");
+        info.int("piece length", i64::from(BLOCK_LEN));
+        info.bytes("pieces", hashes);
+    })
+}
+
+fn identity() -> Identity {
+    Identity { info_hash: InfoHash([0; 20]), peer_id: PeerId([b'u'; 20]), port: 6881, key: 1, num_want: None }
+}
+
+/// A peer that gives `info` to all who come and tells this length.
+async fn give(listener: TcpListener, info: Vec<u8>, told_len: u32) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let _ = give_to(stream, &info, told_len).await;
+    }
+}
+
+async fn give_to(mut stream: TcpStream, info: &[u8], told_len: u32) -> std::io::Result<()> {
+    let mut theirs = [0; HANDSHAKE_LEN];
+    stream.read_exact(&mut theirs).await?;
+    let theirs = Handshake::decode(&theirs).expect("we speak the protocol");
+    let ours = Handshake { reserved: Reserved::OURS, peer_id: PeerId([b'p'; 20]), ..theirs };
+    let mut output = ours.encode().to_vec();
+    encode(&Message::Bitfield(&[0xff; 250]), &mut output);
+    let told = ExtensionHandshake {
+        ids: ExtensionIds { metadata: Some(THEIRS), ..ExtensionIds::default() },
+        metadata_len: Some(told_len),
+        ..ExtensionHandshake::default()
+    };
+    encode(&Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &told.encode() }, &mut output);
+    let mut decoder = Decoder::new(DecoderLimits::for_pieces(2_000));
+    let (mut buffer, mut our_id) = (vec![0; 4096], None);
+    loop {
+        stream.write_all(&std::mem::take(&mut output)).await?;
+        let len = stream.read(&mut buffer).await?;
+        if len == 0 {
+            return Ok(());
+        }
+        let mut input = &buffer[..len];
+        while let Some(message) = decoder.decode(&mut input).expect("we speak the protocol") {
+            match message {
+                Message::Extended { id: 0, payload } => {
+                    our_id = ExtensionHandshake::decode(payload).and_then(|told| told.ids.metadata);
+                }
+                Message::Extended { id: THEIRS, payload } => {
+                    let Some(MetadataMessage::Request { piece }) = MetadataMessage::decode(payload) else {
+                        panic!("only requests are expected");
+                    };
+                    let bytes = info.chunks(METADATA_PIECE_LEN as usize).nth(piece as usize);
+                    let data = MetadataMessage::Data {
+                        piece,
+                        total_len: Some(told_len),
+                        bytes: bytes.expect("only pieces that exist are asked for"),
+                    };
+                    let id = our_id.expect("the handshake comes first");
+                    encode(&Message::Extended { id, payload: &data.encode() }, &mut output);
+                }
+                other => panic!("{other:?} is not expected of a peer without metadata"),
+            }
+        }
+    }
+}
+
+/// A peer that gives `info`; its address.
+async fn peer(info: Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has ports");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let len = info.len() as u32;
+    tokio::task::spawn_local(give(listener, info, len));
+    address
+}
+
+fn client() -> Rc<TrackerClient> {
+    Rc::new(TrackerClient::new(ClientConfig::default()).expect("the defaults work"))
+}
+
+#[test]
+fn a_liar_first_and_an_honest_peer_second_give_the_torrent() {
+    let fetched = service::run(async {
+        let info = info();
+        let mut lie = info.clone();
+        lie[30_000] ^= 1;
+        let mut options = FetchOptions::new(identity());
+        // One with the right length and a wrong byte, one with another length, the honest one named by the link.
+        options.peers = vec![peer(lie.clone()).await, peer(lie[..20_000].to_vec()).await];
+        let honest = peer(info.clone()).await;
+        let magnet = Magnet {
+            peers: vec![honest.to_string()],
+            trackers: vec!["http://127.0.0.1:1/announce".to_owned()],
+            ..Magnet::new(InfoHash::of(&info))
+        };
+        let mut last = FetchProgress::default();
+        let fetched = fetch(&magnet, client(), options, &mut |progress| last = progress).await;
+        assert!(last.peers_tried == 3 && last.piece_count > 0, "{last:?}");
+        let fetched = fetched.expect("the honest peer has everything");
+        assert!(fetched.peers.contains(&honest));
+        assert_eq!(fetched.metainfo.info_bytes(), info);
+        fetched
+    });
+    let metainfo = fetched.expect("io_uring works").metainfo;
+    assert_eq!((metainfo.info().name(), metainfo.tiers().len()), ("wanted", 1));
+}
+
+#[test]
+fn says_whose_fault_it_is_when_nothing_comes() {
+    let ended = service::run(async {
+        let info = info();
+        let magnet = Magnet::new(InfoHash::of(&info));
+        let hasty = || FetchOptions { patience: Duration::from_millis(300), ..FetchOptions::new(identity()) };
+        let nothing = fetch(&magnet, client(), hasty(), &mut |_| {}).await;
+        assert!(matches!(nothing, Err(FetchError::NowhereToAsk)), "{nothing:?}");
+        let tracker = Magnet { trackers: vec!["http://127.0.0.1:1/announce".to_owned()], ..magnet.clone() };
+        let nobody = fetch(&tracker, client(), hasty(), &mut |_| {}).await;
+        assert!(matches!(nobody, Err(FetchError::NoPeers { tracker_error: Some(_) })), "{nobody:?}");
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let unreached =
+            fetch(&magnet, client(), FetchOptions { peers: vec![closed], ..hasty() }, &mut |_| {}).await;
+        assert!(matches!(unreached, Err(FetchError::NobodyReached { tried: 1 })), "{unreached:?}");
+        let liar = FetchOptions { peers: vec![peer(vec![b'x'; 20_000]).await], ..hasty() };
+        let lies = fetch(&magnet, client(), liar, &mut |_| {}).await;
+        assert!(matches!(lies, Err(FetchError::OnlyLies { liars: 1 })), "{lies:?}");
+        // The bytes are right, but they are no torrent.
+        let useless = vec![b'x'; 20_000];
+        let options = FetchOptions { peers: vec![peer(useless.clone()).await], ..hasty() };
+        let unusable = fetch(&Magnet::new(InfoHash::of(&useless)), client(), options, &mut |_| {}).await;
+        assert!(matches!(unusable, Err(FetchError::Unusable(_))), "{unusable:?}");
+    });
+    assert!(ended.is_ok());
+}
