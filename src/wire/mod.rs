@@ -22,7 +22,7 @@ pub use handshake::{HANDSHAKE_LEN, Handshake, Reserved, check_prefix};
 pub use message::{Message, PIECE_HEADER_LEN, REQUEST_MESSAGE_LEN, encode, piece_header};
 pub use metadata::{METADATA_PIECE_LEN, MetadataMessage, metadata_piece_count};
 pub use mse::{
-    CryptoChoice, CryptoMethod, CryptoMethods, Encryption, Established, MseError, MseHandshake, Progress,
-    Rc4, SkeyHash, SkeyLookup, UnknownEncryption, looks_encrypted,
+    Answering, CryptoChoice, CryptoMethod, CryptoMethods, Encryption, Established, MseError, MseHandshake,
+    MseStream, Progress, Rc4, Received, SkeyHash, SkeyLookup, UnknownEncryption, looks_encrypted,
 };
 pub use pex::{PexError, PexFlags, PexMessage, PexPeer};

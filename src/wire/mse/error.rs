@@ -8,6 +8,12 @@ use crate::limits::{MSE_INITIAL_PAYLOAD_LEN_MAX, MSE_PAD_LEN_MAX};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MseError {
+    /// A plaintext handshake, and our policy takes encrypted ones only.
+    #[error("the peer speaks plaintext, and encryption is required here")]
+    PlaintextRefused,
+    /// An encrypted handshake, and our policy takes none.
+    #[error("the peer opens with an encrypted handshake, and encryption is off here")]
+    EncryptionRefused,
     /// A public key that would make the shared secret one that everybody knows; also any other protocol's bytes by a
     /// very small chance.
     #[error("the peer sent a public key outside 2 to p-2, which gives no secret")]

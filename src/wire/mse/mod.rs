@@ -31,6 +31,7 @@ mod outgoing;
 mod policy;
 mod session;
 mod skey;
+mod stream;
 
 #[cfg(test)]
 mod tests;
@@ -41,3 +42,4 @@ pub use handshake::{MseHandshake, Progress, looks_encrypted};
 pub use policy::{CryptoChoice, CryptoMethod, CryptoMethods, Encryption, UnknownEncryption};
 pub use session::Established;
 pub use skey::{SkeyHash, SkeyLookup};
+pub use stream::{Answering, MseStream, Received};
