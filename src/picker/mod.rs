@@ -9,7 +9,7 @@
 //!
 //! Invariants: outside endgame and snubs a block is owed by one peer at most, and never by more than two; no block is
 //! asked that the peer lacks, or that we have or do not want; counters of interest equal what a recount would give
-//! (`tests` recounts after every event).
+//! (`model_tests` recounts after every event).
 //!
 //! A piece in flight that failed goes back to the shelves, and a peer that leaves, chokes or times out frees its
 //! blocks. A failed piece may be marked exclusive: one connection at a time contributes to it then, and what comes
@@ -25,6 +25,8 @@
 
 mod choose;
 mod in_flight;
+#[cfg(test)]
+mod model_tests;
 mod peers;
 mod rarity;
 mod terms;

@@ -1,4 +1,4 @@
-//! Sentences about the picker, a model that recounts everything after every event, and little swarms by seed.
+//! Sentences about the picker, one behaviour each.
 
 use super::*;
 use crate::rng::Rng;
