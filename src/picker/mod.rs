@@ -130,12 +130,19 @@ impl Picker {
             let has = have.contains(piece);
             picker.pieces.push(bits(priority(piece)) | if has { VERIFIED } else { 0 });
             picker.verified += u32::from(has);
+            if picker.is_to_be_wanted(piece) {
+                picker.wanted.insert(piece);
+                picker.bytes_left += u64::from(shape.piece_len(piece));
+            }
         }
+        picker.startable = picker.wanted.clone();
         // Shuffled, so that even the pieces behind a walk's random beginning stand in no common order.
         let mut order: Vec<u32> = (0..count).collect();
         rng.shuffle(&mut order);
         for piece in order {
-            picker.want(piece);
+            if let Some(shelf) = picker.shelf_of(piece) {
+                picker.rarity.shelve(piece, shelf);
+            }
         }
         picker
     }
@@ -474,18 +481,21 @@ impl Picker {
         }
     }
 
+    /// Whether the piece's flags say that it is wanted. A piece without bytes, as only a shape that contradicts
+    /// itself has them, never is.
+    fn is_to_be_wanted(&self, piece: PieceIndex) -> bool {
+        let flags = self.pieces[piece.0 as usize];
+        flags & VERIFIED == 0 && priority_of(flags) != Priority::Skip && self.shape.blocks_of(piece) > 0
+    }
+
     /// Counts the piece as wanted, if its flags say so.
     fn want(&mut self, piece: u32) {
-        let flags = self.pieces[piece as usize];
-        if flags & VERIFIED != 0
-            || priority_of(flags) == Priority::Skip
-            || !self.wanted.insert(PieceIndex(piece))
-        {
+        if !self.is_to_be_wanted(PieceIndex(piece)) || !self.wanted.insert(PieceIndex(piece)) {
             return;
         }
         self.bytes_left += u64::from(self.shape.piece_len(PieceIndex(piece)));
         self.peers.change_wanted(piece, true);
-        if flags & IN_FLIGHT == 0 {
+        if self.pieces[piece as usize] & IN_FLIGHT == 0 {
             self.enshelve(piece);
         }
     }
