@@ -169,6 +169,11 @@ pub const MSE_PAD_LEN_MAX: usize = 512;
 /// nobody is known to send more than a handshake's 68; extension handshake and bitfield of a usual torrent fit, too.
 pub const MSE_INITIAL_PAYLOAD_LEN_MAX: usize = 4096;
 
+/// Bytes of pieces of one torrent that are begun and not yet verified and stored; never fewer than two pieces.
+pub const PIECES_IN_FLIGHT_LEN_MAX: u64 = 256 * 1024 * 1024;
+/// Time between two tries to store pieces that the disk has refused.
+pub const STORAGE_RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
 // --- Connections -------------------------------------------------------------------------------------------
 
 /// Connections of one worker.

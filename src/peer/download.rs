@@ -21,8 +21,21 @@ use std::collections::VecDeque;
 pub struct Wish {
     /// How many.
     pub count: u32,
-    /// The peer chokes us, and of these pieces only it serves blocks all the same (BEP 6).
-    pub fast: Option<Box<[PieceIndex]>>,
+    /// What the peer gave lately.
+    pub rate: ByteRate,
+    /// Which blocks.
+    pub terms: WishTerms,
+}
+
+/// What a peer serves now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WishTerms {
+    /// Everything it has.
+    Unchoked,
+    /// Everything it has, and it suggests these pieces (BEP 6).
+    Suggested(Box<[PieceIndex]>),
+    /// It chokes us, but these pieces it serves all the same (BEP 6).
+    Fast(Box<[PieceIndex]>),
 }
 
 #[derive(Debug)]
@@ -204,7 +217,12 @@ impl Download {
             return None;
         }
         self.wishing = true;
-        Some(Wish { count, fast: self.choked.then(|| self.fast_pieces.as_slice().into()) })
+        let terms = match (self.choked, self.suggested.as_slice()) {
+            (true, _) => WishTerms::Fast(self.fast_pieces.as_slice().into()),
+            (false, []) => WishTerms::Unchoked,
+            (false, suggested) => WishTerms::Suggested(suggested.into()),
+        };
+        Some(Wish { count, rate: self.pipeline.rate(), terms })
     }
 
     pub fn take_returned(&mut self) -> Vec<BlockSpan> {
@@ -221,10 +239,6 @@ impl Download {
 
     pub fn outstanding(&self) -> usize {
         self.asked.len()
-    }
-
-    pub fn suggested(&self) -> &[PieceIndex] {
-        &self.suggested
     }
 
     pub fn buffered_bytes(&self) -> usize {

@@ -107,7 +107,7 @@ fn span(piece: u32, block: u32) -> BlockSpan {
 fn a_wish_is_told_once_and_again_after_its_answer() {
     let mut talk = Talk::ready();
     let wish = talk.machine.poll_wish().expect("there is room");
-    assert!(wish.count >= 2 && wish.fast.is_none());
+    assert!(wish.count >= 2 && wish.terms == WishTerms::Unchoked);
     assert_eq!(talk.machine.poll_wish(), None);
     talk.assign(&[span(0, 0)]);
     assert!(talk.machine.poll_wish().is_none_or(|again| again.count < wish.count));
@@ -171,7 +171,7 @@ fn allowed_fast_pieces_are_wished_for_while_choked() {
     let mut talk = Talk::ready();
     talk.say(&[Message::Choke, Message::AllowedFast(PieceIndex(4)), Message::AllowedFast(PieceIndex(4))]);
     let wish = talk.machine.poll_wish().expect("a piece is served all the same");
-    assert_eq!(wish.fast.as_deref(), Some(&[PieceIndex(4)][..]));
+    assert_eq!(wish.terms, WishTerms::Fast([PieceIndex(4)].into()));
     talk.assign(&[span(4, 0)]);
     talk.say(&[Message::Reject(span(4, 0))]);
     assert_eq!(talk.machine.poll_wish(), None, "what it rejects it serves no more");

@@ -745,11 +745,6 @@ impl PeerMachine {
         self.download.as_ref().is_some_and(|download| download.interested())
     }
 
-    /// Pieces the peer suggests (BEP 6).
-    pub fn suggested(&self) -> &[PieceIndex] {
-        self.download.as_ref().map_or(&[], |download| download.suggested())
-    }
-
     /// The payload of the extended message told last.
     pub fn take_extended(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.extended)

@@ -20,6 +20,6 @@ mod download_tests;
 mod tests;
 
 pub use allowed_fast::allowed_fast_set;
-pub use download::Wish;
+pub use download::{Wish, WishTerms};
 pub use facts::{SpanFault, TorrentFacts};
 pub use machine::{Identity, OurExtension, PeerError, PeerEvent, PeerMachine, Stock};

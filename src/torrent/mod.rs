@@ -11,7 +11,11 @@
 //! Invariant: the interested peers that hold regular slots are never more than the slots of the last round or the
 //! last growth since, and `regular_open` counts them.
 //!
-//! Deliberately absent: the picker and everything else of the downloading side; sockets, clocks, other cores.
+//! A torrent that is downloaded has a downloading half (`download`): picker, wishes, convictions. `members` knows who
+//! could be a peer and who may not. Deliberately absent: sockets, clocks, other cores, payload.
+
+mod download;
+mod members;
 
 #[cfg(test)]
 mod leech_tests;
@@ -23,21 +27,77 @@ mod tests;
 use crate::choker::{
     Choker, Decisions, Grant, Load, PeerSnapshot, Role, SlotDemand, Slots, TorrentLengths, auto_slots,
 };
-use crate::id::{AddressPrefix, ConnId};
+use crate::id::{AddressPrefix, ConnId, PeerId};
 use crate::limits::{CHOKE_ROUND_INTERVAL, FILL_INTERVAL, REGULAR_SLOTS};
 use crate::meter::{PeerSample, RateSample};
 use crate::rng::Rng;
 use crate::time::Instant;
-use crate::units::ByteRate;
+use crate::units::{BlockSpan, ByteRate, PieceIndex};
+use download::Download;
+use members::Members;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+pub use download::{DownloadPlan, PieceResult};
+pub use members::Newcomer;
 
 /// What the machine wants done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TorrentAction {
     /// Tell the peer it may request.
     Unchoke(ConnId),
     /// Tell the peer it may no longer request.
     Choke(ConnId),
+    /// Tell the peer that it has something for us, or no longer.
+    Interest(ConnId, bool),
+    /// Ask the peer for these blocks.
+    Ask(ConnId, Vec<BlockSpan>),
+    /// Tell the peer that the block is no longer wanted of it.
+    Cancel(ConnId, BlockSpan),
+    /// All blocks of the piece are there: compare its hash and store it. Answer with
+    /// [`TorrentMachine::handle_piece`].
+    Verify {
+        /// The piece.
+        piece: PieceIndex,
+        /// Answer with the hashes of its blocks, too.
+        want_block_hashes: bool,
+    },
+    /// The bytes of the piece are worthless; it will be asked for anew.
+    Forget(PieceIndex),
+    /// The piece is verified and stored: tell every peer.
+    Have(PieceIndex),
+    /// Close the connection.
+    Close(ConnId),
+    /// Connect to this address. Answer by a newcomer, or with [`TorrentMachine::handle_dial_failed`].
+    Dial(SocketAddr),
+    /// A peer was convicted of sending wrong data. Its connections are closed by actions of their own.
+    Banned {
+        /// Its address.
+        ip: IpAddr,
+        /// Its name for itself.
+        peer_id: PeerId,
+    },
+    /// Storage refuses pieces: why, and what to do. Nothing is asked of anybody until it takes them.
+    StorageRefused(String),
+    /// Storage takes pieces again.
+    StorageRecovered,
+    /// Everything that was wanted is here.
+    Satisfied,
+}
+
+impl TorrentAction {
+    /// The connection it is about, if it is about one.
+    fn conn(&self) -> Option<ConnId> {
+        match self {
+            Self::Unchoke(conn)
+            | Self::Choke(conn)
+            | Self::Interest(conn, _)
+            | Self::Ask(conn, _)
+            | Self::Cancel(conn, _)
+            | Self::Close(conn) => Some(*conn),
+            _ => None,
+        }
+    }
 }
 
 /// What a torrent's machine needs to know about its torrent.
@@ -72,6 +132,8 @@ pub struct TorrentMachine {
     fill_at: Option<Instant>,
     last_fill: Instant,
     actions: VecDeque<TorrentAction>,
+    download: Option<Box<Download>>,
+    members: Members,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +176,8 @@ impl TorrentMachine {
             fill_at: None,
             last_fill: Instant::ZERO,
             actions: VecDeque::new(),
+            download: None,
+            members: Members::new(),
         }
     }
 
@@ -181,10 +245,8 @@ impl TorrentMachine {
     /// A peer's connection is gone. No action for it comes afterwards.
     pub fn handle_left(&mut self, now: Instant, conn: ConnId) {
         let Some(peer) = self.peers.remove(&conn) else { return };
-        self.actions.retain(|action| {
-            let (TorrentAction::Unchoke(other) | TorrentAction::Choke(other)) = action;
-            *other != conn
-        });
+        self.actions.retain(|action| action.conn() != Some(conn));
+        self.download_left(conn);
         self.interested -= usize::from(peer.interested);
         if peer.grant == Grant::Regular {
             self.regular_open -= 1;

@@ -1,0 +1,358 @@
+//! The downloading half of a torrent's machine: which blocks are asked of whom, what becomes of whole pieces, who
+//! lied, and what happens when the disk refuses.
+//!
+//! A connection tells how many blocks it has room for (its wish). A wish that cannot be granted at once stays open,
+//! and is looked at again when blocks have become free. A piece whose blocks are all there is verified by the shell; only
+//! then is it told to anybody. Invariant: a piece is offered only after it was verified and stored.
+//!
+//! When storage refuses a piece, nothing more is asked of anybody; the pieces that wait are tried again every
+//! `STORAGE_RETRY_INTERVAL`, and once they are stored the download goes on.
+
+use super::{TorrentAction, TorrentMachine};
+use crate::bitfield::Bitfield;
+use crate::choker::Role;
+use crate::conviction::{Contributor, Convictions};
+use crate::id::{ConnId, PeerId};
+use crate::limits::{PIECES_IN_FLIGHT_LEN_MAX, STORAGE_RETRY_INTERVAL};
+use crate::peer::{Stock, Wish, WishTerms};
+use crate::peer_list::BanReason;
+use crate::picker::{Allowed, Order, Picker, PickerSettings, PieceShape, Priority, Received};
+use crate::rng::Rng;
+use crate::time::Instant;
+use crate::units::{BlockSpan, PieceIndex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// What is to be downloaded.
+#[derive(Clone, Debug)]
+pub struct DownloadPlan {
+    /// How the torrent is cut.
+    pub shape: PieceShape,
+    /// Pieces that are here.
+    pub have: Bitfield,
+    /// Pieces that are wanted, those that are here included.
+    pub wanted: Bitfield,
+    /// Which piece is begun first.
+    pub order: Order,
+}
+
+/// What became of a piece that was given to storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PieceResult {
+    /// It is right and stored.
+    Verified {
+        /// SHA-1 of its blocks, if they were wanted.
+        block_hashes: Option<Vec<[u8; 20]>>,
+    },
+    /// Its hash is wrong.
+    Failed {
+        /// SHA-1 of its blocks.
+        block_hashes: Vec<[u8; 20]>,
+    },
+    /// Storage refuses it; why, and what to do.
+    Unwritable {
+        /// For the user.
+        reason: String,
+    },
+}
+
+/// The downloading half.
+#[derive(Debug)]
+pub(super) struct Download {
+    picker: Picker,
+    convictions: Convictions,
+    /// Who sent each block of the pieces in flight.
+    contributors: BTreeMap<PieceIndex, Vec<Option<Contributor>>>,
+    peers: BTreeMap<ConnId, (IpAddr, PeerId)>,
+    /// Wishes that could not be granted yet.
+    wishes: BTreeMap<ConnId, Wish>,
+    /// Blocks may have become free for those who wait.
+    has_supply: bool,
+    /// Pieces that storage refused, and when they are tried again.
+    unwritten: BTreeSet<PieceIndex>,
+    retry_at: Option<Instant>,
+    failed_pieces: u64,
+    scratch: Vec<BlockSpan>,
+}
+
+impl Download {
+    pub fn new(plan: &DownloadPlan, rng: &mut Rng) -> Self {
+        let len = plan.shape.piece_length.max(1);
+        let in_flight = (PIECES_IN_FLIGHT_LEN_MAX / u64::from(len)).clamp(2, u64::from(u16::MAX));
+        let settings = PickerSettings {
+            order: plan.order,
+            pieces_in_flight_max: in_flight as usize,
+            ..PickerSettings::default()
+        };
+        let priority = |piece| if plan.wanted.contains(piece) { Priority::Normal } else { Priority::Skip };
+        Self {
+            picker: Picker::new(plan.shape, &plan.have, priority, settings, rng),
+            convictions: Convictions::new(),
+            contributors: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            wishes: BTreeMap::new(),
+            has_supply: false,
+            unwritten: BTreeSet::new(),
+            retry_at: None,
+            failed_pieces: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    fn is_halted(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    fn grant(&mut self, now: Instant, conn: ConnId, rng: &mut Rng) -> Option<TorrentAction> {
+        if self.is_halted() {
+            return None;
+        }
+        let wish = self.wishes.get(&conn)?;
+        let allowed = match &wish.terms {
+            WishTerms::Unchoked => Allowed::Unchoked,
+            WishTerms::Suggested(pieces) => Allowed::Suggested(pieces),
+            WishTerms::Fast(pieces) => Allowed::Fast(pieces),
+        };
+        self.scratch.clear();
+        self.picker.pick(now, conn, wish.count as usize, allowed, rng, &mut self.scratch);
+        if self.scratch.is_empty() {
+            return None;
+        }
+        self.wishes.remove(&conn);
+        Some(TorrentAction::Ask(conn, self.scratch.clone()))
+    }
+
+    /// Everybody who waits is looked at; called when blocks may have become free.
+    fn grant_all(&mut self, now: Instant, rng: &mut Rng, actions: &mut impl Extend<TorrentAction>) {
+        if !std::mem::take(&mut self.has_supply) {
+            return;
+        }
+        let waiting: Vec<ConnId> = self.wishes.keys().copied().collect();
+        for conn in waiting {
+            actions.extend(self.grant(now, conn, rng));
+        }
+    }
+}
+
+impl TorrentMachine {
+    /// Begins to download. Those who have joined before are not known to the download, so there should be none.
+    pub fn begin_download(&mut self, plan: &DownloadPlan, rng: &mut Rng) {
+        let download = Download::new(plan, rng);
+        self.role = if download.picker.is_complete() { Role::Seeding } else { Role::Leeching };
+        self.download = (!download.picker.is_complete()).then(|| Box::new(download));
+    }
+
+    pub(super) fn download_joined(&mut self, conn: ConnId, remote: IpAddr, peer_id: PeerId) {
+        if let Some(download) = &mut self.download {
+            download.picker.handle_joined(conn);
+            download.peers.insert(conn, (remote, peer_id));
+        }
+    }
+
+    pub(super) fn download_left(&mut self, conn: ConnId) {
+        if let Some(download) = &mut self.download {
+            download.picker.handle_left(conn);
+            download.peers.remove(&conn);
+            download.wishes.remove(&conn);
+            download.has_supply = true;
+        }
+    }
+
+    /// A peer said all in all what it has.
+    pub fn handle_stock(&mut self, now: Instant, conn: ConnId, stock: Stock<'_>, rng: &mut Rng) {
+        let Some(download) = &mut self.download else { return };
+        match stock {
+            Stock::None => {
+                download.picker.handle_stock(conn, &Bitfield::none(download.picker.shape().piece_count))
+            }
+            Stock::Some(pieces) => download.picker.handle_stock(conn, pieces),
+            Stock::All => download.picker.handle_all(conn),
+        }
+        self.settle(now, rng);
+        self.grant_one(now, conn, rng);
+    }
+
+    /// A peer has one more piece.
+    pub fn handle_have(&mut self, now: Instant, conn: ConnId, piece: PieceIndex, rng: &mut Rng) {
+        let Some(download) = &mut self.download else { return };
+        if download.picker.handle_have(conn, piece) {
+            self.settle(now, rng);
+            self.grant_one(now, conn, rng);
+        }
+    }
+
+    /// A connection has room for blocks, or no longer wants any (`None`).
+    pub fn handle_wish(&mut self, now: Instant, conn: ConnId, wish: Option<Wish>, rng: &mut Rng) {
+        let Some(download) = &mut self.download else { return };
+        if !download.peers.contains_key(&conn) {
+            return;
+        }
+        match wish {
+            Some(wish) => {
+                download.picker.handle_rate(conn, wish.rate);
+                download.wishes.insert(conn, wish);
+                self.grant_one(now, conn, rng);
+            }
+            None => {
+                download.wishes.remove(&conn);
+            }
+        }
+    }
+
+    fn grant_one(&mut self, now: Instant, conn: ConnId, rng: &mut Rng) {
+        if let Some(download) = &mut self.download {
+            self.actions.extend(download.grant(now, conn, rng));
+        }
+    }
+
+    /// A block is in its piece's buffer.
+    pub fn handle_block(&mut self, now: Instant, conn: ConnId, span: BlockSpan, rng: &mut Rng) {
+        let Some(download) = &mut self.download else { return };
+        let Received::Block { completes, cancel } = download.picker.handle_received(conn, span) else {
+            return;
+        };
+        let shape = download.picker.shape();
+        if let (Some(&(ip, peer_id)), Some(block)) = (download.peers.get(&conn), shape.block_of(span)) {
+            let blocks = download
+                .contributors
+                .entry(span.piece)
+                .or_insert_with(|| vec![None; shape.blocks_of(span.piece) as usize]);
+            if let Some(place) = blocks.get_mut(block as usize) {
+                *place = Some(Contributor { ip, peer_id, conn });
+            }
+        }
+        self.actions.extend(cancel.iter().map(|other| TorrentAction::Cancel(other, span)));
+        if completes {
+            let want_block_hashes = download.convictions.wants_hashes(span.piece);
+            self.actions.push_back(TorrentAction::Verify { piece: span.piece, want_block_hashes });
+        }
+        self.settle(now, rng);
+    }
+
+    /// Blocks that were asked of a peer will not come.
+    pub fn handle_returned(&mut self, now: Instant, conn: ConnId, spans: &[BlockSpan], rng: &mut Rng) {
+        let Some(download) = &mut self.download else { return };
+        for &span in spans {
+            download.picker.handle_returned(conn, span);
+        }
+        download.has_supply |= !spans.is_empty();
+        self.settle(now, rng);
+    }
+
+    /// What a peer owes is late, so that it may be asked of others, too; or it has kept up again.
+    pub fn handle_late(&mut self, now: Instant, conn: ConnId, late: bool, rng: &mut Rng) {
+        let Some(download) = &mut self.download else { return };
+        download.picker.handle_snubbed(conn, late);
+        download.has_supply |= late;
+        self.settle(now, rng);
+    }
+
+    /// The shell's answer to [`TorrentAction::Verify`].
+    pub fn handle_piece(&mut self, now: Instant, piece: PieceIndex, result: PieceResult, rng: &mut Rng) {
+        let Some(download) = &mut self.download else { return };
+        match result {
+            PieceResult::Verified { block_hashes } => {
+                let was_halted = download.is_halted();
+                download.unwritten.remove(&piece);
+                download.contributors.remove(&piece);
+                download.picker.handle_verified(piece);
+                let guilty = block_hashes.map(|hashes| download.convictions.handle_verified(piece, &hashes));
+                download.has_supply = true;
+                if was_halted && !download.is_halted() {
+                    download.retry_at = None;
+                    self.actions.push_back(TorrentAction::StorageRecovered);
+                }
+                self.actions.push_back(TorrentAction::Have(piece));
+                self.convict(now, guilty.unwrap_or_default());
+            }
+            PieceResult::Failed { block_hashes } => {
+                download.failed_pieces += 1;
+                download.unwritten.remove(&piece);
+                let contributors = download.contributors.remove(&piece).unwrap_or_default();
+                let blocks: Option<Vec<_>> = block_hashes
+                    .into_iter()
+                    .zip(contributors)
+                    .map(|(hash, who)| Some((hash, who?)))
+                    .collect();
+                let guilty = blocks
+                    .map(|blocks| download.convictions.handle_failed(piece, &blocks))
+                    .unwrap_or_default();
+                // Who sent it all is known; otherwise the next try comes from one peer alone.
+                download.picker.handle_failed(piece, guilty.is_empty());
+                download.has_supply = true;
+                self.actions.push_back(TorrentAction::Forget(piece));
+                self.convict(now, guilty);
+            }
+            PieceResult::Unwritable { reason } => {
+                let is_first = !download.is_halted();
+                download.unwritten.insert(piece);
+                download.retry_at = Some(now + STORAGE_RETRY_INTERVAL);
+                if is_first {
+                    self.actions.push_back(TorrentAction::StorageRefused(reason));
+                }
+            }
+        }
+        self.settle(now, rng);
+    }
+
+    fn convict(&mut self, now: Instant, guilty: Vec<Contributor>) {
+        for Contributor { ip, peer_id, conn } in guilty {
+            let closing = self.members.ban(now, ip, peer_id, BanReason::WrongData);
+            self.actions.push_back(TorrentAction::Banned { ip, peer_id });
+            let with_liar = closing.iter().chain([&conn]).copied().collect::<BTreeSet<_>>();
+            self.actions.extend(with_liar.into_iter().map(TorrentAction::Close));
+        }
+    }
+
+    /// Tries to store again what storage refused.
+    pub(super) fn retry_storage(&mut self, now: Instant) {
+        let Some(download) = &mut self.download else { return };
+        if download.retry_at.is_some_and(|at| at <= now) {
+            // One answer sets the time anew; as long as none comes there is nothing to hurry for.
+            download.retry_at = None;
+            let verify = |&piece| TorrentAction::Verify { piece, want_block_hashes: false };
+            self.actions.extend(download.unwritten.iter().map(verify));
+        }
+    }
+
+    /// Says what has changed: interest in peers, blocks for those who wait, the end of it all.
+    fn settle(&mut self, now: Instant, rng: &mut Rng) {
+        let Some(download) = &mut self.download else { return };
+        while let Some((conn, interested)) = download.picker.poll_interest() {
+            if !interested {
+                download.wishes.remove(&conn);
+            }
+            self.actions.push_back(TorrentAction::Interest(conn, interested));
+        }
+        download.grant_all(now, rng, &mut self.actions);
+        if download.picker.is_complete() {
+            self.download = None;
+            self.actions.push_back(TorrentAction::Satisfied);
+            self.handle_complete(now);
+        }
+    }
+
+    /// Whether pieces are still to be downloaded.
+    pub fn is_downloading(&self) -> bool {
+        self.download.is_some()
+    }
+
+    /// Copies of the torrent among the connected peers, as far as a download follows them.
+    pub fn distributed_copies(&self) -> Option<f64> {
+        self.download.as_ref().map(|download| download.picker.distributed_copies())
+    }
+
+    /// Pieces that failed their hash so far.
+    pub fn failed_pieces(&self) -> u64 {
+        self.download.as_ref().map_or(0, |download| download.failed_pieces)
+    }
+
+    /// Pieces begun and not yet verified.
+    pub fn pieces_in_flight(&self) -> usize {
+        self.download.as_ref().map_or(0, |download| download.picker.pieces_in_flight())
+    }
+}
