@@ -171,6 +171,8 @@ pub const MSE_INITIAL_PAYLOAD_LEN_MAX: usize = 4096;
 
 /// Bytes of pieces of one torrent that are begun and not yet verified and stored; never fewer than two pieces.
 pub const PIECES_IN_FLIGHT_LEN_MAX: u64 = 256 * 1024 * 1024;
+/// Buffers of pieces that a torrent keeps for its next ones.
+pub const PIECE_BUFFERS_SPARE_MAX: usize = 64;
 /// Time between two tries to store pieces that the disk has refused.
 pub const STORAGE_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 

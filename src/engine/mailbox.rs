@@ -5,7 +5,7 @@
 //! because a thread without a ring of its own must be able to ring it too; it is rung once for as many
 //! messages as arrive before the worker wakes.
 
-use crossbeam::queue::ArrayQueue;
+use crossbeam::queue::{ArrayQueue, SegQueue};
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -33,6 +33,8 @@ impl<T> Clone for Address<T> {
 #[derive(Debug)]
 struct Shared<T> {
     queue: ArrayQueue<T>,
+    /// Answers to what the reader itself has asked, whose number it bounds.
+    answers: SegQueue<T>,
     doorbell: OwnedFd,
     rung: AtomicBool,
 }
@@ -40,8 +42,12 @@ struct Shared<T> {
 /// A mailbox with room for `capacity` messages, and its address.
 pub fn mailbox<T>(capacity: usize) -> io::Result<(Mailbox<T>, Address<T>)> {
     let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let shared =
-        Arc::new(Shared { queue: ArrayQueue::new(capacity), doorbell, rung: AtomicBool::new(false) });
+    let shared = Arc::new(Shared {
+        queue: ArrayQueue::new(capacity),
+        answers: SegQueue::new(),
+        doorbell,
+        rung: AtomicBool::new(false),
+    });
     Ok((Mailbox { shared: Arc::clone(&shared) }, Address { shared }))
 }
 
@@ -49,6 +55,18 @@ impl<T> Address<T> {
     /// Posts a message and rings; gives the message back when the mailbox is full.
     pub fn post(&self, message: T) -> Result<(), T> {
         let result = self.shared.queue.push(message);
+        self.ring();
+        result
+    }
+
+    /// Posts the answer to something that the reader has asked for, and rings. It always finds room: the reader asks no
+    /// more than it can take.
+    pub fn answer(&self, message: T) {
+        self.shared.answers.push(message);
+        self.ring();
+    }
+
+    fn ring(&self) {
         // AcqRel pairs with the swap in `quiet`: either the reader sees the message after it cleared the
         // flag, or we see the cleared flag and ring again.
         if !self.shared.rung.swap(true, Ordering::AcqRel) {
@@ -56,7 +74,6 @@ impl<T> Address<T> {
             // The counter cannot overflow: it is rung only while `rung` was false.
             let _ = rustix::io::write(&self.shared.doorbell, &one);
         }
-        result
     }
 }
 
@@ -73,9 +90,9 @@ impl<T> Mailbox<T> {
         self.shared.rung.swap(false, Ordering::AcqRel);
     }
 
-    /// The oldest message.
+    /// The oldest answer, or else the oldest message.
     pub fn read(&self) -> Option<T> {
-        self.shared.queue.pop()
+        self.shared.answers.pop().or_else(|| self.shared.queue.pop())
     }
 }
 
@@ -90,6 +107,14 @@ mod tests {
         assert_eq!(address.post(2), Err(2));
         assert_eq!((mailbox.read(), mailbox.read()), (Some(1), None));
         assert_eq!(address.post(3), Ok(()));
+    }
+
+    #[test]
+    fn an_answer_finds_room_in_a_full_mailbox() {
+        let (mailbox, address) = mailbox(1).unwrap();
+        assert_eq!(address.post(1), Ok(()));
+        address.answer(2);
+        assert_eq!((mailbox.read(), mailbox.read(), mailbox.read()), (Some(2), Some(1), None));
     }
 
     #[test]

@@ -98,6 +98,12 @@ impl PieceBuffer {
         Some(BlockClaim { buffer: Arc::clone(self), block, filled: 0, len: span.len })
     }
 
+    /// Whether the block is here whole.
+    pub fn is_done(&self, span: BlockSpan) -> bool {
+        let state = self.states.get((span.begin / BLOCK_LEN) as usize);
+        span.piece == self.piece && state.is_some_and(|state| state.load(Ordering::Acquire) == DONE)
+    }
+
     /// The piece's bytes, once all blocks are done.
     pub fn bytes(&self) -> Option<&[u8]> {
         // Acquire pairs with the release of each `finish`: they form one chain of read-modify-writes.

@@ -105,6 +105,10 @@ counters! {
     bytes_sent: Counter of Bytes,
     /// Blocks sent.
     blocks_sent: Counter of Count,
+    /// Bytes of blocks received that were asked for.
+    payload_received: Counter of Bytes,
+    /// Bytes of blocks received that somebody else had brought already, or that nobody had asked for.
+    payload_wasted: Counter of Bytes,
     /// Sends that have completed.
     sends: Counter of Count,
     /// Bytes of sends that asked for zero copy.

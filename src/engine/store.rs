@@ -1,10 +1,13 @@
 //! What the worker needs of a torrent's content: where a block lies in memory, and whether touching it would
 //! wait for a disk. Production is [`storage::Content`](crate::storage::Content), the simulator has its own.
 
+use super::piece_buffer::PieceBuffer;
 use super::ring::MappedRange;
 use crate::time::Instant;
-use crate::units::BlockSpan;
+use crate::torrent::PieceResult;
+use crate::units::{BlockSpan, PieceIndex};
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 /// Bytes for the kernel to read; never dereferenced by us, since a file can shrink under its mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,19 @@ pub struct ColdRange {
     pub offset: u64,
     /// The same bytes in memory.
     pub mapped: MappedRange,
+}
+
+/// Takes whole pieces of one torrent: compares their hashes and stores those that are right.
+pub trait PieceSink: std::fmt::Debug + Send + Sync {
+    /// Takes a complete buffer and answers exactly once, on any thread. Never waits. The pieces that have no answer yet
+    /// are as few as the picker allows in flight.
+    fn submit(
+        &self,
+        piece: PieceIndex,
+        bytes: Arc<PieceBuffer>,
+        want_block_hashes: bool,
+        reply: Box<dyn FnOnce(PieceResult) + Send>,
+    );
 }
 
 /// Content of one torrent, shared by all cores. It outlives every send that reads from it.

@@ -13,6 +13,7 @@ use super::zero_copy::{ZeroCopyMode, ZeroCopyPolicy};
 use crate::clock;
 use crate::id::InfoHash;
 use crate::limits::CONNECTIONS_PER_PREFIX_MAX;
+use crate::peer_list::Source;
 use crate::pipeline::{RateGate, burst_for};
 use crate::time::Duration;
 use crate::units::ByteRate;
@@ -182,11 +183,12 @@ impl<S: BlockStore> Engine<S> {
         }
     }
 
-    /// Tries to connect to a peer, from the worker that a port number picks.
-    pub fn connect(&self, info_hash: InfoHash, peer: SocketAddr) {
-        let worker = usize::from(peer.port()) % self.workers.len();
-        // A full mailbox means that there is enough to do without another peer.
-        let _ = self.workers[worker].post(ToWorker::Connect(info_hash, peer));
+    /// Peers of a torrent might be at these addresses; its home dials whom it wants.
+    pub fn add_candidates(&self, torrent: InfoHash, addresses: Vec<SocketAddr>, source: Source) {
+        if let Some(home) = self.workers.get(usize::from(self.home_of(torrent))) {
+            // A full mailbox means that there is enough to do without more peers.
+            let _ = home.post(ToWorker::Candidates { torrent, addresses, source });
+        }
     }
 
     /// What the workers have counted, by worker.

@@ -65,8 +65,10 @@ pub struct PeerListSettings {
     pub own: Vec<SocketAddr>,
     /// The port we accept peers on; makes our own address of what peers tell us by `yourip`.
     pub own_port: Option<u16>,
-    /// Connections of the torrent, both directions. At it there is no dialling, and newcomers are closed.
+    /// Connections of the torrent, both directions. At it newcomers are closed.
     pub connections_max: usize,
+    /// Connections of the torrent, both directions, at which there is no more dialling.
+    pub dial_below: usize,
     /// Connections being dialled at once.
     pub dialling_max: usize,
     /// Candidates known.
@@ -84,7 +86,8 @@ impl PeerListSettings {
             own_id,
             own: Vec::new(),
             own_port: None,
-            connections_max: usize::try_from(limits::DIALLED_PER_TORRENT_MAX).unwrap_or(usize::MAX),
+            connections_max: usize::MAX,
+            dial_below: usize::try_from(limits::DIALLED_PER_TORRENT_MAX).unwrap_or(usize::MAX),
             dialling_max: limits::DIALLING_PER_TORRENT_MAX,
             candidates_max: limits::CANDIDATES_PER_TORRENT_MAX,
             lan_allowed: false,
@@ -471,7 +474,7 @@ impl PeerList {
     fn has_room(&self) -> bool {
         let dialling = self.candidates.dialling();
         dialling < self.settings.dialling_max
-            && dialling + self.connections.len() < self.settings.connections_max
+            && dialling + self.connections.len() < self.settings.dial_below.min(self.settings.connections_max)
     }
 
     fn add_from(&mut self, now: Instant, address: SocketAddr, source: Source, teller: Scope) -> bool {

@@ -15,6 +15,7 @@ use crate::engine::{Engine, EngineEvent, SharedTorrent};
 use crate::id::{InfoHash, PeerId};
 use crate::meter::Meter;
 use crate::peer::TorrentFacts;
+use crate::peer_list::Source;
 use crate::pipeline::{RateGate, burst_for};
 use crate::rng::Rng;
 use crate::storage::Content;
@@ -39,8 +40,8 @@ use tokio::task::JoinHandle;
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time the whole farewell may take: the contract is five seconds.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(3500);
-/// Peers dialled out of one tracker's answer.
-const DIALLED_PER_ANNOUNCE_MAX: usize = 50;
+/// Candidates taken from one tracker's answer.
+const CANDIDATES_PER_ANNOUNCE_MAX: usize = 200;
 /// First announces of a session are spread over this long for each torrent it has.
 const ANNOUNCE_SPREAD_PER_TORRENT: Duration = Duration::from_millis(20);
 /// Completed downloads remembered for `--once`; above it the oldest names are forgotten and may count twice.
@@ -349,7 +350,10 @@ impl Seeding {
                 self.settings.torrent_upload_limit,
                 burst_for(self.settings.torrent_upload_limit),
             ),
+            download: None,
             uploaded: 0.into(),
+            downloaded: 0.into(),
+            wasted: 0.into(),
             connections: 0.into(),
         });
         self.engine.add(&shared);
@@ -424,6 +428,10 @@ impl Seeding {
             EngineEvent::PeerComplete { torrent, peer_id } => self.count_completed(torrent, peer_id, tell),
             EngineEvent::TorrentFailed { torrent, reason } => self.fail(torrent, reason, tell),
             EngineEvent::AcceptFailed { reason } => tell(SessionEvent::Warning(reason)),
+            EngineEvent::Satisfied { .. }
+            | EngineEvent::StorageRefused { .. }
+            | EngineEvent::StorageRecovered { .. }
+            | EngineEvent::Banned { .. } => {}
         }
     }
 
@@ -454,9 +462,8 @@ impl Seeding {
         let error = match outcome {
             Ok(response) => {
                 if event != AnnounceEvent::Stopped && self.torrents.contains_key(&info_hash) {
-                    for &peer in response.peers.iter().take(DIALLED_PER_ANNOUNCE_MAX) {
-                        self.engine.connect(info_hash, peer);
-                    }
+                    let peers = response.peers.iter().copied().take(CANDIDATES_PER_ANNOUNCE_MAX).collect();
+                    self.engine.add_candidates(info_hash, peers, Source::Tracker);
                 }
                 None
             }

@@ -84,7 +84,10 @@ impl Rig {
             parameters,
             peer_id: PeerId([9; 20]),
             gate: RateGate::new(None, 0),
+            download: None,
             uploaded: 0.into(),
+            downloaded: 0.into(),
+            wasted: 0.into(),
             connections: 0.into(),
         });
         let mut mailboxes = vec![mailbox(16).unwrap()];

@@ -320,7 +320,7 @@ impl TorrentMachine {
     }
 
     /// Says what has changed: interest in peers, blocks for those who wait, the end of it all.
-    fn settle(&mut self, now: Instant, rng: &mut Rng) {
+    pub(super) fn settle(&mut self, now: Instant, rng: &mut Rng) {
         let Some(download) = &mut self.download else { return };
         while let Some((conn, interested)) = download.picker.poll_interest() {
             if !interested {

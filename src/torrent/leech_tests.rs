@@ -102,7 +102,9 @@ impl Swarm {
 
     fn obey(&mut self) {
         while let Some(action) = self.machine.poll_action() {
-            let (TorrentAction::Unchoke(conn) | TorrentAction::Choke(conn)) = action;
+            let (TorrentAction::Unchoke(conn) | TorrentAction::Choke(conn)) = action else {
+                panic!("only chokes are due: {action:?}")
+            };
             let member = &mut self.members[conn.slot as usize];
             member.unchoked = action == TorrentAction::Unchoke(conn);
             member.chokes += usize::from(!member.unchoked);

@@ -74,10 +74,13 @@ impl TorrentMachine {
         }
     }
 
-    /// A dial did not get through its handshake.
-    pub fn handle_dial_failed(&mut self, now: Instant, address: SocketAddr, rng: &mut Rng) {
+    /// A dial did not get through its handshake, or met ourselves at its other end.
+    pub fn handle_dial_failed(&mut self, now: Instant, address: SocketAddr, ourselves: bool, rng: &mut Rng) {
         if let Some(list) = self.members.list() {
             list.handle_dial_failed(now, address);
+            if ourselves {
+                list.handle_own_address(address);
+            }
         }
         self.dial(now, rng);
     }

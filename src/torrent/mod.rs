@@ -30,6 +30,7 @@ use crate::choker::{
 use crate::id::{AddressPrefix, ConnId, PeerId};
 use crate::limits::{CHOKE_ROUND_INTERVAL, FILL_INTERVAL, REGULAR_SLOTS};
 use crate::meter::{PeerSample, RateSample};
+use crate::peer_list::Closed;
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::units::{BlockSpan, ByteRate, PieceIndex};
@@ -262,6 +263,14 @@ impl TorrentMachine {
         }
     }
 
+    /// A peer's connection is gone, and why.
+    pub fn handle_closed(&mut self, now: Instant, conn: ConnId, why: Closed, rng: &mut Rng) {
+        self.members.left(now, conn, why);
+        self.handle_left(now, conn);
+        self.settle(now, rng);
+        self.dial(now, rng);
+    }
+
     /// The last piece has been verified: from now on we seed.
     pub fn handle_complete(&mut self, now: Instant) {
         self.role = Role::Seeding;
@@ -295,6 +304,8 @@ impl TorrentMachine {
         } else if self.fill_at.is_some_and(|at| at <= now) {
             self.fill(now);
         }
+        self.retry_storage(now);
+        self.dial(now, rng);
     }
 
     /// What is to be done next; `None` when all is said.
@@ -304,7 +315,8 @@ impl TorrentMachine {
 
     /// When `handle_timeout` is due; `None` while there are no peers.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.round_at, self.fill_at].into_iter().flatten().min()
+        let retry_at = self.download.as_ref().and_then(|download| download.retry_at());
+        [self.round_at, self.fill_at, retry_at, self.members.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Peers in the swarm here.

@@ -109,7 +109,9 @@ impl Swarm {
 
     fn obey(&mut self, now: Instant) {
         while let Some(action) = self.machine.poll_action() {
-            let (TorrentAction::Unchoke(conn) | TorrentAction::Choke(conn)) = action;
+            let (TorrentAction::Unchoke(conn) | TorrentAction::Choke(conn)) = action else {
+                panic!("only chokes are due: {action:?}")
+            };
             let peer = &mut self.peers[conn.slot as usize];
             let unchoke = action == TorrentAction::Unchoke(conn);
             assert!(peer.present && peer.unchoked != unchoke, "{action:?} says nothing new at {now:?}");

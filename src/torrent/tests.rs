@@ -201,6 +201,7 @@ impl Watcher {
                 TorrentAction::Choke(conn) => {
                     prop_assert!(self.unchoked.remove(&conn), "{conn} choked twice")
                 }
+                other => prop_assert!(false, "a seed without candidates wants {other:?}"),
             }
         }
         let served = self.unchoked.intersection(&self.interested).count();

@@ -90,7 +90,10 @@ impl Rig {
             },
             peer_id: PeerId(*b"-SR0100-000000000000"),
             gate: RateGate::new(None, 0),
+            download: None,
             uploaded: 0.into(),
+            downloaded: 0.into(),
+            wasted: 0.into(),
             connections: 0.into(),
         });
         self.engine.add(&torrent);

@@ -4,7 +4,7 @@
 use super::super::ring::{AddressPointer, Completion, Ends, Op, OpKind, Ring, Tag};
 use super::super::store::BlockStore;
 use super::connection::Closing;
-use super::{EngineEvent, TimerOwner, Worker};
+use super::{EngineEvent, TimerOwner, ToWorker, Worker};
 use crate::id::InfoHash;
 use crate::limits::{
     CONNECTIONS_PER_WORKER_MAX, DIALLED_PER_TORRENT_MAX, HALF_OPEN_PER_PREFIX_MAX, HALF_OPEN_PER_WORKER_MAX,
@@ -103,9 +103,22 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.statistics().half_open().value() as usize
     }
 
-    /// Opens a connection to a peer, unless there is one already or there are enough.
+    /// Opens a connection to a peer, unless there is one already or there are enough; its home then hears that it
+    /// failed.
     pub(super) fn connect(&mut self, info_hash: InfoHash, remote: SocketAddr) {
-        let Some(shared) = self.torrents.get(&info_hash) else { return };
+        if !self.try_connect(info_hash, remote) {
+            self.tell_dial_failed(info_hash, remote, false);
+        }
+    }
+
+    pub(super) fn tell_dial_failed(&mut self, torrent: InfoHash, address: SocketAddr, ourselves: bool) {
+        if let Some(home) = self.torrents.get(&torrent).map(|shared| shared.home) {
+            self.post(home, ToWorker::DialFailed { torrent, address, ourselves });
+        }
+    }
+
+    fn try_connect(&mut self, info_hash: InfoHash, remote: SocketAddr) -> bool {
+        let Some(shared) = self.torrents.get(&info_hash) else { return false };
         let enough = shared.connections.load(Relaxed) >= DIALLED_PER_TORRENT_MAX
             || self.connections.len() >= CONNECTIONS_PER_WORKER_MAX
             || self.half_open_count() >= HALF_OPEN_PER_WORKER_MAX / 2;
@@ -114,22 +127,23 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             || remote.port() == 0
             || self.dialled.contains(&(info_hash, remote))
         {
-            return;
+            return false;
         }
         let machine = PeerMachine::outgoing(self.now, info_hash, shared.peer_id);
         let local = self.bind.filter(|bind| bind.is_ipv4() == remote.is_ipv4());
         if self.bind.is_some() && local.is_none() {
-            return;
+            return false;
         }
         if !self.prefixes.enter(remote.ip()) {
-            return;
+            return false;
         }
         let Ok(socket) = self.ring.open_socket(remote, local) else {
-            return self.prefixes.leave(remote.ip());
+            self.prefixes.leave(remote.ip());
+            return false;
         };
         let unbound = SocketAddr::new(remote.ip(), 0);
         let key = self.open_connection(socket, Ends { local: unbound, remote }, machine);
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else { return false };
         let target = connection.connecting.insert(Box::new(SockAddr::from(remote)));
         // SAFETY: the address is boxed and stays with the connection, which is not removed before the connect
         // has completed.
@@ -138,6 +152,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         connection.dialled = Some(remote);
         self.dialled.insert((info_hash, remote));
         self.ring.push(Op::Connect { socket, address }, Self::tag(OpKind::Connect, key));
+        true
     }
 
     pub(super) fn handle_connect(&mut self, completion: &Completion) {

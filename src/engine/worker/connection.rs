@@ -1,5 +1,6 @@
 //! One connection of a worker: its socket, its machine, and what of it is in the kernel's hands.
 
+use super::super::piece_buffer::{BlockClaim, PieceBuffer};
 use super::super::ring::{Ends, Op, OpKind, Ring, Tag};
 use super::super::slab::Key;
 use super::super::store::{BlockStore, ColdRange};
@@ -9,8 +10,10 @@ use crate::id::{AddressPrefix, ConnId, InfoHash, PeerId};
 use crate::limits::SEND_STALL_TIMEOUT;
 use crate::meter::PeerCounters;
 use crate::peer::PeerMachine;
+use crate::peer_list::Closed;
 use crate::pipeline::BatchPolicy;
 use crate::time::Instant;
+use crate::units::BlockSpan;
 use socket2::SockAddr;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -54,7 +57,25 @@ pub(super) struct Connection {
     /// What its torrent's home was told last of its interest, and that it was told within the last second.
     pub interest_told: bool,
     pub interest_held: bool,
+    /// Buffers of pieces that blocks were asked of, by piece, with the number of those blocks.
+    pub buffers: Vec<(Arc<PieceBuffer>, u32)>,
+    /// The block that is arriving, and where it goes; nowhere when nobody wants it.
+    pub arriving: Option<Arriving>,
+    /// When the timer for what the peer owes is set.
+    pub download_timer: Option<Instant>,
+    /// What the peer owes was told to be late.
+    pub late: bool,
     pub closing: Option<Closing>,
+    /// What its home is told of its end.
+    pub why: Closed,
+}
+
+/// A block on its way in.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    pub span: BlockSpan,
+    pub asked: bool,
+    pub claim: Option<BlockClaim>,
 }
 
 /// How a connection ends.
@@ -90,7 +111,12 @@ impl Connection {
             active_in: 0,
             interest_told: false,
             interest_held: false,
+            buffers: Vec::new(),
+            arriving: None,
+            download_timer: None,
+            late: false,
             closing: None,
+            why: Closed::Normal,
         }
     }
 
@@ -205,6 +231,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         connection.closing = Some(how);
         let (socket, torrent, joined) =
             (connection.socket, connection.torrent, connection.counters.is_some());
+        let (why, dialled) = (connection.why, connection.dialled);
+        // An unfinished block is free for others from now on.
+        connection.arriving = None;
+        connection.buffers = Vec::new();
         if connection.connecting.is_some() {
             let target = Self::tag(OpKind::Connect, key);
             self.ring.push(Op::Cancel { target }, Tag { kind: OpKind::Cancel, ..target });
@@ -216,7 +246,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         {
             shared.connections.fetch_sub(1, Relaxed);
             let (home, conn) = (shared.home, self.conn_id(key));
-            self.post(home, super::ToWorker::Left { torrent, conn });
+            if let Some(keys) = self.members.get_mut(&torrent) {
+                keys.remove(&key);
+            }
+            self.post(home, super::ToWorker::Left { torrent, conn, why });
+        } else if let Some((torrent, address)) = torrent.zip(dialled) {
+            self.tell_dial_failed(torrent, address, why == Closed::Ourselves);
         }
         self.remove_if_quiet(key);
     }

@@ -1,60 +1,158 @@
-//! The torrents at home on this core: their machines, fed with facts from all cores.
+//! The torrents at home on this core: their machines, fed with facts from all cores, and the pieces in flight.
 
+use super::super::message::{EngineEvent, Fact, Order};
+use super::super::piece_buffer::PieceBuffer;
 use super::super::ring::Ring;
 use super::super::store::BlockStore;
-use super::{LoadSample, TimerOwner, ToWorker, Worker};
+use super::{LoadSample, SharedTorrent, TimerOwner, ToWorker, Worker};
 use crate::choker::Load;
-use crate::id::{AddressPrefix, ConnId, InfoHash};
+use crate::id::{ConnId, InfoHash};
+use crate::limits::PIECE_BUFFERS_SPARE_MAX;
 use crate::meter::PeerCounters;
+use crate::peer_list::{Closed, PeerListSettings, Source};
 use crate::time::{Duration, Instant};
-use crate::torrent::{TorrentAction, TorrentMachine, TorrentParameters};
-use crate::units::ByteRate;
+use crate::torrent::{Newcomer, PieceResult, TorrentAction, TorrentMachine};
+use crate::units::{BlockSpan, ByteRate, PieceIndex};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-/// A torrent's machine and the counters of its connections, wherever these live.
+/// A torrent's machine, the counters of its connections, wherever these live, and its pieces in flight.
 #[derive(Debug)]
 pub(super) struct Home {
     machine: TorrentMachine,
     counters: BTreeMap<ConnId, Arc<PeerCounters>>,
+    buffers: BTreeMap<PieceIndex, Arc<PieceBuffer>>,
+    /// Buffers of pieces that are done, for the next ones.
+    spare: Vec<Arc<PieceBuffer>>,
     /// The timer that is set, if one is.
     timer: Option<Instant>,
 }
 
 impl Home {
-    pub fn new(parameters: TorrentParameters) -> Self {
-        Self { machine: TorrentMachine::new(parameters), counters: BTreeMap::new(), timer: None }
+    fn buffer(&mut self, piece: PieceIndex, len: u32) -> Arc<PieceBuffer> {
+        let spare = &mut self.spare;
+        let buffer = self.buffers.entry(piece).or_insert_with(|| {
+            let reused = spare.pop().and_then(|buffer| buffer.reuse(piece, len));
+            reused.unwrap_or_else(|| Arc::new(PieceBuffer::new(piece, len)))
+        });
+        Arc::clone(buffer)
+    }
+
+    fn retire(&mut self, piece: PieceIndex) {
+        if let Some(buffer) = self.buffers.remove(&piece)
+            && self.spare.len() < PIECE_BUFFERS_SPARE_MAX
+        {
+            self.spare.push(buffer);
+        }
     }
 }
 
 impl<R: Ring, S: BlockStore> Worker<R, S> {
+    pub(super) fn settle_home(&mut self, torrent: &SharedTorrent<S>) {
+        let mut machine = TorrentMachine::new(torrent.parameters);
+        machine.keep_members(PeerListSettings {
+            own_port: Some(self.port).filter(|&port| port != 0),
+            private: torrent.facts.private,
+            ..PeerListSettings::new(torrent.peer_id)
+        });
+        if let Some(download) = &torrent.download {
+            machine.begin_download(&download.plan, &mut self.rng);
+        }
+        let home = Home {
+            machine,
+            counters: BTreeMap::new(),
+            buffers: BTreeMap::new(),
+            spare: Vec::new(),
+            timer: None,
+        };
+        self.homes.insert(torrent.facts.info_hash, home);
+    }
+
     pub(super) fn home_joined(
         &mut self,
         torrent: InfoHash,
         conn: ConnId,
-        prefix: AddressPrefix,
+        newcomer: Newcomer,
         counters: Arc<PeerCounters>,
     ) {
         if let Some(home) = self.homes.get_mut(&torrent) {
-            home.counters.insert(conn, counters);
-            home.machine.handle_joined(self.now, conn, prefix);
+            if home.machine.handle_newcomer(self.now, conn, newcomer, &mut self.rng) {
+                home.counters.insert(conn, counters);
+            }
             self.drain_home(torrent);
         }
     }
 
-    pub(super) fn home_interest(&mut self, torrent: InfoHash, conn: ConnId, interested: bool) {
+    pub(super) fn home_candidates(&mut self, torrent: InfoHash, addresses: &[SocketAddr], source: Source) {
+        let Some(home) = self.homes.get_mut(&torrent) else { return };
+        for &address in addresses {
+            home.machine.handle_candidate(self.now, address, source, &mut self.rng);
+        }
+        self.drain_home(torrent);
+    }
+
+    pub(super) fn home_dial_failed(&mut self, torrent: InfoHash, address: SocketAddr, ourselves: bool) {
         if let Some(home) = self.homes.get_mut(&torrent) {
-            home.machine.handle_interest(self.now, conn, interested);
+            home.machine.handle_dial_failed(self.now, address, ourselves, &mut self.rng);
             self.drain_home(torrent);
         }
     }
 
-    pub(super) fn home_left(&mut self, torrent: InfoHash, conn: ConnId) {
+    pub(super) fn home_left(&mut self, torrent: InfoHash, conn: ConnId, why: Closed) {
         if let Some(home) = self.homes.get_mut(&torrent) {
             home.counters.remove(&conn);
-            home.machine.handle_left(self.now, conn);
+            home.machine.handle_closed(self.now, conn, why, &mut self.rng);
             self.drain_home(torrent);
         }
+    }
+
+    pub(super) fn home_fact(&mut self, torrent: InfoHash, conn: ConnId, fact: Fact) {
+        let Some(home) = self.homes.get_mut(&torrent) else { return };
+        // What is still on its way from a connection that was closed as a duplicate says nothing any more.
+        if !home.counters.contains_key(&conn) {
+            return;
+        }
+        let (now, rng, machine) = (self.now, &mut self.rng, &mut home.machine);
+        match fact {
+            Fact::Interest(interested) => machine.handle_interest(now, conn, interested),
+            Fact::Stock(stock) => machine.handle_stock(now, conn, stock.as_stock(), rng),
+            Fact::Have(pieces) => {
+                pieces.into_iter().for_each(|piece| machine.handle_have(now, conn, piece, rng));
+            }
+            Fact::Wish(wish) => machine.handle_wish(now, conn, wish, rng),
+            Fact::Blocks(spans) => {
+                for span in spans {
+                    let is_done = home.buffers.get(&span.piece).is_some_and(|buffer| buffer.is_done(span));
+                    if is_done {
+                        machine.handle_block(now, conn, span, rng);
+                    } else {
+                        machine.handle_returned(now, conn, &[span], rng);
+                    }
+                }
+            }
+            Fact::Returned(spans) => machine.handle_returned(now, conn, &spans, rng),
+            Fact::Late(late) => machine.handle_late(now, conn, late, rng),
+            Fact::Snubbed(snubbed) => machine.handle_snubbed(conn, snubbed),
+            Fact::Addresses { remote, port, ours } => {
+                machine.handle_told_address(now, conn, remote, port, ours);
+            }
+        }
+        self.drain_home(torrent);
+    }
+
+    pub(super) fn home_piece(&mut self, torrent: InfoHash, piece: PieceIndex, result: PieceResult) {
+        let Some(home) = self.homes.get_mut(&torrent) else { return };
+        if let PieceResult::Verified { .. } = result {
+            home.retire(piece);
+            if let Some(shared) = self.torrents.get(&torrent) {
+                // First of all: whoever hears of the piece finds that it may be served.
+                shared.facts.have.insert(piece);
+            }
+        }
+        home.machine.handle_piece(self.now, piece, result, &mut self.rng);
+        self.drain_home(torrent);
     }
 
     pub(super) fn handle_home_timeout(&mut self, torrent: InfoHash) {
@@ -71,11 +169,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// Carries out what the machine wants, and sets its timer.
     fn drain_home(&mut self, torrent: InfoHash) {
         while let Some(action) = self.homes.get_mut(&torrent).and_then(|home| home.machine.poll_action()) {
-            let (conn, choke) = match action {
-                TorrentAction::Unchoke(conn) => (conn, false),
-                TorrentAction::Choke(conn) => (conn, true),
-            };
-            self.post(conn.worker, ToWorker::Choke { conn, choke });
+            self.carry_out(torrent, action);
         }
         let Some(home) = self.homes.get_mut(&torrent) else { return };
         let Some(due) = home.machine.poll_timeout() else { return };
@@ -83,6 +177,79 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             home.timer = Some(due);
             self.timers.set(due, TimerOwner::Torrent(torrent));
         }
+    }
+
+    fn carry_out(&mut self, torrent: InfoHash, action: TorrentAction) {
+        match action {
+            TorrentAction::Unchoke(conn) => self.order(conn, Order::Choke(false)),
+            TorrentAction::Choke(conn) => self.order(conn, Order::Choke(true)),
+            TorrentAction::Interest(conn, interested) => self.order(conn, Order::Interest(interested)),
+            TorrentAction::Ask(conn, spans) => self.ask(torrent, conn, spans),
+            TorrentAction::Cancel(conn, span) => self.order(conn, Order::Cancel(span)),
+            TorrentAction::Close(conn) => self.order(conn, Order::Close),
+            TorrentAction::Verify { piece, want_block_hashes } => {
+                self.verify(torrent, piece, want_block_hashes)
+            }
+            TorrentAction::Forget(piece) => {
+                let Some(home) = self.homes.get_mut(&torrent) else { return };
+                let len = home.buffers.get(&piece).map_or(0, |buffer| buffer.len() as u64);
+                home.retire(piece);
+                if let Some(shared) = self.torrents.get(&torrent) {
+                    shared.wasted.fetch_add(len, Relaxed);
+                }
+            }
+            TorrentAction::Have(piece) => self.post_to_all(|| ToWorker::Have(torrent, piece)),
+            TorrentAction::Dial(address) => {
+                // Spread over the workers, as the kernel spreads those who come.
+                let worker = usize::from(address.port()) % self.workers.len();
+                self.post(worker as u16, ToWorker::Connect(torrent, address));
+            }
+            TorrentAction::Banned { ip, .. } => self.tell(EngineEvent::Banned { torrent, ip }),
+            TorrentAction::StorageRefused(reason) => {
+                self.tell(EngineEvent::StorageRefused { torrent, reason });
+            }
+            TorrentAction::StorageRecovered => self.tell(EngineEvent::StorageRecovered { torrent }),
+            TorrentAction::Satisfied => {
+                if let Some(home) = self.homes.get_mut(&torrent) {
+                    (home.buffers, home.spare) = Default::default();
+                }
+                if let Some(shared) = self.torrents.get(&torrent) {
+                    shared.facts.satisfied.store(true, Relaxed);
+                }
+                self.post_to_all(|| ToWorker::Satisfied(torrent));
+                self.tell(EngineEvent::Satisfied { torrent });
+            }
+        }
+    }
+
+    fn order(&mut self, conn: ConnId, order: Order) {
+        self.post(conn.worker, ToWorker::Order { conn, order });
+    }
+
+    fn post_to_all(&mut self, message: impl Fn() -> ToWorker<S>) {
+        for worker in 0..self.workers.len() {
+            self.post(worker as u16, message());
+        }
+    }
+
+    fn ask(&mut self, torrent: InfoHash, conn: ConnId, spans: Vec<BlockSpan>) {
+        let Some(shared) = self.torrents.get(&torrent) else { return };
+        let Some(home) = self.homes.get_mut(&torrent) else { return };
+        let into = |span: BlockSpan| (span, home.buffer(span.piece, shared.facts.piece_len(span.piece)));
+        let asked = spans.into_iter().map(into).collect();
+        self.order(conn, Order::Ask(asked));
+    }
+
+    fn verify(&mut self, torrent: InfoHash, piece: PieceIndex, want_block_hashes: bool) {
+        let Some(home) = self.homes.get_mut(&torrent) else { return };
+        let Some(buffer) = home.buffers.get(&piece).map(Arc::clone) else { return };
+        let download = self.torrents.get(&torrent).and_then(|shared| shared.download.as_ref());
+        let (Some(download), Some(address)) = (download, self.workers.get(usize::from(self.index))) else {
+            return;
+        };
+        let address = address.clone();
+        let reply = move |result| address.answer(ToWorker::Piece { torrent, piece, result });
+        download.sink.submit(piece, buffer, want_block_hashes, Box::new(reply));
     }
 
     /// Tells the machines at home how busy line and core are. Only torrents with peers care.
@@ -104,14 +271,6 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             .collect();
         for torrent in with_peers {
             self.drain_home(torrent);
-        }
-    }
-
-    pub(super) fn choke(&mut self, conn: ConnId, choke: bool) {
-        let key = super::Key { slot: conn.slot, generation: conn.generation };
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.machine.handle_choke(choke);
-            self.schedule(key);
         }
     }
 }

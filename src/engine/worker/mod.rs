@@ -7,6 +7,7 @@
 
 mod accept;
 mod connection;
+mod download;
 mod home;
 mod receive;
 mod send;
@@ -27,7 +28,9 @@ use crate::limits::ALLOWED_FAST_INTERVAL;
 use crate::pipeline::RateGate;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
+use crate::units::{BlockSpan, PieceIndex};
 use connection::Connection;
+use download::BlockEnd;
 use home::Home;
 use send::InFlight;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -102,6 +105,8 @@ pub struct Worker<R: Ring, S: BlockStore> {
     connections: Slab<Connection>,
     torrents: BTreeMap<InfoHash, Arc<SharedTorrent<S>>>,
     homes: BTreeMap<InfoHash, Home>,
+    /// The connections of each torrent that have finished their handshake.
+    members: BTreeMap<InfoHash, BTreeSet<Key>>,
     in_flight: Slab<InFlight<S>>,
     #[expect(clippy::vec_box, reason = "a slot must not move between its sends: it moves by its box")]
     idle_slots: Vec<Box<SendSlot<S>>>,
@@ -134,6 +139,10 @@ pub struct Worker<R: Ring, S: BlockStore> {
 
     completions: Vec<Completion>,
     scratch: Vec<u8>,
+    /// Blocks of the connection at hand that have just arrived, and whether they were written.
+    arrived: Vec<(BlockSpan, BlockEnd)>,
+    /// Pieces that the connection at hand has just been said to have.
+    found: Vec<PieceIndex>,
     extents: Vec<Extent>,
 }
 
@@ -149,6 +158,7 @@ enum TimerOwner {
     Connection(Key),
     Throttled,
     Interest(Key),
+    Download(Key),
     Torrent(InfoHash),
     Accept(usize),
     Tick,
@@ -177,6 +187,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             connections: Slab::default(),
             torrents: BTreeMap::new(),
             homes: BTreeMap::new(),
+            members: BTreeMap::new(),
             in_flight: Slab::default(),
             idle_slots: Vec::new(),
             ready: VecDeque::new(),
@@ -196,6 +207,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             stopping: None,
             completions: Vec::new(),
             scratch: Vec::new(),
+            arrived: Vec::new(),
+            found: Vec::new(),
             extents: Vec::new(),
         };
         for listener in 0..worker.listeners.len() {
@@ -280,12 +293,21 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             ToWorker::Add(torrent) => self.add_torrent(torrent),
             ToWorker::Remove(info_hash) => self.remove_torrent(info_hash),
             ToWorker::Connect(info_hash, address) => self.connect(info_hash, address),
-            ToWorker::Joined { torrent, conn, prefix, counters } => {
-                self.home_joined(torrent, conn, prefix, counters);
+            ToWorker::Candidates { torrent, addresses, source } => {
+                self.home_candidates(torrent, &addresses, source);
             }
-            ToWorker::Interest { torrent, conn, interested } => self.home_interest(torrent, conn, interested),
-            ToWorker::Left { torrent, conn } => self.home_left(torrent, conn),
-            ToWorker::Choke { conn, choke } => self.choke(conn, choke),
+            ToWorker::DialFailed { torrent, address, ourselves } => {
+                self.home_dial_failed(torrent, address, ourselves);
+            }
+            ToWorker::Joined { torrent, conn, newcomer, counters } => {
+                self.home_joined(torrent, conn, newcomer, counters);
+            }
+            ToWorker::Fact { torrent, conn, fact } => self.home_fact(torrent, conn, fact),
+            ToWorker::Left { torrent, conn, why } => self.home_left(torrent, conn, why),
+            ToWorker::Piece { torrent, piece, result } => self.home_piece(torrent, piece, result),
+            ToWorker::Order { conn, order } => self.handle_order(conn, order),
+            ToWorker::Have(torrent, piece) => self.handle_have_ours(torrent, piece),
+            ToWorker::Satisfied(torrent) => self.handle_satisfied(torrent),
             ToWorker::Stop => self.stop(),
         }
     }
@@ -293,8 +315,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     fn add_torrent(&mut self, torrent: Arc<SharedTorrent<S>>) {
         let info_hash = torrent.facts.info_hash;
         if torrent.home == self.index {
-            self.homes.insert(info_hash, Home::new(torrent.parameters));
+            self.settle_home(&torrent);
         }
+        self.members.insert(info_hash, BTreeSet::new());
         self.torrents.insert(info_hash, torrent);
     }
 
@@ -302,6 +325,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         // Connections first: they sign off from the torrent they still find here.
         self.close_connections(|connection| connection.torrent == Some(info_hash));
         self.torrents.remove(&info_hash);
+        self.members.remove(&info_hash);
         self.homes.remove(&info_hash);
     }
 
@@ -326,6 +350,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 TimerOwner::Connection(key) => self.handle_connection_timeout(key),
                 TimerOwner::Throttled => self.handle_unthrottled(),
                 TimerOwner::Interest(key) => self.handle_interest_timeout(key),
+                TimerOwner::Download(key) => self.handle_download_timeout(key),
                 TimerOwner::Torrent(info_hash) => self.handle_home_timeout(info_hash),
                 TimerOwner::Accept(listener) => self.listen(listener),
                 TimerOwner::Tick => self.tick(),

@@ -1,6 +1,6 @@
 //! Bytes from a peer: into its machine, and what its machine says becomes deeds.
 
-use super::super::message::EngineEvent;
+use super::super::message::{EngineEvent, Fact};
 use super::super::ring::{Completion, Ring};
 use super::super::slab::Key;
 use super::super::store::BlockStore;
@@ -10,6 +10,8 @@ use crate::id::InfoHash;
 use crate::limits::{ALLOWED_FAST_GRANTS_MAX, FILL_INTERVAL};
 use crate::meter::PeerCounters;
 use crate::peer::{Identity, PeerError, PeerEvent};
+use crate::peer_list::Closed;
+use crate::torrent::Newcomer;
 use crate::wire::Handshake;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,25 +19,41 @@ use std::sync::atomic::Ordering::Relaxed;
 impl<R: Ring, S: BlockStore> Worker<R, S> {
     pub(super) fn handle_receive(&mut self, completion: Completion) {
         let key = Self::key_of(completion.tag);
-        let mut bytes = std::mem::take(&mut self.scratch);
-        bytes.clear();
+        let mut rest = std::mem::take(&mut self.scratch);
+        rest.clear();
+        let mut event = Ok(None);
         if let Some(buffer) = completion.buffer {
-            // A few requests of 17 bytes: copying them frees the shared buffer before anything can go wrong.
-            bytes.extend_from_slice(self.ring.received(&buffer, completion.result.max(0) as usize));
+            let mut bytes = self.ring.received(&buffer, completion.result.max(0) as usize);
+            // Payload goes from here to where it belongs. What else there is are a few messages of some bytes, and copying
+            // those frees the shared buffer before anything can go wrong.
+            if let Some(connection) = self.connections.get_mut(key)
+                && connection.is_downloading()
+                && connection.closing.is_none()
+            {
+                event = connection.take_blocks(self.now, &mut bytes, &mut self.arrived);
+            }
+            rest.extend_from_slice(bytes);
             self.ring.recycle(buffer);
         }
-        self.handle_received(key, completion.result, completion.more, &bytes);
-        self.scratch = bytes;
+        self.handle_received(key, completion.result, completion.more, event, &rest);
+        self.scratch = rest;
     }
 
-    fn handle_received(&mut self, key: Key, result: i32, more: bool, bytes: &[u8]) {
+    fn handle_received(
+        &mut self,
+        key: Key,
+        result: i32,
+        more: bool,
+        event: Result<Option<PeerEvent>, PeerError>,
+        bytes: &[u8],
+    ) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.receiving = more;
         if connection.closing.is_some() {
             return self.remove_if_quiet(key);
         }
         match result {
-            1.. => self.handle_bytes(key, bytes),
+            1.. => self.handle_bytes(key, event, bytes),
             0 => return self.close(key, Closing::Gracefully),
             errno if errno == -libc::ENOBUFS => {}
             _ => return self.close(key, Closing::Abruptly),
@@ -45,15 +63,24 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
     }
 
-    fn handle_bytes(&mut self, key: Key, mut bytes: &[u8]) {
-        while let Some(connection) = self.connections.get_mut(key) {
+    /// `event` is what the bytes before these have led to.
+    fn handle_bytes(&mut self, key: Key, mut event: Result<Option<PeerEvent>, PeerError>, mut bytes: &[u8]) {
+        loop {
+            self.tell_arrived(key);
+            match event {
+                Ok(Some(event)) => self.handle_peer_event(key, event),
+                Ok(None) if bytes.is_empty() => break,
+                Ok(None) => {}
+                Err(error) => return self.close_at_fault(key, &error),
+            }
+            let Some(connection) = self.connections.get_mut(key) else { return };
             if connection.closing.is_some() {
                 return;
             }
-            match connection.machine.handle_bytes(self.now, &mut bytes) {
-                Ok(Some(event)) => self.handle_peer_event(key, event),
-                Ok(None) => break,
-                Err(error) => return self.close_at_fault(key, &error),
+            event = connection.take_blocks(self.now, &mut bytes, &mut self.arrived);
+            if let Ok(None) = event {
+                self.tell_arrived(key);
+                break;
             }
         }
         if let Some(connection) = self.connections.get(key)
@@ -62,6 +89,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             counters.set_reported_pieces(connection.machine.piece_count());
             counters.set_upload_only(connection.machine.upload_only());
         }
+        self.tell_haves(key);
+        self.settle_download(key);
         self.schedule(key);
     }
 
@@ -83,7 +112,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.timers.set(self.now + FILL_INTERVAL, TimerOwner::Interest(key));
         if let Some(home) = self.torrents.get(&torrent).map(|shared| shared.home) {
             let conn = self.conn_id(key);
-            self.post(home, ToWorker::Interest { torrent, conn, interested });
+            self.post(home, ToWorker::Fact { torrent, conn, fact: Fact::Interest(interested) });
         }
     }
 
@@ -94,9 +123,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
     }
 
-    fn close_at_fault(&mut self, key: Key, error: &PeerError) {
+    pub(super) fn close_at_fault(&mut self, key: Key, error: &PeerError) {
         if let Some(connection) = self.connections.get(key) {
             tracing::debug!(peer = %connection.ends.remote, client = connection.machine.client(), %error, "closing");
+        }
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.why = Closed::ProtocolError;
         }
         self.statistics().peer_faults().add(1);
         self.close(key, Closing::Abruptly);
@@ -107,7 +139,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             PeerEvent::Handshake(handshake) => self.handle_handshake(key, handshake),
             PeerEvent::Interested(_) => self.tell_interest(key),
             PeerEvent::Complete { arrived } => self.handle_complete_peer(key, arrived),
-            _ => {}
+            PeerEvent::ChokedByThem(choked) => self.handle_choked(key, choked),
+            PeerEvent::Stock => self.tell_stock(key),
+            PeerEvent::Have(piece) => self.found.push(piece),
+            PeerEvent::Extensions => self.tell_addresses(key),
+            PeerEvent::Extended(_) | PeerEvent::Block { .. } => {}
         }
     }
 
@@ -118,6 +154,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         };
         let dialled_for = self.connections.get(key).and_then(|connection| connection.torrent);
         let is_other = dialled_for.is_some_and(|torrent| torrent != handshake.info_hash);
+        if handshake.peer_id == shared.peer_id
+            && let Some(connection) = self.connections.get_mut(key)
+        {
+            connection.why = Closed::Ourselves;
+        }
         if handshake.peer_id == shared.peer_id || is_other || self.stopping.is_some() {
             return self.close(key, Closing::Gracefully);
         }
@@ -134,10 +175,15 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         connection.torrent = Some(handshake.info_hash);
         connection.peer_id = handshake.peer_id;
         connection.counters = Some(Arc::clone(&counters));
-        let prefix = connection.prefix();
+        let newcomer = Newcomer {
+            remote: connection.ends.remote.ip().to_canonical(),
+            peer_id: handshake.peer_id,
+            dialled: connection.dialled,
+        };
         shared.connections.fetch_add(1, Relaxed);
-        let conn = self.conn_id(key);
-        self.post(shared.home, ToWorker::Joined { torrent: handshake.info_hash, conn, prefix, counters });
+        let (torrent, conn) = (handshake.info_hash, self.conn_id(key));
+        self.members.entry(torrent).or_default().insert(key);
+        self.post(shared.home, ToWorker::Joined { torrent, conn, newcomer, counters });
     }
 
     /// Whether a newcomer may be granted allowed-fast pieces: once in a while for each prefix.
@@ -158,9 +204,13 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if !arrived {
             self.tell(EngineEvent::PeerComplete { torrent, peer_id });
         }
+        self.tell_stock(key);
         // Two seeds have nothing to say to each other. One that has just become one may still be reading
         // our answers; it goes by itself, or by its silence.
-        if arrived && self.torrents.get(&torrent).is_some_and(|shared| shared.facts.have.is_full()) {
+        if arrived && self.torrents.get(&torrent).is_some_and(|shared| shared.facts.wants_nothing()) {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.why = Closed::Useless;
+            }
             self.close(key, Closing::Gracefully);
         }
     }

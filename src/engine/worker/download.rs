@@ -1,0 +1,301 @@
+//! The downloading side of connections: payload into the buffers of pieces in flight, and what the torrent's home has
+//! to hear and decides.
+
+use super::super::message::{Fact, Order, OwnedStock};
+use super::super::ring::Ring;
+use super::super::slab::Key;
+use super::super::store::BlockStore;
+use super::connection::{Arriving, Closing, Connection};
+use super::{TimerOwner, ToWorker, Worker};
+use crate::id::{ConnId, InfoHash};
+use crate::peer::{PeerError, PeerEvent, Stock};
+use crate::peer_list::Closed;
+use crate::pipeline::Verdict;
+use crate::time::Instant;
+use crate::units::{BlockSpan, PieceIndex};
+use crate::wire::ExtensionIds;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What became of a block that has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BlockEnd {
+    /// It is in its piece's buffer.
+    Written,
+    /// It was asked for, and somebody else was quicker.
+    Late,
+    /// Nobody had asked for it.
+    Unwanted,
+}
+
+impl Connection {
+    pub fn is_downloading(&self) -> bool {
+        !self.buffers.is_empty() || self.arriving.is_some()
+    }
+
+    /// Moves payload from the front of `input` into pieces' buffers, up to the next event that is no block. Blocks that
+    /// have ended are added to `arrived`.
+    pub fn take_blocks(
+        &mut self,
+        now: Instant,
+        input: &mut &[u8],
+        arrived: &mut Vec<(BlockSpan, BlockEnd)>,
+    ) -> Result<Option<PeerEvent>, PeerError> {
+        loop {
+            if let Some(arriving) = &mut self.arriving {
+                let payload = self.machine.take_payload(now, input);
+                if let Some(claim) = &mut arriving.claim {
+                    claim.write(payload);
+                }
+                if self.machine.payload_remaining() > 0 {
+                    return Ok(None);
+                }
+                if let Some(arriving) = self.arriving.take() {
+                    arrived.push((arriving.span, self.end_block(arriving)));
+                }
+            }
+            match self.machine.handle_bytes(now, input)? {
+                Some(PeerEvent::Block { span, asked }) => {
+                    let buffer = self.buffers.iter().find(|(buffer, _)| buffer.piece() == span.piece);
+                    let claim = buffer.filter(|_| asked).and_then(|(buffer, _)| buffer.claim(span));
+                    self.arriving = Some(Arriving { span, asked, claim });
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    fn end_block(&mut self, arriving: Arriving) -> BlockEnd {
+        let Arriving { span, asked, claim } = arriving;
+        if !asked {
+            return BlockEnd::Unwanted;
+        }
+        self.release_buffer(span.piece);
+        if claim.is_some_and(|claim| claim.finish()) { BlockEnd::Written } else { BlockEnd::Late }
+    }
+
+    /// One block fewer of this piece is owed.
+    fn release_buffer(&mut self, piece: PieceIndex) {
+        if let Some(place) = self.buffers.iter().position(|(buffer, _)| buffer.piece() == piece) {
+            self.buffers[place].1 -= 1;
+            if self.buffers[place].1 == 0 {
+                self.buffers.swap_remove(place);
+            }
+        }
+    }
+}
+
+impl<R: Ring, S: BlockStore> Worker<R, S> {
+    fn tell_home(&mut self, key: Key, fact: Fact) {
+        let Some(torrent) = self.connections.get(key).and_then(|connection| connection.torrent) else {
+            return;
+        };
+        let Some(home) = self.torrents.get(&torrent).map(|shared| shared.home) else { return };
+        let conn = self.conn_id(key);
+        self.post(home, ToWorker::Fact { torrent, conn, fact });
+    }
+
+    /// Whether the torrent of this connection still wants pieces; if not, its home need not hear who has what.
+    fn is_leeching(&self, key: Key) -> bool {
+        let torrent = self.connections.get(key).and_then(|connection| connection.torrent);
+        let shared = torrent.and_then(|torrent| self.torrents.get(&torrent));
+        shared.is_some_and(|shared| !shared.facts.wants_nothing())
+    }
+
+    /// Counts the blocks that have just arrived, and tells them.
+    pub(super) fn tell_arrived(&mut self, key: Key) {
+        if self.arrived.is_empty() {
+            return;
+        }
+        let (mut written, mut late) = (Vec::with_capacity(self.arrived.len()), Vec::new());
+        let (mut useful, mut wasted) = (0, 0);
+        for (span, end) in self.arrived.drain(..) {
+            match end {
+                BlockEnd::Written => written.push(span),
+                BlockEnd::Late => late.push(span),
+                BlockEnd::Unwanted => {}
+            }
+            *(if end == BlockEnd::Written { &mut useful } else { &mut wasted }) += u64::from(span.len);
+        }
+        let Some(connection) = self.connections.get(key) else { return };
+        if let Some(counters) = &connection.counters {
+            counters.add_downloaded(useful);
+        }
+        if let Some(shared) = connection.torrent.and_then(|torrent| self.torrents.get(&torrent)) {
+            shared.downloaded.fetch_add(useful, Relaxed);
+            shared.wasted.fetch_add(wasted, Relaxed);
+        }
+        self.statistics().payload_received().add(useful);
+        self.statistics().payload_wasted().add(wasted);
+        if !written.is_empty() {
+            self.tell_home(key, Fact::Blocks(written));
+        }
+        if !late.is_empty() {
+            self.tell_home(key, Fact::Returned(late));
+        }
+        if let Some(connection) = self.connections.get_mut(key)
+            && std::mem::take(&mut connection.late)
+        {
+            self.tell_home(key, Fact::Late(false));
+        }
+    }
+
+    pub(super) fn tell_stock(&mut self, key: Key) {
+        // What was found before is part of it.
+        self.found.clear();
+        if self.is_leeching(key)
+            && let Some(connection) = self.connections.get(key)
+        {
+            let stock = OwnedStock::from(connection.machine.stock());
+            self.tell_home(key, Fact::Stock(stock));
+        }
+    }
+
+    pub(super) fn tell_haves(&mut self, key: Key) {
+        if self.found.is_empty() {
+            return;
+        }
+        let found = std::mem::take(&mut self.found);
+        if self.is_leeching(key) {
+            self.tell_home(key, Fact::Have(found));
+        }
+    }
+
+    pub(super) fn tell_addresses(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let Some(theirs) = connection.machine.theirs() else { return };
+        let remote = connection.ends.remote.ip().to_canonical();
+        let fact = Fact::Addresses { remote, port: theirs.port, ours: theirs.your_address };
+        self.tell_home(key, fact);
+    }
+
+    pub(super) fn handle_choked(&mut self, key: Key, choked: bool) {
+        if choked && self.is_leeching(key) {
+            self.tell_home(key, Fact::Wish(None));
+        }
+    }
+
+    /// After anything that may have changed what the connection wants: tells its home what came back, what is late, and
+    /// how many blocks there is room for.
+    pub(super) fn settle_download(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.closing.is_some() || connection.torrent.is_none() {
+            return;
+        }
+        let returned = connection.machine.take_returned();
+        returned.iter().for_each(|span| connection.release_buffer(span.piece));
+        let verdicts: [Option<Verdict>; 2] = std::array::from_fn(|_| connection.machine.poll_verdict());
+        let wish = connection.machine.poll_wish();
+        connection.late |= verdicts.contains(&Some(Verdict::Late));
+        if !returned.is_empty() {
+            self.tell_home(key, Fact::Returned(returned));
+        }
+        for verdict in verdicts.into_iter().flatten() {
+            self.tell_home(
+                key,
+                match verdict {
+                    Verdict::Snubbed(snubbed) => Fact::Snubbed(snubbed),
+                    Verdict::Late => Fact::Late(true),
+                },
+            );
+        }
+        if wish.is_some() {
+            self.tell_home(key, Fact::Wish(wish));
+        }
+    }
+
+    /// The home of a connection's torrent has decided.
+    pub(super) fn handle_order(&mut self, conn: ConnId, order: Order) {
+        let key = Key { slot: conn.slot, generation: conn.generation };
+        let Some(connection) =
+            self.connections.get_mut(key).filter(|connection| connection.closing.is_none())
+        else {
+            return;
+        };
+        match order {
+            Order::Choke(choke) => connection.machine.handle_choke(choke),
+            Order::Interest(interested) => connection.machine.handle_our_interest(self.now, interested),
+            Order::Ask(blocks) => self.ask_for(key, blocks),
+            Order::Cancel(span) => {
+                let owed = connection.machine.outstanding();
+                connection.machine.handle_brought(span);
+                if connection.machine.outstanding() < owed {
+                    connection.release_buffer(span.piece);
+                }
+            }
+            Order::Close => return self.close(key, Closing::Abruptly),
+        }
+        self.settle_download(key);
+        self.schedule(key);
+    }
+
+    fn ask_for(&mut self, key: Key, blocks: Vec<(BlockSpan, Arc<super::super::piece_buffer::PieceBuffer>)>) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let mut spans = Vec::with_capacity(blocks.len());
+        for (span, buffer) in blocks {
+            spans.push(span);
+            match connection.buffers.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &buffer)) {
+                Some((_, owed)) => *owed += 1,
+                None => {
+                    // An older buffer of the same piece is of no use to anybody any more.
+                    connection.buffers.retain(|(known, _)| known.piece() != span.piece);
+                    connection.buffers.push((buffer, 1));
+                }
+            }
+        }
+        connection.machine.handle_assigned(self.now, &spans);
+        self.set_download_timer(key);
+    }
+
+    fn set_download_timer(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(due) = connection.machine.poll_download_timeout() else { return };
+        if connection.download_timer.is_none_or(|timer| due < timer) {
+            connection.download_timer = Some(due);
+            self.timers.set(due, TimerOwner::Download(key));
+        }
+    }
+
+    pub(super) fn handle_download_timeout(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.closing.is_some() || connection.download_timer.is_none_or(|timer| timer > self.now) {
+            return;
+        }
+        connection.download_timer = None;
+        connection.machine.handle_download_timeout(self.now);
+        self.settle_download(key);
+        self.schedule(key);
+        self.set_download_timer(key);
+    }
+
+    /// We have one more piece: every peer of the torrent hears it.
+    pub(super) fn handle_have_ours(&mut self, torrent: InfoHash, piece: PieceIndex) {
+        let Some(members) = self.members.get(&torrent) else { return };
+        let keys: Vec<Key> = members.iter().copied().collect();
+        for key in keys {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            match connection.machine.handle_have_ours(piece) {
+                Ok(()) => self.schedule(key),
+                Err(error) => self.close_at_fault(key, &error),
+            }
+        }
+    }
+
+    /// Nothing more is wanted of this torrent: seeds have nothing to say to each other any more, the others hear that
+    /// we only upload (BEP 21).
+    pub(super) fn handle_satisfied(&mut self, torrent: InfoHash) {
+        let Some(members) = self.members.get(&torrent) else { return };
+        let keys: Vec<Key> = members.iter().copied().collect();
+        for key in keys {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            connection.buffers = Vec::new();
+            if connection.machine.stock() == Stock::All {
+                connection.why = Closed::Useless;
+                self.close(key, Closing::Gracefully);
+            } else {
+                connection.machine.send_extended(|ids: &ExtensionIds| ids.upload_only, &[1]);
+                self.schedule(key);
+            }
+        }
+    }
+}
