@@ -31,6 +31,16 @@ impl Content {
         Self { root: content.root, files: vec![(PathBuf::from("large.bin"), 1)] }
     }
 
+    /// So many small files that the torrent's info dictionary has several pieces of its own (BEP 9).
+    pub fn many_files(folder: &Path, count: usize) -> Self {
+        let name = "many files";
+        let files = (0..count).map(|number| {
+            let path = format!("{name}/file number {number:04} with a rather long name");
+            (PathBuf::from(path), 500 + number)
+        });
+        Self::create(folder, name, files.collect())
+    }
+
     /// Everything that file layouts have to get right: files smaller than a piece and larger than several,
     /// boundaries inside pieces, empty files (first and last too), names beyond ASCII, spaces, and a path of
     /// 200 bytes.

@@ -24,6 +24,7 @@ def settings(address):
         "enable_incoming_utp": False,
         "allow_multiple_connections_per_ip": True,
         "alert_mask": lt.alert.category_t.error_notification
+        | lt.alert.category_t.storage_notification
         | lt.alert.category_t.tracker_notification
         | lt.alert.category_t.peer_notification,
     }
@@ -40,11 +41,17 @@ def main():
     parameters.save_path = folder
     parameters.flags |= lt.torrent_flags.disable_dht | lt.torrent_flags.disable_lsd | lt.torrent_flags.disable_pex
     handle = session.add_torrent(parameters)
+    flushing = flushed = False
     while True:
         session.wait_for_alert(100)
         for alert in session.pop_alerts():
+            # Only what is asked for when everything is there tells that everything is written.
+            flushed = flushed or (flushing and isinstance(alert, lt.cache_flushed_alert))
             print(json.dumps({"event": "alert", "message": alert.message()}), flush=True)
         status = handle.status()
+        if status.is_seeding and not flushing:
+            flushing = True
+            handle.flush_cache()
         print(
             json.dumps(
                 {
@@ -53,7 +60,7 @@ def main():
                     "progress": status.progress,
                     "peers": status.num_peers,
                     # Seeding and flushed: what was written can be read by others.
-                    "complete": status.is_seeding,
+                    "complete": status.is_seeding and flushed,
                     "error": status.errc.message() if status.errc.value() else None,
                 }
             ),

@@ -51,6 +51,23 @@ fn all_clients_at_once_download_a_folder_through_the_embedded_tracker() {
 }
 
 #[test]
+fn all_clients_at_once_download_with_nothing_but_the_magnet_link() {
+    isolated("all_clients_at_once_download_with_nothing_but_the_magnet_link", || {
+        let scratch = tempfile::tempdir().expect("a scratch folder");
+        // Some pieces of metadata: an info dictionary of more than 16 KiB.
+        let content = Content::many_files(&scratch.path().join("content"), 600);
+        let seeder = Seeder::start(&content.root, &EMBEDDED_TRACKER, scratch.path());
+        let magnet = seeder.started["magnet"].as_str().expect("the first event has the magnet link");
+        let start = |client: &'static Client| (client, client.start_on_magnet(magnet, scratch.path()));
+        let mut running: Vec<(&Client, Running)> = CLIENTS.iter().map(start).collect();
+        for (client, running) in &mut running {
+            running.wait_until_complete();
+            content.assert_same(&running.saved, client.creates_empty_files, client.name);
+        }
+    });
+}
+
+#[test]
 fn each_client_alone_downloads_a_single_file() {
     isolated("each_client_alone_downloads_a_single_file", || {
         let scratch = tempfile::tempdir().expect("a scratch folder");

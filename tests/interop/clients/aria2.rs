@@ -22,7 +22,7 @@ fn start(paths: &Paths) -> Download {
         .args(["--summary-interval=1", "--console-log-level=notice", "--listen-port=20000-29999"])
         .arg(format!("--interface={}", CLIENT.address))
         .arg(format!("--dir={}", paths.saved.display()))
-        .arg(&paths.torrent);
+        .arg(&paths.source);
     Download {
         process: Process::start(&mut command, paths.log()),
         is_complete: Box::new(|process| match process.ended() {

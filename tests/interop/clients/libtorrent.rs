@@ -13,7 +13,8 @@ fn start(paths: &Paths) -> Download {
     let mut command = client_command(root.join("target/test-clients/venv/bin/python"), &paths.home);
     command
         .arg(root.join("tests/interop/libtorrent_client.py"))
-        .args([&paths.torrent, &paths.saved])
+        .arg(&paths.source)
+        .arg(&paths.saved)
         .arg(CLIENT.address.to_string());
     Download {
         process: Process::start(&mut command, paths.log()),

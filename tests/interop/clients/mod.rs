@@ -34,8 +34,8 @@ pub const CLIENTS: [Client; 5] =
 
 /// Where one client works.
 struct Paths {
-    /// The torrent file.
-    torrent: PathBuf,
+    /// What it is started on: a torrent file's path, or a magnet link.
+    source: String,
     /// Settings and logs.
     home: PathBuf,
     /// What it downloads.
@@ -74,7 +74,19 @@ impl Client {
         // A copy with a plain name: rTorrent's settings file cannot name every path.
         let copy = home.join("wanted.torrent");
         std::fs::copy(torrent, &copy).expect("the seeder's torrent file can be read");
-        let paths = Paths { torrent: copy, home, saved: saved.clone() };
+        self.start_on(copy.display().to_string(), home, saved)
+    }
+
+    /// The same with nothing but a magnet link.
+    pub fn start_on_magnet(&'static self, link: &str, scratch: &Path) -> Running {
+        let home = scratch.join(self.name);
+        let saved = home.join("saved");
+        std::fs::create_dir_all(&saved).expect("a scratch folder takes folders");
+        self.start_on(link.to_owned(), home, saved)
+    }
+
+    fn start_on(&'static self, source: String, home: PathBuf, saved: PathBuf) -> Running {
+        let paths = Paths { source, home, saved: saved.clone() };
         Running { client: self, download: (self.start)(&paths), saved }
     }
 }

@@ -38,7 +38,7 @@ fn start(paths: &Paths) -> Download {
         .arg(format!("--webui-port={WEB_PORT}"))
         .arg(format!("--save-path={}", paths.saved.display()))
         .args(["--add-paused=false", "--skip-dialog=true"])
-        .arg(&paths.torrent);
+        .arg(&paths.source);
     Download { process: Process::start(&mut command, paths.log()), is_complete: Box::new(|_| probe()) }
 }
 

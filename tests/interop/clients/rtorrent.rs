@@ -36,7 +36,7 @@ fn start(paths: &Paths) -> Download {
         saved = paths.saved.display(),
         finished = finished.display(),
         log = paths.log().display(),
-        torrent = paths.torrent.display(),
+        torrent = paths.source,
     );
     fs::write(&settings, text).expect("a scratch folder takes files");
     let mut command = client_command("rtorrent", &paths.home);

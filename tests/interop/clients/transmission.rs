@@ -39,7 +39,7 @@ fn start(paths: &Paths) -> Download {
     let mut command = client_command("transmission-daemon", &paths.home);
     command.args(["--foreground", "--log-error", "--config-dir"]).arg(&paths.home);
     let process = Process::start(&mut command, paths.log());
-    let mut control = Control { session: String::new(), torrent: Some(paths.torrent.display().to_string()) };
+    let mut control = Control { session: String::new(), torrent: Some(paths.source.clone()) };
     Download { process, is_complete: Box::new(move |_| control.probe()) }
 }
 
