@@ -334,3 +334,5 @@ pub use create::{Allocation, Created};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod write_tests;

@@ -7,8 +7,8 @@
 
 use super::content::Content;
 use super::error::StorageError;
-use super::hash::piece_hash;
-use super::sha1_lanes::{LANES, hash_lanes};
+use super::hash::piece_hashes;
+use super::sha1_lanes::LANES;
 use crate::clock;
 use crate::limits;
 use crate::units::{BLOCK_LEN, PieceIndex};
@@ -193,26 +193,11 @@ fn work(queue: &Receiver<PieceJob>, counters: &FinisherCounters) {
 /// SHA-1 of each job's bytes, in order.
 fn hash_batch(batch: &[PieceJob]) -> Vec<[u8; 20]> {
     let messages: Vec<&[u8]> = batch.iter().map(|job| (*job.bytes).as_ref()).collect();
-    hash_messages(&messages)
-}
-
-/// SHA-1 of each message. Two and three of one length also go in four lanes, which is quicker than one by one.
-fn hash_messages(messages: &[&[u8]]) -> Vec<[u8; 20]> {
-    let mut hashes = Vec::with_capacity(messages.len());
-    for some in messages.chunks(LANES) {
-        match some {
-            [first, .., last] if some.iter().all(|message| message.len() == first.len()) => {
-                let lanes = std::array::from_fn(|lane| some.get(lane).copied().unwrap_or(last));
-                hashes.extend(hash_lanes(lanes).into_iter().take(some.len()));
-            }
-            _ => hashes.extend(some.iter().map(|message| piece_hash(message))),
-        }
-    }
-    hashes
+    piece_hashes(&messages)
 }
 
 fn block_hashes(bytes: &[u8]) -> Vec<[u8; 20]> {
-    hash_messages(&bytes.chunks(BLOCK_LEN as usize).collect::<Vec<_>>())
+    piece_hashes(&bytes.chunks(BLOCK_LEN as usize).collect::<Vec<_>>())
 }
 
 fn finish(job: PieceJob, hash: [u8; 20], counters: &FinisherCounters) {
@@ -236,3 +221,6 @@ fn finish(job: PieceJob, hash: [u8; 20], counters: &FinisherCounters) {
     drop((content, bytes));
     reply(outcome);
 }
+
+#[cfg(test)]
+mod tests;

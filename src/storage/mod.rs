@@ -29,7 +29,7 @@ pub use extents::pieces_with_data;
 pub use file_limit::raise_file_limit;
 pub use fingerprint::{FileStamp, Fingerprint};
 pub use finisher::{Finisher, FinisherCounters, PieceJob, PieceOutcome, QueueFull, Reply};
-pub use hash::{CheckReport, FileProblem, Subset, check, check_some, hash_pieces, piece_hash};
+pub use hash::{CheckReport, FileProblem, Subset, check, check_some, hash_pieces, piece_hash, piece_hashes};
 pub use layout::{FileIndex, FileSpan, Layout, LayoutError, LayoutFile, Spans};
 pub use locate::locate;
 pub use resume::{BootId, Resume, ResumeProblem, Verdict, default_state_dir, resume_path};

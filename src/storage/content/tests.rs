@@ -51,7 +51,7 @@ impl Scratch {
 }
 
 /// The bytes that slices point to, fetched the way a send does: by the kernel, through a pipe.
-fn fetched(slices: impl Iterator<Item = IoSlicePtr>) -> Vec<u8> {
+pub(super) fn fetched(slices: impl Iterator<Item = IoSlicePtr>) -> Vec<u8> {
     let mut all = Vec::new();
     for slice in slices {
         let memory = fs::File::open("/proc/self/mem").unwrap();

@@ -1,12 +1,14 @@
-//! Floors: the least CPU that sending a torrent's bytes can cost on this machine, to judge a seeder by.
+//! Floors: the least CPU that sending or receiving a torrent's bytes can cost on this machine, to judge a seeder and
+//! a downloader by.
 //!
 //! `writev`, `sendmsg` and `sendfile` speak just enough of the peer wire for `seedring bench` (one mapped
 //! file, every peer unchoked, no bounds, no fairness beyond a batch per turn); `raw` streams without framing
-//! into a discarding sink. Each prints its own CPU seconds per GiB. These are prototypes to compare with and
+//! into a discarding sink; `receive` takes blocks, hashes pieces and writes them. Each prints its own CPU seconds per GiB. These are prototypes to compare with and
 //! nothing to serve a swarm with: a peer that misbehaves is merely dropped.
 
 mod framed;
 mod raw;
+mod receive;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use seedring::units::ByteSize;
@@ -32,6 +34,8 @@ enum Floor {
     Sendfile(Serve),
     /// Stream a file in steps of 256 KiB to a sink that discards it, without any framing
     Raw(Raw),
+    /// Receive blocks from a loopback sender, hash their pieces, write them; one line of JSON
+    Receive(Receive),
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,6 +78,48 @@ enum RawMethod {
     Sendfile,
 }
 
+#[derive(Debug, clap::Args)]
+struct Receive {
+    /// How to receive and write
+    #[arg(value_enum)]
+    method: ReceiveMethod,
+    /// The file to write, which must not exist and is removed at the end
+    data: PathBuf,
+    /// Bytes to receive
+    #[arg(long, default_value = "2GiB")]
+    bytes: ByteSize,
+    /// Bytes of a piece
+    #[arg(long, default_value = "256KiB")]
+    piece_length: ByteSize,
+    /// Pieces hashed at once: 1 or 4
+    #[arg(long, default_value_t = 1)]
+    lanes: usize,
+    /// Pieces whose blocks come in turn
+    #[arg(long, default_value_t = 1)]
+    in_flight: usize,
+    /// Blocks of one read at most, where they go straight to their place
+    #[arg(long, default_value_t = 4)]
+    frames: usize,
+    /// Core of the receiver
+    #[arg(long)]
+    pin: Option<usize>,
+    /// Core of the sender
+    #[arg(long)]
+    pin_sender: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ReceiveMethod {
+    /// Into a buffer of 64 KiB, copied to the piece's buffer, pwrite
+    Copy,
+    /// Straight into the piece's buffer, pwrite
+    Readv,
+    /// Straight into the mapped file
+    Mapped,
+    /// Straight into the piece's buffer, written through io_uring
+    Uring,
+}
+
 /// Errors end the program with a sentence; nothing here is worth handling.
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -83,6 +129,7 @@ fn main() -> ExitCode {
         Floor::Sendmsg(serve) => framed::run(&serve, framed::Method::Sendmsg),
         Floor::Sendfile(serve) => framed::run(&serve, framed::Method::Sendfile),
         Floor::Raw(raw) => raw::run(&raw),
+        Floor::Receive(receive) => receive::run(&receive),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
