@@ -262,6 +262,8 @@ impl Content {
     pub fn verify_file(&self, file: FileIndex) -> Result<(), StorageError> {
         let Some(Some(mapped)) = self.files.get(file.0 as usize) else { return Ok(()) };
         let path = || self.full_path(file);
+        // Asked first: once the writing has ended, the states of then are there.
+        let may_be_younger = self.is_writable.load(Acquire);
         let opened = mapped.opened();
         let open = mapped.state().map_err(|errno| StorageError::at("inspect", &path(), errno))?;
         if open.len != opened.len {
@@ -274,7 +276,7 @@ impl Content {
         if there.identity != opened.identity {
             return Err(StorageError::Replaced(path()));
         }
-        if open.mtime != opened.mtime && !self.is_writable.load(Acquire) {
+        if open.mtime != opened.mtime && !may_be_younger {
             return Err(StorageError::Modified(path()));
         }
         Ok(())

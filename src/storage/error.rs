@@ -204,6 +204,25 @@ mod tests {
     }
 
     #[test]
+    fn errors_of_writing_say_what_to_do() {
+        let path = Path::new("/srv/film.mkv");
+        for (errno, part) in [
+            (Errno::ACCESS, "may not be written"),
+            (Errno::ROFS, "mount it for writing"),
+            (Errno::NOSPC, "free some"),
+            (Errno::DQUOT, "free some"),
+            (Errno::FBIG, "ulimit -f"),
+            (Errno::IO, "cannot write /srv/film.mkv; check the disk"),
+        ] {
+            let message = StorageError::writing("write", path, errno).to_string();
+            assert!(message.contains("/srv/film.mkv") && message.contains(part), "{message}");
+        }
+        assert_eq!(StorageError::writing("write", path, Errno::ROFS).blame(), Blame::Disk);
+        assert_eq!(StorageError::writing("write", path, Errno::ACCESS).blame(), Blame::Config);
+        assert_eq!(StorageError::PaddingWithContent(PieceIndex(1)).blame(), Blame::Torrent);
+    }
+
+    #[test]
     fn limits_are_the_users_to_mend_and_files_the_disks() {
         let path = Path::new("x");
         assert_eq!(StorageError::at("open", path, Errno::MFILE).blame(), Blame::Config);

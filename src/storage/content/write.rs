@@ -88,7 +88,6 @@ impl Content {
     /// Ends the writing: from now on the files are to be as they are now, and [`Self::verify_files`] tells who changes
     /// them. Nothing may be writing any more when this is called; what is written afterwards is refused.
     pub fn finish(&self) -> Result<(), StorageError> {
-        self.is_writable.store(false, Release);
         for (index, file) in (0..).map(FileIndex).zip(&self.files) {
             if let Some(file) = file {
                 let state = file
@@ -97,6 +96,8 @@ impl Content {
                 file.note_mtime(state.mtime);
             }
         }
+        // Last, so that who finds the writing ended finds the new states, too.
+        self.is_writable.store(false, Release);
         Ok(())
     }
 

@@ -131,7 +131,11 @@ fn a_full_queue_gives_the_job_back_and_what_was_taken_is_still_answered() {
             }
         }
     }
-    assert!((limits::PIECES_TO_FINISH_MAX..limits::PIECES_TO_FINISH_MAX + LANES).contains(&taken), "{taken}");
+    // The first may still be in the queue, or the thread may have taken others with it.
+    assert!(
+        (limits::PIECES_TO_FINISH_MAX - 1..limits::PIECES_TO_FINISH_MAX + LANES).contains(&taken),
+        "{taken}"
+    );
     release.send(()).unwrap();
     drop((finisher, answer));
     assert_eq!(answers.iter().count(), taken);
