@@ -5,7 +5,7 @@
 //! any torrent file. Dropping the future ends everything that it has begun.
 //!
 //! The trackers are told nothing at the end: whoever goes on with the torrent announces it with the same peer id, as
-//! the same client. Deliberately absent: DHT, encryption (the [`Transport`] is where it belongs), incoming connections.
+//! the same client. Deliberately absent: DHT, incoming connections.
 
 mod candidates;
 mod talk;

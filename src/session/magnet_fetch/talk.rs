@@ -9,6 +9,7 @@ use crate::limits::{
 };
 use crate::metadata::{MetadataPeer, Outcome, PeerWord};
 use crate::time::Instant;
+use crate::wire::HANDSHAKE_LEN;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -30,21 +31,24 @@ pub(super) enum Ended {
     Liar,
 }
 
-/// Dials `address` and takes from it what it gives. `serial` is the connection's name, never used twice in a fetch.
+/// Dials `address` and takes from it what it gives, in plaintext first; a peer that answers nothing to that is dialled
+/// once more, encrypted. `serial` is the connection's name, never used twice in a fetch.
 pub(super) async fn talk(shared: Rc<Shared>, address: SocketAddr, serial: u32) -> Ended {
     let Ok(transport) = Transport::connect(address, shared.bind).await else { return Ended::Unreachable };
-    let now = clock::now();
-    let mut talk = Talk {
-        conn: ConnId { worker: 0, slot: serial, generation: 0 },
-        peer: MetadataPeer::outgoing(shared.identity.info_hash, shared.identity.peer_id),
-        opened_at: now,
-        useful_at: now,
-        sent_at: now,
-        useless: 0,
-        is_counted: false,
-        shared,
+    let mut talk = Talk::new(&shared, ConnId { worker: 0, slot: serial, generation: 0 });
+    match talk.run(transport).await {
+        Ended::Unreachable => {}
+        ended => return ended,
+    }
+    let mut talk = Talk::new(&shared, ConnId { worker: 0, slot: serial, generation: 1 });
+    let Ok(handshake) = <[u8; HANDSHAKE_LEN]>::try_from(talk.peer.poll_output()) else {
+        return Ended::Unreachable;
     };
-    talk.run(transport).await
+    let info_hash = shared.identity.info_hash;
+    match Transport::connect_encrypted(address, shared.bind, info_hash, &handshake).await {
+        Ok(transport) => talk.run(transport).await,
+        Err(_) => Ended::Unreachable,
+    }
 }
 
 struct Talk {
@@ -70,6 +74,20 @@ impl Drop for Talk {
 }
 
 impl Talk {
+    fn new(shared: &Rc<Shared>, conn: ConnId) -> Self {
+        let now = clock::now();
+        Self {
+            shared: Rc::clone(shared),
+            conn,
+            peer: MetadataPeer::outgoing(shared.identity.info_hash, shared.identity.peer_id),
+            opened_at: now,
+            useful_at: now,
+            sent_at: now,
+            useless: 0,
+            is_counted: false,
+        }
+    }
+
     async fn run(&mut self, mut transport: Transport) -> Ended {
         let mut turns = self.shared.turns.subscribe();
         let mut buffer = vec![0; RECEIVED_LEN];

@@ -6,9 +6,11 @@ use crate::service;
 use crate::tracker_client::ClientConfig;
 use crate::units::BLOCK_LEN;
 use crate::wire::{
-    Decoder, DecoderLimits, EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds, HANDSHAKE_LEN,
-    Handshake, METADATA_PIECE_LEN, Message, MetadataMessage, Reserved, encode,
+    Answering, Decoder, DecoderLimits, EXTENSION_HANDSHAKE_ID, Encryption, ExtensionHandshake, ExtensionIds,
+    HANDSHAKE_LEN, Handshake, METADATA_PIECE_LEN, Message, MetadataMessage, MseStream, Reserved, SkeyHash,
+    encode,
 };
+use std::collections::BTreeMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -90,6 +92,60 @@ async fn peer(info: Vec<u8>) -> SocketAddr {
     let len = info.len() as u32;
     tokio::task::spawn_local(give(listener, info, len));
     address
+}
+
+/// A peer that is `plain` for those who come encrypted, and closes at once on everybody else.
+async fn encrypting(plain: SocketAddr, info_hash: InfoHash) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has ports");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    tokio::task::spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = relay(stream, plain, info_hash).await;
+        }
+    });
+    address
+}
+
+async fn relay(mut outside: TcpStream, plain: SocketAddr, info_hash: InfoHash) -> std::io::Result<()> {
+    let mut inside = TcpStream::connect(plain).await?;
+    let mut mse = MseStream::incoming(Encryption::Require);
+    let skeys = BTreeMap::from([(SkeyHash::of(&info_hash), info_hash)]);
+    let mut pads = clock::random_rng();
+    let (mut received, mut given) = (vec![0; 4096], vec![0; 4096]);
+    loop {
+        tokio::select! {
+            len = outside.read(&mut received) => {
+                let bytes = &mut received[..len?];
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+                let mut answering = Answering { secret: clock::random_bytes, pads: &mut pads, skeys: &skeys };
+                let Ok(wire) = mse.receive(bytes, &mut answering) else { return Ok(()) };
+                inside.write_all(&wire.first).await?;
+                inside.write_all(&bytes[wire.start..]).await?;
+                let mut output = Vec::new();
+                mse.poll_output(&mut output);
+                outside.write_all(&output).await?;
+            }
+            len = inside.read(&mut given) => {
+                let bytes = &mut given[..len?];
+                mse.encrypt(bytes);
+                outside.write_all(bytes).await?;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_wants_encryption_is_heard_too() {
+    let fetched = service::run(async {
+        let info = info();
+        let magnet = Magnet::new(InfoHash::of(&info));
+        let peer = encrypting(peer(info).await, magnet.info_hash).await;
+        let options = FetchOptions { peers: vec![peer], ..FetchOptions::new(identity()) };
+        fetch(&magnet, client(), options, &mut |_| {}).await
+    });
+    assert!(fetched.is_ok_and(|fetched| fetched.is_ok()));
 }
 
 fn client() -> Rc<TrackerClient> {
