@@ -13,7 +13,7 @@ const PARSERS: &[(&str, &str)] = &[
     ("metainfo/info.rs", "info_dictionary"),
     ("metainfo/magnet.rs", "magnet"),
     ("metainfo/mod.rs", "metainfo"),
-    ("storage/fingerprint.rs", "resume_file"),
+    ("storage/resume/codec.rs", "resume_file"),
     ("tracker_wire/http/query.rs", "http_query"),
     ("tracker_wire/http/response.rs", "http_response"),
     ("tracker_wire/udp.rs", "udp_request"),
