@@ -56,7 +56,9 @@ impl Located {
             .and_then(|folder| Resume::load(&resume_path(folder, metainfo.info_hash())).ok())
             .filter(|resume| resume.info_hash == metainfo.info_hash())
             .map(|resume| {
-                let holds = resume.verified.len() == layout.piece_count()
+                // While pieces were written a fingerprint vouches for nothing: a crash may have lost what it saw.
+                let holds = resume.is_clean
+                    && resume.verified.len() == layout.piece_count()
                     && resume.fingerprint.matches(&layout, &root);
                 Remembered { verified: holds.then_some(resume.verified), uploaded: resume.uploaded }
             });
