@@ -15,6 +15,7 @@ use crate::session::seeding::{Arrival, Ending, Seeding, SeedingSettings};
 use crate::storage::{Content, default_state_dir, raise_file_limit};
 use crate::tracker_server::{AccessList, TrackerConfig, TrackerServer};
 use crate::units::ByteRate;
+use crate::wire::Encryption;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -82,6 +83,10 @@ pub struct SeedArgs {
     /// Send pages without copying them: auto finds out where that works
     #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = zero_copy)]
     zero_copy: ZeroCopyMode,
+    /// Encrypted connections: allow takes them, prefer also dials them and picks RC4, require takes nothing else. RC4
+    /// costs about half a core per Gbit/s; with allow payload stays plaintext wherever the peer agrees
+    #[arg(long, value_name = "allow|prefer|require|off", default_value_t = Encryption::Allow)]
+    encryption: Encryption,
     /// Bytes of a piece of new torrents, a power of two from 16KiB to 256MiB [default: 256KiB, growing for
     /// large content]
     #[arg(long, value_name = "SIZE", value_parser = piece_length)]
@@ -201,6 +206,7 @@ fn start_engine(args: &SeedArgs) -> Result<(Engine<Content>, mpsc::Receiver<Engi
         unpinned: args.no_pin,
         upload_limit: args.upload_limit,
         zero_copy: args.zero_copy,
+        encryption: args.encryption,
         prefix_connections_max: Some(args.prefix_connections),
     };
     let (sender, events) = mpsc::channel(ENGINE_EVENTS_MAX);

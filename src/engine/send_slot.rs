@@ -101,6 +101,22 @@ impl<S> SendSlot<S> {
         self.gathered.push(bytes);
     }
 
+    /// Appends a block whose bytes go behind the control bytes, so that all of the message can be encrypted; `read`
+    /// appends them. A message has either such blocks or others.
+    pub fn push_copied<T>(
+        &mut self,
+        header: [u8; PIECE_HEADER_LEN],
+        read: impl FnOnce(&mut Vec<u8>) -> T,
+    ) -> T {
+        let control = self.control();
+        control.extend_from_slice(&header);
+        let start = control.len();
+        let outcome = read(control);
+        self.payload_len += (self.control.len() - start) as u64;
+        self.blocks += 1;
+        outcome
+    }
+
     fn push_header(&mut self, header: [u8; PIECE_HEADER_LEN]) {
         assert!(!self.sealed, "a sealed message belongs to the kernel");
         self.headers[self.blocks] = header;

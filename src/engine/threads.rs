@@ -17,6 +17,7 @@ use crate::peer_list::Source;
 use crate::pipeline::{RateGate, burst_for};
 use crate::time::Duration;
 use crate::units::ByteRate;
+use crate::wire::Encryption;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io;
@@ -47,6 +48,8 @@ pub struct EngineConfig {
     pub upload_limit: Option<ByteRate>,
     /// When sends go without a copy.
     pub zero_copy: ZeroCopyMode,
+    /// What is encrypted.
+    pub encryption: Encryption,
     /// Connections of one address prefix (/24, /64); `None` for [`CONNECTIONS_PER_PREFIX_MAX`].
     pub prefix_connections_max: Option<u32>,
 }
@@ -107,7 +110,7 @@ impl<S: BlockStore> Engine<S> {
             let core = cores.get(index % cores.len().max(1)).copied().filter(|_| !config.unpinned);
             let zero_copy = ZeroCopyPolicy::new(config.zero_copy, pinned_max(count));
             let (workers, events) = (engine.workers.clone(), make_sink());
-            let bind = config.bind;
+            let (bind, encryption) = (config.bind, config.encryption);
             let (statistics, gate) = (Arc::clone(&statistics), Arc::clone(&gate));
             let prefixes = Arc::clone(&prefixes);
             let thread = std::thread::Builder::new().name(format!("worker-{index:02}")).spawn(move || {
@@ -130,6 +133,8 @@ impl<S: BlockStore> Engine<S> {
                     gate,
                     prefixes,
                     zero_copy,
+                    encryption,
+                    secret: clock::random_bytes,
                     rng: clock::random_rng(),
                 };
                 let worker = Worker::new(parts);

@@ -6,6 +6,8 @@
 pub mod ring;
 pub mod store;
 #[cfg(test)]
+mod encrypted_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod rig;

@@ -19,7 +19,12 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use crate::torrent::TorrentParameters;
 use crate::units::{BLOCK_LEN, BlockSpan, ByteRate, PieceIndex};
-use crate::wire::{Decoder, DecoderLimits, HANDSHAKE_LEN, Handshake, Message, Reserved, encode};
+use crate::wire::{
+    Answering, CryptoMethods, Decoder, DecoderLimits, Encryption, HANDSHAKE_LEN, Handshake, Message,
+    MseStream, Reserved, SkeyHash, encode,
+};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -59,6 +64,22 @@ impl Rig {
         zero_copy: ZeroCopyMode,
         limit: Option<ByteRate>,
         home_mailbox_len: Option<usize>,
+    ) -> Self {
+        Self::build(seed, faults, zero_copy, limit, home_mailbox_len, Encryption::Allow)
+    }
+
+    /// With another policy of encryption than the usual one.
+    pub fn encrypting(seed: u64, faults: Faults, zero_copy: ZeroCopyMode, encryption: Encryption) -> Self {
+        Self::build(seed, faults, zero_copy, None, None, encryption)
+    }
+
+    fn build(
+        seed: u64,
+        faults: Faults,
+        zero_copy: ZeroCopyMode,
+        limit: Option<ByteRate>,
+        home_mailbox_len: Option<usize>,
+        encryption: Encryption,
     ) -> Self {
         let store = SimStore::new(seed, TOTAL, PIECE);
         let piece_count = TOTAL.div_ceil(PIECE as usize) as u32;
@@ -113,6 +134,8 @@ impl Rig {
                 gate: Arc::clone(&gate),
                 prefixes: Arc::clone(&prefixes),
                 zero_copy: ZeroCopyPolicy::new(zero_copy, 8 << 20),
+                encryption,
+                secret: || [5; 20],
                 rng: Rng::from_seed(seed ^ 1),
             })
         });
@@ -194,6 +217,41 @@ pub struct SimPeer {
     pub rejects: usize,
     pub messages: Vec<u8>,
     pub fast_pieces: usize,
+    encryption: RefCell<Option<PeerEncryption>>,
+}
+
+/// An encrypted peer's part.
+struct PeerEncryption {
+    stream: MseStream,
+    /// Waits for the end of the encrypted handshake.
+    unsaid: Vec<u8>,
+    rng: Rng,
+}
+
+impl PeerEncryption {
+    fn new(stream: MseStream) -> Self {
+        Self { stream, unsaid: Vec::new(), rng: Rng::from_seed(1) }
+    }
+
+    /// What goes over the line now.
+    fn said(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.stream.poll_output(&mut bytes);
+        if self.stream.is_open() {
+            let start = bytes.len();
+            bytes.append(&mut self.unsaid);
+            self.stream.encrypt(&mut bytes[start..]);
+        }
+        bytes
+    }
+
+    fn received(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
+        let skeys = BTreeMap::from([(SkeyHash::of(&INFO_HASH), INFO_HASH)]);
+        let mut answering = Answering { secret: || [6; 20], pads: &mut self.rng, skeys: &skeys };
+        let mut received = self.stream.receive(&mut bytes, &mut answering).expect("the worker speaks MSE");
+        received.first.extend_from_slice(&bytes[received.start..]);
+        received.first
+    }
 }
 
 impl SimPeer {
@@ -224,14 +282,48 @@ impl SimPeer {
             rejects: 0,
             messages: Vec::new(),
             fast_pieces: 0,
+            encryption: RefCell::new(None),
+        }
+    }
+
+    /// A peer that opens with an encrypted handshake and offers these methods.
+    pub fn joined_encrypted(rig: &mut Rig, offered: CryptoMethods) -> Self {
+        let peer = Self::new(rig);
+        let (handshake, mut rng) = (peer.handshake().encode(), Rng::from_seed(peer.socket as u64));
+        let stream = MseStream::outgoing([8; 20], &mut rng, INFO_HASH, offered, &handshake);
+        peer.encryption.replace(Some(PeerEncryption::new(stream)));
+        peer.say(rig, &[Message::HaveNone, Message::Interested]);
+        peer
+    }
+
+    /// Takes an encrypted handshake from the worker that has called it.
+    pub fn takes_encryption(&self, policy: Encryption) {
+        self.encryption.replace(Some(PeerEncryption::new(MseStream::incoming(policy))));
+    }
+
+    /// Whether what it sends and gets is RC4.
+    pub fn encrypts(&self) -> bool {
+        self.encryption.borrow().as_ref().is_some_and(|encryption| encryption.stream.encrypts())
+    }
+
+    fn handshake(&self) -> Handshake {
+        let mut peer_id = PeerId(*b"-XX0001-000000000000");
+        peer_id.0[16..].copy_from_slice(&self.socket.to_be_bytes());
+        Handshake { reserved: Reserved::OURS, info_hash: INFO_HASH, peer_id }
+    }
+
+    fn send(&self, rig: &mut Rig, bytes: &[u8]) {
+        match &mut *self.encryption.borrow_mut() {
+            None => rig.ring().peer_sends(self.socket, bytes),
+            Some(encryption) => {
+                encryption.unsaid.extend_from_slice(bytes);
+                rig.ring().peer_sends(self.socket, &encryption.said());
+            }
         }
     }
 
     pub fn introduce(&self, rig: &mut Rig) {
-        let mut peer_id = PeerId(*b"-XX0001-000000000000");
-        peer_id.0[16..].copy_from_slice(&self.socket.to_be_bytes());
-        let handshake = Handshake { reserved: Reserved::OURS, info_hash: INFO_HASH, peer_id };
-        rig.ring().peer_sends(self.socket, &handshake.encode());
+        self.send(rig, &self.handshake().encode());
         self.say(rig, &[Message::HaveNone, Message::Interested]);
     }
 
@@ -244,7 +336,7 @@ impl SimPeer {
     pub fn say(&self, rig: &mut Rig, messages: &[Message<'_>]) {
         let mut bytes = Vec::new();
         messages.iter().for_each(|message| encode(message, &mut bytes));
-        rig.ring().peer_sends(self.socket, &bytes);
+        self.send(rig, &bytes);
     }
 
     pub fn ask(&mut self, rig: &mut Rig, rng: &mut Rng) {
@@ -258,7 +350,11 @@ impl SimPeer {
 
     /// Reads what has arrived and checks it.
     pub fn read(&mut self, rig: &mut Rig) {
-        let bytes = rig.ring().peer_reads(self.socket);
+        let mut bytes = rig.ring().peer_reads(self.socket);
+        if let Some(encryption) = &mut *self.encryption.borrow_mut() {
+            bytes = encryption.received(bytes);
+            rig.ring().peer_sends(self.socket, &encryption.said());
+        }
         let mut input = &bytes[..];
         if self.handshake.len() < HANDSHAKE_LEN {
             let taken = input.len().min(HANDSHAKE_LEN - self.handshake.len());

@@ -11,7 +11,7 @@ use crate::pipeline::burst_for;
 use crate::rng::Rng;
 use crate::time::Duration;
 use crate::units::ByteRate;
-use crate::wire::{Handshake, Message, Reserved};
+use crate::wire::{CryptoMethods, Encryption, Handshake, Message, Reserved};
 use std::os::fd::RawFd;
 
 fn bad_day(rng: &mut Rng) -> Faults {
@@ -35,14 +35,20 @@ fn run_by_seed(seed: u64) {
     let faults = bad_day(&mut rng);
     let mode = [ZeroCopyMode::Auto, ZeroCopyMode::Always, ZeroCopyMode::Never][rng.index(3)];
     let limit = (rng.below(3) == 0).then_some(ByteRate(20_000_000));
-    let mut rig = Rig::new(seed, faults, mode, limit);
+    let mut rig = match [Encryption::Allow, Encryption::Prefer][rng.index(2)] {
+        Encryption::Allow => Rig::new(seed, faults, mode, limit),
+        other => Rig::encrypting(seed, faults, mode, other),
+    };
     if rng.below(2) == 0 {
         rig.torrent.content.evict();
     }
     let mut peers: Vec<SimPeer> = Vec::new();
     for _ in 0..300 {
         if peers.len() < 12 {
-            peers.push(SimPeer::joined(&mut rig));
+            peers.push(match rng.below(6) {
+                methods @ 1..=3 => SimPeer::joined_encrypted(&mut rig, CryptoMethods(methods as u32)),
+                _ => SimPeer::joined(&mut rig),
+            });
         }
         for _ in 0..rng.below(6) {
             let peer = rng.index(peers.len());

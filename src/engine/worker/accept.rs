@@ -11,6 +11,7 @@ use crate::limits::{
 };
 use crate::peer::PeerMachine;
 use crate::time::Duration;
+use crate::wire::Encryption;
 use socket2::SockAddr;
 use std::io;
 use std::net::SocketAddr;
@@ -74,6 +75,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         self.statistics().accepted().add(1);
         let key = self.open_connection(socket, ends, PeerMachine::incoming(self.now));
+        let stream = self.incoming_stream();
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.stream = stream;
+        }
         self.arm_receive(key);
     }
 
@@ -106,7 +111,13 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// Opens a connection to a peer, unless there is one already or there are enough; its home then hears that it
     /// failed.
     pub(super) fn connect(&mut self, info_hash: InfoHash, remote: SocketAddr) {
-        if !self.try_connect(info_hash, remote) {
+        let policy = self.encryption.policy;
+        self.connect_as(info_hash, remote, policy);
+    }
+
+    /// The same with another policy than the worker's.
+    pub(super) fn connect_as(&mut self, info_hash: InfoHash, remote: SocketAddr, policy: Encryption) {
+        if !self.try_connect(info_hash, remote, policy) {
             self.tell_dial_failed(info_hash, remote, false);
         }
     }
@@ -117,7 +128,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
     }
 
-    fn try_connect(&mut self, info_hash: InfoHash, remote: SocketAddr) -> bool {
+    fn try_connect(&mut self, info_hash: InfoHash, remote: SocketAddr, policy: Encryption) -> bool {
         let Some(shared) = self.torrents.get(&info_hash) else { return false };
         let enough = shared.connections.load(Relaxed) >= DIALLED_PER_TORRENT_MAX
             || self.connections.len() >= CONNECTIONS_PER_WORKER_MAX
@@ -150,6 +161,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let address = unsafe { AddressPointer::new(target.as_ptr().cast(), target.len()) };
         connection.torrent = Some(info_hash);
         connection.dialled = Some(remote);
+        self.encrypt_outgoing(key, info_hash, policy);
         self.dialled.insert((info_hash, remote));
         self.ring.push(Op::Connect { socket, address }, Self::tag(OpKind::Connect, key));
         true
@@ -167,6 +179,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             Some(ends) => connection.ends.local = ends.local,
             None => return self.close(key, Closing::Abruptly),
         }
+        let encrypted = connection.stream.is_some();
+        connection.plaintext_next = encrypted && self.encryption.policy.dials_plaintext_again();
         self.arm_receive(key);
         self.schedule(key);
     }

@@ -14,6 +14,7 @@ use crate::peer_list::Closed;
 use crate::pipeline::BatchPolicy;
 use crate::time::Instant;
 use crate::units::BlockSpan;
+use crate::wire::{Encryption, MseStream};
 use socket2::SockAddr;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -26,6 +27,10 @@ pub(super) struct Connection {
     pub socket: RawFd,
     pub ends: Ends,
     pub machine: PeerMachine,
+    /// What stands between socket and machine while the connection may be or is encrypted.
+    pub stream: Option<Box<MseStream>>,
+    /// Try the same peer in plaintext when this connection, which we opened encrypted, ends before it has introduced itself.
+    pub plaintext_next: bool,
     /// Set once the handshake named one of our torrents.
     pub torrent: Option<InfoHash>,
     pub peer_id: PeerId,
@@ -93,6 +98,8 @@ impl Connection {
             socket,
             ends,
             machine,
+            stream: None,
+            plaintext_next: false,
             torrent: None,
             peer_id: PeerId([0; 20]),
             counters: None,
@@ -231,7 +238,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         connection.closing = Some(how);
         let (socket, torrent, joined) =
             (connection.socket, connection.torrent, connection.counters.is_some());
-        let (why, dialled) = (connection.why, connection.dialled);
+        // Who is dialled again in plaintext has not failed yet.
+        let dialled = connection.dialled.filter(|_| !connection.plaintext_next);
+        let why = connection.why;
         // An unfinished block is free for others from now on.
         connection.arriving = None;
         connection.buffers = Vec::new();
@@ -267,12 +276,16 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let abrupt = how == Closing::Abruptly || connection.zero_copy.has_unnotified();
         let socket = connection.socket;
         self.prefixes.leave(connection.ends.remote.ip());
-        if let Some(connection) = self.connections.remove(key)
+        let removed = self.connections.remove(key);
+        self.ring.close(socket, abrupt);
+        self.statistics().connections().subtract(1);
+        if let Some(connection) = removed
             && let Some((torrent, address)) = connection.torrent.zip(connection.dialled)
         {
             self.dialled.remove(&(torrent, address));
+            if connection.plaintext_next {
+                self.connect_as(torrent, address, Encryption::Off);
+            }
         }
-        self.ring.close(socket, abrupt);
-        self.statistics().connections().subtract(1);
     }
 }

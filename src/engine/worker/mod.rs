@@ -8,6 +8,7 @@
 mod accept;
 mod connection;
 mod download;
+mod encryption;
 mod home;
 mod receive;
 mod send;
@@ -29,8 +30,10 @@ use crate::pipeline::RateGate;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::units::{BlockSpan, PieceIndex};
+use crate::wire::Encryption;
 use connection::Connection;
 use download::BlockEnd;
+use encryption::EncryptionState;
 use home::Home;
 use send::InFlight;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -78,6 +81,10 @@ pub struct WorkerParts<R, S: BlockStore> {
     pub prefixes: Arc<PrefixTable>,
     /// When sends go without a copy.
     pub zero_copy: ZeroCopyPolicy,
+    /// What is encrypted.
+    pub encryption: Encryption,
+    /// Where the secrets of encrypted handshakes come from.
+    pub secret: fn() -> [u8; 20],
     /// Randomness for the choker.
     pub rng: Rng,
 }
@@ -99,6 +106,7 @@ pub struct Worker<R: Ring, S: BlockStore> {
     gate: Arc<RateGate>,
     prefixes: Arc<PrefixTable>,
     zero_copy: ZeroCopyPolicy,
+    encryption: EncryptionState,
     rng: Rng,
 
     now: Instant,
@@ -182,6 +190,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             gate: parts.gate,
             prefixes: parts.prefixes,
             zero_copy: parts.zero_copy,
+            encryption: EncryptionState::new(parts.encryption, parts.secret),
             rng: parts.rng,
             now,
             connections: Slab::default(),
@@ -318,12 +327,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             self.settle_home(&torrent);
         }
         self.members.insert(info_hash, BTreeSet::new());
+        self.encryption.add(info_hash);
         self.torrents.insert(info_hash, torrent);
     }
 
     fn remove_torrent(&mut self, info_hash: InfoHash) {
         // Connections first: they sign off from the torrent they still find here.
         self.close_connections(|connection| connection.torrent == Some(info_hash));
+        self.encryption.remove(info_hash);
         self.torrents.remove(&info_hash);
         self.members.remove(&info_hash);
         self.homes.remove(&info_hash);

@@ -28,6 +28,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             // those frees the shared buffer before anything can go wrong.
             if let Some(connection) = self.connections.get_mut(key)
                 && connection.is_downloading()
+                && connection.stream.is_none()
                 && connection.closing.is_none()
             {
                 event = connection.take_blocks(self.now, &mut bytes, &mut self.arrived);
@@ -35,7 +36,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             rest.extend_from_slice(bytes);
             self.ring.recycle(buffer);
         }
-        self.handle_received(key, completion.result, completion.more, event, &rest);
+        self.handle_received(key, completion.result, completion.more, event, &mut rest);
         self.scratch = rest;
     }
 
@@ -45,7 +46,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         result: i32,
         more: bool,
         event: Result<Option<PeerEvent>, PeerError>,
-        bytes: &[u8],
+        bytes: &mut [u8],
     ) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.receiving = more;
@@ -53,7 +54,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             return self.remove_if_quiet(key);
         }
         match result {
-            1.. => self.handle_bytes(key, event, bytes),
+            1.. => self.handle_raw_bytes(key, event, bytes),
             0 => return self.close(key, Closing::Gracefully),
             errno if errno == -libc::ENOBUFS => {}
             _ => return self.close(key, Closing::Abruptly),
@@ -64,7 +65,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     }
 
     /// `event` is what the bytes before these have led to.
-    fn handle_bytes(&mut self, key: Key, mut event: Result<Option<PeerEvent>, PeerError>, mut bytes: &[u8]) {
+    pub(super) fn handle_bytes(
+        &mut self,
+        key: Key,
+        mut event: Result<Option<PeerEvent>, PeerError>,
+        mut bytes: &[u8],
+    ) {
         loop {
             self.tell_arrived(key);
             match event {
@@ -123,7 +129,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
     }
 
-    pub(super) fn close_at_fault(&mut self, key: Key, error: &PeerError) {
+    pub(super) fn close_at_fault(&mut self, key: Key, error: &dyn std::error::Error) {
         if let Some(connection) = self.connections.get(key) {
             tracing::debug!(peer = %connection.ends.remote, client = connection.machine.client(), %error, "closing");
         }
@@ -174,6 +180,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         connection.machine.accept(Arc::clone(&shared.facts), identity);
         connection.torrent = Some(handshake.info_hash);
         connection.peer_id = handshake.peer_id;
+        connection.plaintext_next = false;
         connection.counters = Some(Arc::clone(&counters));
         let newcomer = Newcomer {
             remote: connection.ends.remote.ip().to_canonical(),

@@ -9,9 +9,10 @@ use super::super::ring::{Completion, Op, OpKind, Ring, ZeroCopyUse};
 use super::super::send_slot::SendSlot;
 use super::super::slab::Key;
 use super::super::store::{BlockStore, ColdRange, Readiness};
-use super::connection::Closing;
+use super::connection::{Closing, Connection};
 use super::{SharedTorrent, Worker};
 use crate::id::InfoHash;
+use crate::limits::ENCRYPTED_BATCH_LEN_MAX;
 use crate::units::BlockSpan;
 use crate::wire::piece_header;
 use std::net::IpAddr;
@@ -51,8 +52,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             || connection.connecting.is_some()
             || connection.closing.is_some();
         let waiting = connection.throttled || connection.fetching.is_some();
-        let has_output =
-            if waiting { connection.machine.has_control() } else { connection.machine.has_output() };
+        let machine = &connection.machine;
+        let has_output = connection.has_handshake_output()
+            || connection.may_speak() && if waiting { machine.has_control() } else { machine.has_output() };
         if !blocked && has_output {
             connection.scheduled = true;
             self.ready.push_back(key);
@@ -75,6 +77,13 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             return 0;
         }
         let mut slot = self.idle_slots.pop().unwrap_or_else(SendSlot::new);
+        if let Some(stream) = &mut connection.stream {
+            stream.poll_output(slot.control());
+        }
+        let clear_from = slot.control().len();
+        if !connection.may_speak() {
+            return if slot.is_empty() { self.retire_empty(slot) } else { self.submit(key, slot) };
+        }
         connection.machine.poll_control(slot.control());
         let torrent = connection.torrent.and_then(|torrent| self.torrents.get(&torrent)).map(Arc::clone);
         if let Some(torrent) = &torrent
@@ -85,11 +94,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             self.fail_torrent(info_hash);
             return 0;
         }
-        if slot.is_empty() {
-            self.retire(slot);
-            return 0;
-        }
-        self.submit(key, slot)
+        self.encrypt(key, &mut slot.control()[clear_from..]);
+        if slot.is_empty() { self.retire_empty(slot) } else { self.submit(key, slot) }
     }
 
     /// Fills a slot with blocks up to the connection's quota; false when the content has failed.
@@ -99,7 +105,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             (one, two) => one.or(two),
         };
         let Some(connection) = self.connections.get(key) else { return true };
-        let quota = u64::from(connection.batch.batch_len(self.sharing(), limit));
+        let quota = connection.batch.batch_len(self.sharing(), limit);
+        let quota = if connection.encrypts() { quota.min(ENCRYPTED_BATCH_LEN_MAX) } else { quota }.into();
         loop {
             let Some(connection) = self.connections.get(key) else { return true };
             if connection.throttled || connection.fetching.is_some() {
@@ -140,14 +147,20 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             Readiness::Cold(range) => return Next::Fetch(range),
             Readiness::Failed => return Next::Failed,
         }
-        let scattered = !slot.has_room(self.extents.len());
+        let encrypts = self.connections.get(key).is_some_and(Connection::encrypts);
+        let scattered = !encrypts && !slot.has_room(self.extents.len());
         if scattered && slot.blocks() > 0 {
             return Next::Stop;
         }
         if !self.pay(key, torrent, span) {
             return Next::Stop;
         }
-        if scattered {
+        if encrypts {
+            let read = |bytes: &mut Vec<u8>| torrent.content.read(span, bytes);
+            if !matches!(slot.push_copied(piece_header(span), read), Readiness::Ready) {
+                return Next::Failed;
+            }
+        } else if scattered {
             let mut bytes = Vec::with_capacity(span.len as usize);
             if !matches!(torrent.content.read(span, &mut bytes), Readiness::Ready) {
                 return Next::Failed;
@@ -166,8 +179,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let message = slot.seal();
         let Some(connection) = self.connections.get_mut(key) else { return 0 };
         let (socket, local, len) = (connection.socket, connection.ends.local.ip(), slot.len());
-        let zero_copy =
-            slot.blocks() > 0 && self.zero_copy.decide(self.now, &mut connection.zero_copy, local, len);
+        let encrypts = connection.encrypts();
+        let zero_copy = slot.blocks() > 0
+            && !encrypts
+            && self.zero_copy.decide(self.now, &mut connection.zero_copy, local, len);
         connection.sending = Some(self.now);
         connection.machine.handle_sent(self.now);
         let torrent = connection.torrent;
@@ -287,6 +302,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 self.in_flight.remove(send);
             }
         }
+    }
+
+    fn retire_empty(&mut self, slot: Box<SendSlot<S>>) -> u64 {
+        self.retire(slot);
+        0
     }
 
     fn retire(&mut self, mut slot: Box<SendSlot<S>>) {
