@@ -1,6 +1,6 @@
 """Downloads one torrent with libtorrent and prints its progress, one JSON object a line.
 
-usage: libtorrent_client.py TORRENT-or-MAGNET FOLDER ADDRESS
+usage: libtorrent_client.py TORRENT-or-MAGNET FOLDER ADDRESS [encrypted]
 
 Discovery beyond trackers, port mapping and peer exchange are off. Runs until it is killed.
 """
@@ -12,8 +12,10 @@ import time
 import libtorrent as lt
 
 
-def settings(address):
-    return {
+def settings(address, encrypted):
+    # Forced: plaintext neither out nor in; plaintext payload behind an encrypted handshake is still offered.
+    forced = {"out_enc_policy": 0, "in_enc_policy": 0, "allowed_enc_level": 3} if encrypted else {}
+    return forced | {
         "listen_interfaces": f"{address}:0",
         "outgoing_interfaces": address,
         "enable_dht": False,
@@ -31,8 +33,8 @@ def settings(address):
 
 
 def main():
-    source, folder, address = sys.argv[1:4]
-    session = lt.session(settings(address))
+    source, folder, address, *wishes = sys.argv[1:]
+    session = lt.session(settings(address, "encrypted" in wishes))
     if source.startswith("magnet:"):
         parameters = lt.parse_magnet_uri(source)
     else:

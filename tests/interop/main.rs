@@ -67,6 +67,34 @@ fn all_clients_at_once_download_with_nothing_but_the_magnet_link() {
     });
 }
 
+/// Clients that take no plaintext download from a seeder with this policy.
+fn all_clients_download_encrypted(policy: &str) {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let content = Content::multi_file(&scratch.path().join("content"));
+    let seeder =
+        Seeder::start(&content.root, &["--tracker-port", "0", "--encryption", policy], scratch.path());
+    let start = |client: &'static Client| (client, client.start_encrypted(&seeder.torrent, scratch.path()));
+    let mut running: Vec<(&Client, Running)> = CLIENTS.iter().map(start).collect();
+    for (client, running) in &mut running {
+        running.wait_until_complete();
+        content.assert_same(&running.saved, client.creates_empty_files, client.name);
+    }
+}
+
+#[test]
+fn all_clients_that_require_encryption_download_from_a_seeder_that_allows_it() {
+    isolated("all_clients_that_require_encryption_download_from_a_seeder_that_allows_it", || {
+        all_clients_download_encrypted("allow");
+    });
+}
+
+#[test]
+fn all_clients_that_require_encryption_download_from_a_seeder_that_requires_it() {
+    isolated("all_clients_that_require_encryption_download_from_a_seeder_that_requires_it", || {
+        all_clients_download_encrypted("require");
+    });
+}
+
 #[test]
 fn each_client_alone_downloads_a_single_file() {
     isolated("each_client_alone_downloads_a_single_file", || {

@@ -147,11 +147,11 @@ impl Leech {
     pub fn introduced(stream: TcpStream, torrent: &SharedTorrent<Content>, reserved: Reserved) -> Self {
         let decoder = Decoder::new(DecoderLimits::for_pieces(torrent.facts.piece_count()));
         let mut leech = Self { stream, decoder, unread: Vec::new() };
-        let handshake = Handshake {
-            reserved,
-            info_hash: torrent.facts.info_hash,
-            peer_id: PeerId(*b"-XX0000-000000000000"),
-        };
+        // Each is a peer of its own: two connections with one peer id are one peer's, and one of them goes.
+        let mut peer_id = PeerId(*b"-XX0000-000000000000");
+        let port = leech.stream.local_addr().unwrap().port();
+        peer_id.0[18..].copy_from_slice(&port.to_be_bytes());
+        let handshake = Handshake { reserved, info_hash: torrent.facts.info_hash, peer_id };
         leech.stream.write_all(&handshake.encode()).unwrap();
         let mut answer = [0; 68];
         leech.stream.read_exact(&mut answer).unwrap();

@@ -22,6 +22,7 @@ fn start(paths: &Paths) -> Download {
         .args(["--summary-interval=1", "--console-log-level=notice", "--listen-port=20000-29999"])
         .arg(format!("--interface={}", CLIENT.address))
         .arg(format!("--dir={}", paths.saved.display()))
+        .args(paths.encrypted.then_some("--bt-force-encryption=true"))
         .arg(&paths.source);
     Download {
         process: Process::start(&mut command, paths.log()),

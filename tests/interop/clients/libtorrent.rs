@@ -15,7 +15,8 @@ fn start(paths: &Paths) -> Download {
         .arg(root.join("tests/interop/libtorrent_client.py"))
         .arg(&paths.source)
         .arg(&paths.saved)
-        .arg(CLIENT.address.to_string());
+        .arg(CLIENT.address.to_string())
+        .args(paths.encrypted.then_some("encrypted"));
     Download {
         process: Process::start(&mut command, paths.log()),
         is_complete: Box::new(|process| {

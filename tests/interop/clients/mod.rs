@@ -40,6 +40,8 @@ struct Paths {
     home: PathBuf,
     /// What it downloads.
     saved: PathBuf,
+    /// It speaks to nobody in plaintext.
+    encrypted: bool,
 }
 
 impl Paths {
@@ -68,13 +70,22 @@ pub struct Running {
 impl Client {
     /// Starts it on `torrent` with everything it writes in a new folder below `scratch`.
     pub fn start(&'static self, torrent: &Path, scratch: &Path) -> Running {
+        self.start_copy(torrent, scratch, false)
+    }
+
+    /// The same, told to take encrypted connections only.
+    pub fn start_encrypted(&'static self, torrent: &Path, scratch: &Path) -> Running {
+        self.start_copy(torrent, scratch, true)
+    }
+
+    fn start_copy(&'static self, torrent: &Path, scratch: &Path, encrypted: bool) -> Running {
         let home = scratch.join(self.name);
         let saved = home.join("saved");
         std::fs::create_dir_all(&saved).expect("a scratch folder takes folders");
         // A copy with a plain name: rTorrent's settings file cannot name every path.
         let copy = home.join("wanted.torrent");
         std::fs::copy(torrent, &copy).expect("the seeder's torrent file can be read");
-        self.start_on(copy.display().to_string(), home, saved)
+        self.start_on(copy.display().to_string(), home, saved, encrypted)
     }
 
     /// The same with nothing but a magnet link.
@@ -82,11 +93,11 @@ impl Client {
         let home = scratch.join(self.name);
         let saved = home.join("saved");
         std::fs::create_dir_all(&saved).expect("a scratch folder takes folders");
-        self.start_on(link.to_owned(), home, saved)
+        self.start_on(link.to_owned(), home, saved, false)
     }
 
-    fn start_on(&'static self, source: String, home: PathBuf, saved: PathBuf) -> Running {
-        let paths = Paths { source, home, saved: saved.clone() };
+    fn start_on(&'static self, source: String, home: PathBuf, saved: PathBuf, encrypted: bool) -> Running {
+        let paths = Paths { source, home, saved: saved.clone(), encrypted };
         Running { client: self, download: (self.start)(&paths), saved }
     }
 }

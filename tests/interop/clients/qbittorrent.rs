@@ -17,11 +17,13 @@ fn start(paths: &Paths) -> Download {
     let settings = paths.home.join("qBittorrent/config");
     fs::create_dir_all(&settings).expect("a scratch folder takes folders");
     // The whitelist of subnets lets this test in without a password.
+    // 1: required, 0: allowed, as it is by default.
+    let encryption = u8::from(paths.encrypted);
     let text = format!(
         "[LegalNotice]\nAccepted=true\n\
          [BitTorrent]\n\
          Session\\DHTEnabled=false\nSession\\LSDEnabled=false\nSession\\PeXEnabled=false\n\
-         Session\\BTProtocol=TCP\nSession\\Interface=lo\nSession\\InterfaceAddress={address}\n\
+         Session\\Encryption={encryption}\nSession\\BTProtocol=TCP\nSession\\Interface=lo\nSession\\InterfaceAddress={address}\n\
          Session\\MultiConnectionsPerIp=true\nSession\\DefaultSavePath={saved}\n\
          [Network]\nPortForwardingEnabled=false\n\
          [Preferences]\n\

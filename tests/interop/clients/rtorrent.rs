@@ -12,6 +12,7 @@ fn start(paths: &Paths) -> Download {
     fs::create_dir(&session).expect("a scratch folder takes folders");
     let finished = paths.home.join("finished");
     let settings = paths.home.join("rtorrent.rc");
+    let encryption = if paths.encrypted { "allow_incoming,try_outgoing,require,require_RC4" } else { "none" };
     let text = format!(
         "system.daemon.set = true\n\
          session.path.set = {session}\n\
@@ -22,6 +23,7 @@ fn start(paths: &Paths) -> Download {
          network.port_random.set = yes\n\
          dht.mode.set = disable\n\
          protocol.pex.set = no\n\
+         protocol.encryption.set = {encryption}\n\
          trackers.use_udp.set = yes\n\
          pieces.hash.on_completion.set = yes\n\
          method.set_key = event.download.finished, tell, \"execute2 = touch, {finished}\"\n\

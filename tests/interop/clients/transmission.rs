@@ -19,6 +19,8 @@ fn start(paths: &Paths) -> Download {
     let settings = serde_json::json!({
         "bind-address-ipv4": CLIENT.address.to_string(),
         "bind-address-ipv6": "::1",
+        // 2: required, 1: preferred, as it is by default.
+        "encryption": if paths.encrypted { 2 } else { 1 },
         "dht-enabled": false,
         "lpd-enabled": false,
         "pex-enabled": false,
