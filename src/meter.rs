@@ -33,6 +33,7 @@ struct Counters {
     reported_pieces: AtomicU32,
     interested: AtomicBool,
     upload_only: AtomicBool,
+    heard_at: AtomicU64,
 }
 
 /// What a connection's counters said at one look.
@@ -48,6 +49,8 @@ pub struct PeerSample {
     pub interested: bool,
     /// Whether the peer says it will not download (BEP 21).
     pub upload_only: bool,
+    /// When something last came from the peer; zero before anything has.
+    pub heard_at: Instant,
 }
 
 impl PeerCounters {
@@ -81,6 +84,11 @@ impl PeerCounters {
         self.0.upload_only.store(upload_only, Relaxed);
     }
 
+    /// Notes when something came from the peer. Only the connection's own worker may call this.
+    pub fn set_heard_at(&self, at: Instant) {
+        self.0.heard_at.store(at.as_nanos(), Relaxed);
+    }
+
     /// Payload bytes sent so far.
     pub fn uploaded(&self) -> u64 {
         self.0.uploaded.load(Relaxed)
@@ -99,6 +107,7 @@ impl PeerCounters {
             reported_pieces: self.0.reported_pieces.load(Relaxed),
             interested: self.0.interested.load(Relaxed),
             upload_only: self.0.upload_only.load(Relaxed),
+            heard_at: Instant::from_nanos(self.0.heard_at.load(Relaxed)),
         }
     }
 }
@@ -201,12 +210,14 @@ mod tests {
         counters.add_downloaded(1);
         counters.set_reported_pieces(3);
         counters.set_interested(true);
+        counters.set_heard_at(at(9));
         let expected = PeerSample {
             uploaded: 12,
             downloaded: 1,
             reported_pieces: 3,
             interested: true,
             upload_only: false,
+            heard_at: at(9),
         };
         assert_eq!(counters.sample(), expected);
     }

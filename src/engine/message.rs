@@ -149,8 +149,8 @@ pub enum Fact {
     Late(bool),
     /// Its peer has snubbed us (BEP 3), or given a block again.
     Snubbed(bool),
-    /// What its peer told of addresses (BEP 10): the port on which it accepts connections, and our address as it
-    /// sees it.
+    /// What its peer told on extensions (BEP 10): the port on which it accepts connections, our address as it sees
+    /// it, and whether it understands peer exchange.
     Addresses {
         /// The peer's address.
         remote: IpAddr,
@@ -158,7 +158,11 @@ pub enum Fact {
         port: Option<u16>,
         /// `yourip`.
         ours: Option<IpAddr>,
+        /// `ut_pex` has a number.
+        exchanges: bool,
     },
+    /// The payload of a `ut_pex` message has come (BEP 11).
+    Exchange(Vec<u8>),
 }
 
 /// What a peer has, for travelling.
@@ -204,6 +208,10 @@ pub enum Order {
     Ask(Vec<(BlockSpan, Arc<PieceBuffer>)>),
     /// This block is no longer wanted of the peer.
     Cancel(BlockSpan),
+    /// Send the peer this payload as a `ut_pex` message.
+    Exchange(Vec<u8>),
+    /// Close: the peer floods us with peer exchange.
+    CloseFlooder,
     /// Close.
     Close,
 }

@@ -7,7 +7,8 @@ use crate::bitfield::{Bitfield, BitfieldError};
 use crate::id::{InfoHash, PeerId};
 use crate::limits::{
     ALLOWED_FAST_LEN_MAX, ALLOWED_FAST_MAX, CONTROL_QUEUED_LEN_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT,
-    KEEP_ALIVE_INTERVAL, REJECTS_MAX, REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX,
+    KEEP_ALIVE_INTERVAL, PEX_INTERVAL_MIN, PEX_MESSAGES_FREE, PEX_OFFENCES_MAX, REJECTS_MAX,
+    REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX,
 };
 use crate::metadata::{Answer, MetadataService};
 use crate::pipeline::{Pushed, RequestQueue, Verdict};
@@ -121,6 +122,9 @@ pub enum PeerError {
     /// A block that was never asked for.
     #[error("sends {0}, which was not asked for")]
     UnwantedBlock(BlockSpan),
+    /// More peer exchange than BEP 11 allows, or nonsense in its place, many times over.
+    #[error("floods peer exchange")]
+    ExchangeFlood,
     /// It makes us answer without reading the answers.
     #[error("does not read what it asks for")]
     NotReading,
@@ -165,6 +169,8 @@ pub struct PeerMachine {
     /// The block that is arriving and was asked for.
     arriving: Option<BlockSpan>,
     extended: Vec<u8>,
+    /// When the messages of peer exchange have begun to be counted, and how many there were.
+    exchange_window: (Instant, u32),
 }
 
 #[derive(Debug)]
@@ -232,6 +238,7 @@ impl PeerMachine {
             download: None,
             arriving: None,
             extended: Vec::new(),
+            exchange_window: (now, 0),
         }
     }
 
@@ -418,6 +425,7 @@ impl PeerMachine {
                 }
             }
             Message::Extended { id: OUR_PEX_ID, payload } if facts.may_exchange_peers() => {
+                self.count_exchange(now)?;
                 self.extended = payload.to_vec();
                 return Ok(Some(PeerEvent::Extended(OurExtension::Pex)));
             }
@@ -612,6 +620,16 @@ impl PeerMachine {
         let Some(bytes) = info.get(data.range) else { return };
         let message = MetadataMessage::Data { piece: data.piece, total_len: facts.info_len(), bytes };
         encode(&Message::Extended { id, payload: &message.encode() }, out);
+    }
+
+    /// The home judges what peers say here; this bounds how much of it a flood makes travel there.
+    fn count_exchange(&mut self, now: Instant) -> Result<(), PeerError> {
+        let (since, count) = &mut self.exchange_window;
+        if now.since(*since) >= PEX_INTERVAL_MIN {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        if *count > PEX_MESSAGES_FREE + PEX_OFFENCES_MAX { Err(PeerError::ExchangeFlood) } else { Ok(()) }
     }
 
     fn require_fast(&self) -> Result<(), PeerError> {

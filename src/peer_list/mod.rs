@@ -466,6 +466,11 @@ impl PeerList {
         })
     }
 
+    /// Where the peer of a connection can be dialled, when known.
+    pub fn address_of(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.connections.get(&conn)?.addresses.first().copied()
+    }
+
     /// Addresses where there has been a connection, in order of address: worth trying first in the next run.
     pub fn proven(&self) -> impl Iterator<Item = SocketAddr> {
         self.candidates.iter().filter(|(_, candidate)| candidate.proven).map(|(address, _)| address)

@@ -4,7 +4,7 @@
 
 use super::{TorrentAction, TorrentMachine};
 use crate::id::{AddressPrefix, ConnId, PeerId};
-use crate::peer_list::{BanReason, Closed, PeerList, PeerListSettings, Source, Verdict};
+use crate::peer_list::{BanReason, Closed, Direction, PeerList, PeerListSettings, Source, Verdict};
 use crate::rng::Rng;
 use crate::time::Instant;
 use std::net::{IpAddr, SocketAddr};
@@ -38,6 +38,15 @@ impl Members {
         self.list.as_deref_mut()
     }
 
+    #[cfg(test)]
+    pub fn list_for_tests(&mut self) -> &mut PeerList {
+        self.list().expect("the test keeps members")
+    }
+
+    pub fn is_private(&self) -> bool {
+        self.settings.as_ref().is_some_and(|settings| settings.private)
+    }
+
     pub fn ban(&mut self, now: Instant, ip: IpAddr, peer_id: PeerId, reason: BanReason) -> Vec<ConnId> {
         self.list().map(|list| list.ban(now, ip, peer_id, reason)).unwrap_or_default()
     }
@@ -46,6 +55,18 @@ impl Members {
         if let Some(list) = &mut self.list {
             list.handle_closed(now, conn, why);
         }
+    }
+
+    /// Something came from the peer at that time.
+    pub fn heard(&mut self, at: Instant, conn: ConnId) {
+        if let Some(list) = &mut self.list {
+            list.handle_heard(at, conn);
+        }
+    }
+
+    /// Connections with peers that can be dialled somewhere.
+    pub fn exchangeable(&self) -> impl Iterator<Item = (ConnId, SocketAddr, Direction)> {
+        self.list.iter().flat_map(|list| list.exchangeable())
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -109,7 +130,8 @@ impl TorrentMachine {
         true
     }
 
-    /// The port on which a peer accepts connections (BEP 10 `p`), and our address as it sees it.
+    /// A peer has told its extensions: the port on which it accepts connections (BEP 10 `p`), our address as it sees
+    /// it, and whether it understands peer exchange.
     pub fn handle_told_address(
         &mut self,
         now: Instant,
@@ -117,6 +139,7 @@ impl TorrentMachine {
         remote: IpAddr,
         port: Option<u16>,
         ours: Option<IpAddr>,
+        exchanges: bool,
     ) {
         let Some(list) = self.members.list() else { return };
         if let Some(port) = port {
@@ -124,6 +147,10 @@ impl TorrentMachine {
         }
         if let Some(ours) = ours {
             list.handle_your_address(remote, ours);
+        }
+        let listening = list.address_of(conn);
+        if self.peers.contains_key(&conn) && !self.members.is_private() {
+            self.exchange.joined(now, conn, remote, listening, exchanges);
         }
     }
 

@@ -15,8 +15,11 @@
 //! could be a peer and who may not. Deliberately absent: sockets, clocks, other cores, payload.
 
 mod download;
+mod exchange;
 mod members;
 
+#[cfg(test)]
+mod exchange_tests;
 #[cfg(test)]
 mod leech_tests;
 #[cfg(test)]
@@ -35,6 +38,7 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use crate::units::{BlockSpan, ByteRate, PieceIndex};
 use download::Download;
+use exchange::Exchange;
 use members::Members;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -69,6 +73,10 @@ pub enum TorrentAction {
     Have(PieceIndex),
     /// Close the connection.
     Close(ConnId),
+    /// Close the connection: the peer floods us with peer exchange, or with nonsense in its place.
+    CloseFlooder(ConnId),
+    /// Send the peer this payload as a `ut_pex` message (BEP 11).
+    Exchange(ConnId, Vec<u8>),
     /// Connect to this address. Answer by a newcomer, or with [`TorrentMachine::handle_dial_failed`].
     Dial(SocketAddr),
     /// A peer was convicted of sending wrong data. Its connections are closed by actions of their own.
@@ -95,7 +103,9 @@ impl TorrentAction {
             | Self::Interest(conn, _)
             | Self::Ask(conn, _)
             | Self::Cancel(conn, _)
-            | Self::Close(conn) => Some(*conn),
+            | Self::Close(conn)
+            | Self::CloseFlooder(conn)
+            | Self::Exchange(conn, _) => Some(*conn),
             _ => None,
         }
     }
@@ -135,6 +145,8 @@ pub struct TorrentMachine {
     actions: VecDeque<TorrentAction>,
     download: Option<Box<Download>>,
     members: Members,
+    exchange: Exchange,
+    piece_count: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -179,6 +191,8 @@ impl TorrentMachine {
             actions: VecDeque::new(),
             download: None,
             members: Members::new(),
+            exchange: Exchange::new(),
+            piece_count: parameters.total_len.div_ceil(u64::from(parameters.piece_len.max(1))),
         }
     }
 
@@ -248,6 +262,7 @@ impl TorrentMachine {
         let Some(peer) = self.peers.remove(&conn) else { return };
         self.actions.retain(|action| action.conn() != Some(conn));
         self.download_left(conn);
+        self.exchange.left(conn, self.peers.is_empty());
         self.interested -= usize::from(peer.interested);
         if peer.grant == Grant::Regular {
             self.regular_open -= 1;
@@ -298,7 +313,13 @@ impl TorrentMachine {
     }
 
     /// Time has come. `sample` reads a connection's counters (zeros when it is already gone).
-    pub fn handle_timeout(&mut self, now: Instant, sample: impl FnMut(ConnId) -> PeerSample, rng: &mut Rng) {
+    pub fn handle_timeout(
+        &mut self,
+        now: Instant,
+        mut sample: impl FnMut(ConnId) -> PeerSample,
+        rng: &mut Rng,
+    ) {
+        self.exchange(now, &mut sample);
         if self.round_at.is_some_and(|at| at <= now) {
             self.round(now, sample, rng);
         } else if self.fill_at.is_some_and(|at| at <= now) {
@@ -316,7 +337,9 @@ impl TorrentMachine {
     /// When `handle_timeout` is due; `None` while there are no peers.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let retry_at = self.download.as_ref().and_then(|download| download.retry_at());
-        [self.round_at, self.fill_at, retry_at, self.members.poll_timeout()].into_iter().flatten().min()
+        let members_at = self.members.poll_timeout();
+        let exchange_at = self.exchange.poll_timeout();
+        [self.round_at, self.fill_at, retry_at, members_at, exchange_at].into_iter().flatten().min()
     }
 
     /// Peers in the swarm here.
@@ -349,6 +372,9 @@ impl TorrentMachine {
         let mut snapshots = Vec::with_capacity(self.peers.len());
         for (&conn, peer) in &mut self.peers {
             let sample = sample(conn);
+            if sample.heard_at > peer.last.heard_at {
+                self.members.heard(sample.heard_at, conn);
+            }
             snapshots.push(peer.snapshot(conn, sample));
             peer.given_before_last = peer.last.downloaded;
             peer.last = sample;

@@ -165,8 +165,16 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let Some(connection) = self.connections.get(key) else { return };
         let Some(theirs) = connection.machine.theirs() else { return };
         let remote = connection.ends.remote.ip().to_canonical();
-        let fact = Fact::Addresses { remote, port: theirs.port, ours: theirs.your_address };
+        let exchanges = theirs.ids.pex.is_some();
+        let fact = Fact::Addresses { remote, port: theirs.port, ours: theirs.your_address, exchanges };
         self.tell_home(key, fact);
+    }
+
+    pub(super) fn tell_exchange(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            let payload = connection.machine.take_extended();
+            self.tell_home(key, Fact::Exchange(payload));
+        }
     }
 
     pub(super) fn handle_choked(&mut self, key: Key, choked: bool) {
@@ -223,6 +231,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                     connection.release_buffer(span.piece);
                 }
             }
+            Order::Exchange(payload) => connection.machine.send_extended(|ids| ids.pex, &payload),
+            Order::CloseFlooder => return self.close_at_fault(key, &PeerError::ExchangeFlood),
             Order::Close => return self.close(key, Closing::Abruptly),
         }
         self.settle_download(key);

@@ -134,9 +134,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             }
             Fact::Returned(spans) => machine.handle_returned(now, conn, &spans, rng),
             Fact::Late(late) => machine.handle_late(now, conn, late, rng),
+            Fact::Exchange(payload) => machine.handle_exchange(now, conn, &payload, rng),
             Fact::Snubbed(snubbed) => machine.handle_snubbed(conn, snubbed),
-            Fact::Addresses { remote, port, ours } => {
-                machine.handle_told_address(now, conn, remote, port, ours);
+            Fact::Addresses { remote, port, ours, exchanges } => {
+                machine.handle_told_address(now, conn, remote, port, ours, exchanges);
             }
         }
         self.drain_home(torrent);
@@ -187,6 +188,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             TorrentAction::Ask(conn, spans) => self.ask(torrent, conn, spans),
             TorrentAction::Cancel(conn, span) => self.order(conn, Order::Cancel(span)),
             TorrentAction::Close(conn) => self.order(conn, Order::Close),
+            TorrentAction::CloseFlooder(conn) => self.order(conn, Order::CloseFlooder),
+            TorrentAction::Exchange(conn, payload) => self.order(conn, Order::Exchange(payload)),
             TorrentAction::Verify { piece, want_block_hashes } => {
                 self.verify(torrent, piece, want_block_hashes)
             }

@@ -9,7 +9,7 @@ use super::{TimerOwner, ToWorker, Worker};
 use crate::id::InfoHash;
 use crate::limits::{ALLOWED_FAST_GRANTS_MAX, FILL_INTERVAL};
 use crate::meter::PeerCounters;
-use crate::peer::{Identity, PeerError, PeerEvent};
+use crate::peer::{Identity, OurExtension, PeerError, PeerEvent};
 use crate::peer_list::Closed;
 use crate::torrent::Newcomer;
 use crate::wire::Handshake;
@@ -94,6 +94,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         {
             counters.set_reported_pieces(connection.machine.piece_count());
             counters.set_upload_only(connection.machine.upload_only());
+            counters.set_heard_at(self.now);
         }
         self.tell_haves(key);
         self.settle_download(key);
@@ -149,7 +150,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             PeerEvent::Stock => self.tell_stock(key),
             PeerEvent::Have(piece) => self.found.push(piece),
             PeerEvent::Extensions => self.tell_addresses(key),
-            PeerEvent::Extended(_) | PeerEvent::Block { .. } => {}
+            PeerEvent::Extended(OurExtension::Pex) => self.tell_exchange(key),
+            PeerEvent::Block { .. } => {}
         }
     }
 
