@@ -5,8 +5,8 @@ use crate::bitfield::{Bitfield, BitfieldError};
 use crate::id::{InfoHash, PeerId};
 use crate::limits::{
     ALLOWED_FAST_LEN_MAX, ALLOWED_FAST_MAX, CONTROL_QUEUED_LEN_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT,
-    KEEP_ALIVE_INTERVAL, REJECTS_MAX, REQUEST_LEN_MAX, REQUEST_RUNS_MAX, REQUESTS_QUEUED_MAX,
-    REQUESTS_WHILE_CHOKED_MAX, UNKNOWN_MESSAGE_LEN_MAX,
+    KEEP_ALIVE_INTERVAL, PEX_INTERVAL, PEX_MESSAGES_FREE, PEX_OFFENCES_MAX, REJECTS_MAX, REQUEST_LEN_MAX,
+    REQUEST_RUNS_MAX, REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX, UNKNOWN_MESSAGE_LEN_MAX,
 };
 use crate::time::{Duration, Instant};
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
@@ -624,6 +624,23 @@ fn garbage_in_the_extension_handshake_is_as_if_it_were_absent() {
     talk.tell(Message::Extended { id: 0, payload: b"d11:upload_onlyi1ee" });
     assert!(talk.machine.upload_only());
     talk.tell(Message::Extended { id: 77, payload: b"whatever" });
+}
+
+#[test]
+fn a_flood_of_peer_exchange_ends_the_connection_and_a_private_torrent_does_not_even_hear_it() {
+    let message = Message::Extended { id: 1, payload: b"de" };
+    let told = Ok(vec![PeerEvent::Extended(OurExtension::Pex)]);
+    let mut talk = Talk::open(Reserved::OURS);
+    for minute in 0..100 {
+        talk.now = Instant::ZERO + PEX_INTERVAL * minute;
+        assert_eq!(talk.say(&[message]), told);
+        assert_eq!(talk.machine.take_extended(), b"de");
+    }
+    let flood = (0..100).position(|_| talk.say(&[message]) == Err(PeerError::ExchangeFlood));
+    assert_eq!(flood, Some((PEX_MESSAGES_FREE + PEX_OFFENCES_MAX) as usize - 1));
+
+    let mut private = Talk::accepted(Reserved::OURS, TorrentFacts { private: true, ..facts() });
+    (0..100).for_each(|_| private.tell(message));
 }
 
 #[test]

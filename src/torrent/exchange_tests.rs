@@ -22,7 +22,6 @@ fn conn(slot: u32) -> ConnId {
 }
 
 struct Client {
-    number: u8,
     machine: TorrentMachine,
     rng: Rng,
 }
@@ -37,7 +36,7 @@ impl Client {
         };
         let mut machine = TorrentMachine::new(parameters);
         machine.keep_members(PeerListSettings { private, ..PeerListSettings::new(peer_id(number)) });
-        Self { number, machine, rng: Rng::from_seed(u64::from(number)) }
+        Self { machine, rng: Rng::from_seed(u64::from(number)) }
     }
 
     fn leech(number: u8, private: bool) -> Self {
