@@ -56,7 +56,7 @@ impl Ladder {
             None | Some(AnnounceEvent::Stopped) => return,
             Some(AnnounceEvent::Started) => entry.knows_us = true,
             Some(AnnounceEvent::Completed) => entry.owes_completed = false,
-            Some(AnnounceEvent::None) => {}
+            Some(AnnounceEvent::None | AnnounceEvent::Paused) => {}
         }
         (entry.failures, entry.not_before, entry.due) = (0, not_before, due);
         // BEP 12: the tracker that worked is asked first from now on.

@@ -8,18 +8,22 @@ mod bench;
 mod check;
 mod create;
 mod destination;
+mod engine_args;
 mod escape;
 mod generate;
+mod get;
 mod progress;
 mod seed;
 mod show;
 mod tracker;
+mod view;
 
 /// A BitTorrent seeder engine on io_uring.
 #[derive(Debug, Parser)]
 #[command(name = "seedring", version, max_term_width = 100)]
 #[command(after_help = "Examples:\n  \
     seedring seed holiday-videos                     share a folder, tracker included\n  \
+    seedring get debian.torrent -o /srv/iso          download, and give on meanwhile\n  \
     seedring seed debian.torrent --data /srv/iso     seed what you have already\n  \
     seedring check debian.torrent /srv/iso           is it what the torrent says?\n  \
     seedring bench 127.0.0.1:6881 debian.torrent     how does a seeder hold under load?\n\n\
@@ -32,6 +36,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Seed(seed::SeedArgs),
+    Get(get::GetArgs),
     Create(create::CreateArgs),
     Show(show::ShowArgs),
     Check(check::CheckArgs),
@@ -50,6 +55,7 @@ pub fn main() -> ExitCode {
     start_diagnostics();
     let result = match cli.command {
         Command::Seed(args) => seed::run(args),
+        Command::Get(args) => get::run(args),
         Command::Create(args) => create::run(args),
         Command::Show(args) => show::run(args),
         Command::Check(args) => check::run(args),

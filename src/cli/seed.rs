@@ -1,30 +1,26 @@
 //! `seedring seed`: files and folders become torrents, torrents are served until the user has had enough.
 
 mod inputs;
-mod view;
 
 use super::CommandError;
 use super::create::{piece_length, tracker_url};
-use crate::choker::Slots;
-use crate::engine::{Engine, EngineConfig, EngineEvent, ZeroCopyMode};
-use crate::limits::CONNECTIONS_PER_PREFIX_MAX;
+use super::engine_args::EngineArgs;
+use super::view::View;
+use crate::engine::{Engine, EngineEvent};
+use crate::picker::Order;
 use crate::service;
 use crate::session::content::Located;
 use crate::session::metrics_server::MetricsServer;
-use crate::session::seeding::{Arrival, Ending, Seeding, SeedingSettings};
+use crate::session::seeding::{Arrival, Ending, Seeding, SeedingSettings, Until};
 use crate::storage::{Content, default_state_dir, raise_file_limit};
 use crate::tracker_server::{AccessList, TrackerConfig, TrackerServer};
 use crate::units::ByteRate;
-use crate::wire::Encryption;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::mpsc;
-use view::View;
 
-/// Events the engine may have on their way to the session.
-const ENGINE_EVENTS_MAX: usize = 4096;
 /// Checked torrents on their way to the session.
 const ARRIVALS_MAX: usize = 16;
 
@@ -50,43 +46,17 @@ pub struct SeedArgs {
     /// Seed every .torrent in this folder
     #[arg(long, value_name = "DIR")]
     torrents: Option<PathBuf>,
-    /// Address to listen on and connect from [default: all, IPv4 and IPv6]
-    #[arg(long, value_name = "IP")]
-    bind: Option<IpAddr>,
-    /// Port for peers; 0 takes any free one
-    #[arg(long, value_name = "N", default_value_t = 6881)]
-    port: u16,
     /// A tracker to announce to, in place of the embedded one; repeatable, the first given is asked first
     #[arg(long, value_name = "URL", value_parser = tracker_url)]
     tracker: Vec<String>,
     /// Port of the embedded tracker, HTTP and UDP; 0 takes any free one
     #[arg(long, value_name = "N", default_value_t = 6969)]
     tracker_port: u16,
-    /// Worker threads [default: one per core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    workers: Option<u16>,
-    /// Do not pin worker threads to cores
-    #[arg(long)]
-    no_pin: bool,
-    /// Peers of a torrent served at once, or auto: as many as line and cores have room for
-    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = slots)]
-    upload_slots: Slots,
-    /// Upload limit of all torrents together, as 10MB/s; 0 uploads nothing
-    #[arg(long, value_name = "RATE")]
-    upload_limit: Option<ByteRate>,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Upload limit of each torrent
     #[arg(long, value_name = "RATE")]
     torrent_upload_limit: Option<ByteRate>,
-    /// Connections of one address prefix (/24 of IPv4, /64 of IPv6) at most; loopback is exempt
-    #[arg(long, value_name = "N", default_value_t = CONNECTIONS_PER_PREFIX_MAX)]
-    prefix_connections: u32,
-    /// Send pages without copying them: auto finds out where that works
-    #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = zero_copy)]
-    zero_copy: ZeroCopyMode,
-    /// Encrypted connections: allow takes them, prefer also dials them and picks RC4, require takes nothing else. RC4
-    /// costs about half a core per Gbit/s; with allow payload stays plaintext wherever the peer agrees
-    #[arg(long, value_name = "allow|prefer|require|off", default_value_t = Encryption::Allow)]
-    encryption: Encryption,
     /// Bytes of a piece of new torrents, a power of two from 16KiB to 256MiB [default: 256KiB, growing for
     /// large content]
     #[arg(long, value_name = "SIZE", value_parser = piece_length)]
@@ -111,7 +81,7 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
     let _ = raise_file_limit();
     let view = View::new(args.json);
     let metrics = args.metrics.map(MetricsServer::bind).transpose()?;
-    let (engine, engine_events) = start_engine(&args)?;
+    let (engine, engine_events) = args.engine.start(None)?;
     let tracker = bind_tracker(&args)?;
     let trackers = inputs::announce_urls(&args, tracker.as_ref());
     let state_dir = args.state_dir.clone().or_else(default_state_dir);
@@ -125,11 +95,15 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
     let metrics_address = metrics.as_ref().map(|metrics| inputs::reachable(metrics.address()));
     view.begin(&peers, &trackers, metrics_address);
     let settings = SeedingSettings {
-        slots: args.upload_slots,
+        slots: args.engine.upload_slots,
         torrent_upload_limit: args.torrent_upload_limit,
         trackers: args.tracker,
-        bind: args.bind,
+        bind: args.engine.bind,
         once: args.once,
+        until: Until::Asked,
+        peers: Vec::new(),
+        peer_id: None,
+        order: Order::RarestFirst,
         state_dir,
     };
     let sockets = Sockets { tracker, metrics };
@@ -172,7 +146,7 @@ async fn serve(
     match (ending, failure) {
         (_, Some(error)) => Err(error.into()),
         (Ending::NothingLeft, None) => Err("no torrent is left to seed; the lines above say why".into()),
-        (Ending::Asked | Ending::Served, None) => Ok(()),
+        (Ending::Asked | Ending::Served | Ending::Downloaded, None) => Ok(()),
     }
 }
 
@@ -186,7 +160,13 @@ fn check_all(
     located.sort_by_key(Located::needs_check);
     std::thread::Builder::new().name("checker".to_owned()).spawn(move || {
         for located in located {
-            let progress = located.needs_check().then(|| view.checking(&located));
+            let progress = located.needs_check().then(|| {
+                view.checking(
+                    located.metainfo.info().name(),
+                    located.metainfo.info_hash(),
+                    located.metainfo.info().total_len(),
+                )
+            });
             let on_progress = |bytes| progress.iter().for_each(|progress| progress.add(bytes));
             let arrival = Arrival::from_located(located, &on_progress, &cancel);
             drop(progress);
@@ -198,38 +178,12 @@ fn check_all(
     Ok(receiver)
 }
 
-fn start_engine(args: &SeedArgs) -> Result<(Engine<Content>, mpsc::Receiver<EngineEvent>), CommandError> {
-    let config = EngineConfig {
-        bind: args.bind,
-        port: args.port,
-        workers: args.workers.map(usize::from),
-        unpinned: args.no_pin,
-        upload_limit: args.upload_limit,
-        zero_copy: args.zero_copy,
-        encryption: args.encryption,
-        prefix_connections_max: Some(args.prefix_connections),
-    };
-    let (sender, events) = mpsc::channel(ENGINE_EVENTS_MAX);
-    let make_sink = || {
-        let sender = sender.clone();
-        let sink = move |event| {
-            sender.try_send(event).or_else(|unsent| match unsent {
-                mpsc::error::TrySendError::Full(event) => Err(event),
-                // Nobody listens any more.
-                mpsc::error::TrySendError::Closed(_) => Ok(()),
-            })
-        };
-        Box::new(sink) as _
-    };
-    Ok((Engine::start(&config, make_sink)?, events))
-}
-
 fn bind_tracker(args: &SeedArgs) -> Result<Option<TrackerServer>, CommandError> {
     if !args.tracker.is_empty() {
         return Ok(None);
     }
     let mut config = TrackerConfig::on_port(args.tracker_port);
-    if let Some(bind) = args.bind {
+    if let Some(bind) = args.engine.bind {
         let address = SocketAddr::new(bind, args.tracker_port);
         (config.http, config.udp) = (vec![address], vec![address]);
     }
@@ -238,20 +192,4 @@ fn bind_tracker(args: &SeedArgs) -> Result<Option<TrackerServer>, CommandError> 
         format!("the embedded tracker does not start: {}; {cure}", super::with_causes(&error))
     })?;
     Ok(Some(server))
-}
-
-fn slots(text: &str) -> Result<Slots, String> {
-    match text {
-        "auto" => Ok(Slots::Auto),
-        number => number.parse().map(Slots::Fixed).map_err(|_| "write a number, or auto".to_owned()),
-    }
-}
-
-fn zero_copy(text: &str) -> Result<ZeroCopyMode, String> {
-    match text {
-        "auto" => Ok(ZeroCopyMode::Auto),
-        "always" => Ok(ZeroCopyMode::Always),
-        "never" => Ok(ZeroCopyMode::Never),
-        _ => Err("write auto, always or never".to_owned()),
-    }
 }

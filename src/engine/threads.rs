@@ -46,6 +46,8 @@ pub struct EngineConfig {
     pub unpinned: bool,
     /// Upload limit of the whole process.
     pub upload_limit: Option<ByteRate>,
+    /// Download limit of the whole process.
+    pub download_limit: Option<ByteRate>,
     /// When sends go without a copy.
     pub zero_copy: ZeroCopyMode,
     /// What is encrypted.
@@ -90,6 +92,8 @@ impl<S: BlockStore> Engine<S> {
         let connections_max = config.prefix_connections_max.unwrap_or(CONNECTIONS_PER_PREFIX_MAX);
         let prefixes = Arc::new(PrefixTable::new(connections_max));
         let gate = Arc::new(RateGate::new(config.upload_limit, burst_for(config.upload_limit)));
+        let limit = config.download_limit;
+        let download_gate = Arc::new(RateGate::new(limit, burst_for(limit)));
         let mut mailboxes = Vec::new();
         let mut workers = Vec::new();
         for _ in 0..count {
@@ -112,6 +116,7 @@ impl<S: BlockStore> Engine<S> {
             let (workers, events) = (engine.workers.clone(), make_sink());
             let (bind, encryption) = (config.bind, config.encryption);
             let (statistics, gate) = (Arc::clone(&statistics), Arc::clone(&gate));
+            let download_gate = Arc::clone(&download_gate);
             let prefixes = Arc::clone(&prefixes);
             let thread = std::thread::Builder::new().name(format!("worker-{index:02}")).spawn(move || {
                 // Without a core of its own the worker runs all the same, only less evenly.
@@ -131,6 +136,7 @@ impl<S: BlockStore> Engine<S> {
                     events,
                     statistics,
                     gate,
+                    download_gate,
                     prefixes,
                     zero_copy,
                     encryption,

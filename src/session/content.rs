@@ -3,7 +3,9 @@
 
 use crate::bitfield::Bitfield;
 use crate::metainfo::Metainfo;
-use crate::storage::{self, CheckReport, Content, Fingerprint, Layout, Resume, StorageError, resume_path};
+use crate::storage::{
+    self, CheckReport, Content, FileSelection, Fingerprint, Layout, Resume, StorageError, resume_path,
+};
 use crate::units::PieceIndex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +31,8 @@ pub struct Remembered {
     pub verified: Option<Bitfield>,
     /// Bytes uploaded until then.
     pub uploaded: u64,
+    /// Bytes downloaded until then.
+    pub downloaded: u64,
 }
 
 /// A torrent that can be served.
@@ -44,8 +48,12 @@ pub struct Checked {
     pub fingerprint: Fingerprint,
     /// Bytes uploaded in earlier runs.
     pub uploaded: u64,
+    /// Bytes downloaded in earlier runs.
+    pub downloaded: u64,
     /// Files that are missing or damaged, in the user's words.
     pub problems: Vec<String>,
+    /// The files that are wanted, of a torrent that is downloaded; `None` when it is only seeded.
+    pub selection: Option<FileSelection>,
 }
 
 impl Located {
@@ -60,7 +68,11 @@ impl Located {
                 let holds = resume.is_clean
                     && resume.verified.len() == layout.piece_count()
                     && resume.fingerprint.matches(&layout, &root);
-                Remembered { verified: holds.then_some(resume.verified), uploaded: resume.uploaded }
+                Remembered {
+                    verified: holds.then_some(resume.verified),
+                    uploaded: resume.uploaded,
+                    downloaded: resume.downloaded,
+                }
             });
         Ok(Self { metainfo, layout: Arc::new(layout), root, remembered })
     }
@@ -73,8 +85,9 @@ impl Located {
     /// Takes every piece as right: it has just been hashed.
     pub fn trust(&mut self) {
         let uploaded = self.remembered.as_ref().map_or(0, |remembered| remembered.uploaded);
+        let downloaded = self.remembered.as_ref().map_or(0, |remembered| remembered.downloaded);
         let verified = Some(Bitfield::all(self.layout.piece_count()));
-        self.remembered = Some(Remembered { verified, uploaded });
+        self.remembered = Some(Remembered { verified, uploaded, downloaded });
     }
 
     /// Opens the content, after a check on all cores where one is due. `on_progress` hears of every so many
@@ -87,6 +100,7 @@ impl Located {
         // Taken before anything is read: whatever changes meanwhile shows as a difference later.
         let fingerprint = Fingerprint::take(&self.layout, &self.root)?;
         let uploaded = self.remembered.as_ref().map_or(0, |remembered| remembered.uploaded);
+        let downloaded = self.remembered.as_ref().map_or(0, |remembered| remembered.downloaded);
         let (verified, problems) = match self.remembered.and_then(|remembered| remembered.verified) {
             Some(verified) => (verified, Vec::new()),
             None => {
@@ -102,7 +116,17 @@ impl Located {
             return Err(StorageError::Modified(self.root));
         }
         let content = Arc::new(content);
-        Ok(Checked { metainfo: self.metainfo, content, verified, fingerprint, uploaded, problems })
+        let selection = None;
+        Ok(Checked {
+            metainfo: self.metainfo,
+            content,
+            verified,
+            fingerprint,
+            uploaded,
+            downloaded,
+            problems,
+            selection,
+        })
     }
 }
 

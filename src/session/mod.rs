@@ -1,10 +1,12 @@
-//! What a command does, in the user's terms: torrents made, torrents read, torrents served.
+//! What a command does, in the user's terms: torrents made, torrents read, torrents downloaded and served.
 
 pub mod content;
+pub mod downloading;
 pub mod magnet_fetch;
 pub mod make_torrent;
 pub mod metrics;
 pub mod metrics_server;
 pub mod seeding;
+mod storage_sink;
 pub mod torrent_file;
 mod watch;

@@ -1,4 +1,5 @@
-//! A seeding session: the engine, the embedded tracker, announces, and what the user hears of all that.
+//! A session: the engine, the embedded tracker, announces, torrents that are seeded or downloaded, and what the user
+//! hears of all that.
 //!
 //! It lives on the service thread; payload never comes near it. Everything here may fail without losing
 //! anything: faults stay with their content and are looked for every second, figures are read, not told.
@@ -6,27 +7,30 @@
 use super::content::{Checked, Located};
 use super::metrics::{self, MetricsSnapshot, TorrentFigures};
 use super::metrics_server::{MetricsError, MetricsServer, Scrapes};
+use super::storage_sink::StorageSink;
 use super::watch::{Watched, Watcher};
 use crate::announcer::{Announcer, AnnouncerConfig};
+use crate::bitfield::Bitfield;
 use crate::choker::{Role, Slots};
 use crate::clock;
 use crate::engine::statistics::StatisticsSnapshot;
-use crate::engine::{Engine, EngineEvent, SharedTorrent};
+use crate::engine::{Download, Engine, EngineEvent, SharedTorrent};
 use crate::id::{InfoHash, PeerId};
 use crate::meter::Meter;
 use crate::peer::TorrentFacts;
 use crate::peer_list::Source;
+use crate::picker::{Order, PieceShape};
 use crate::pipeline::{RateGate, burst_for};
 use crate::rng::Rng;
-use crate::storage::Content;
-use crate::time::Duration;
-use crate::torrent::TorrentParameters;
+use crate::storage::{Content, Finisher, Layout};
+use crate::time::{Duration, Instant};
+use crate::torrent::{DownloadPlan, TorrentParameters};
 use crate::tracker_client::{
     ClientConfig, Command, Identity, Progress, TrackerClient, TrackerError, TrackerEvent, run_announcer,
 };
 use crate::tracker_server::{CompletedDownload, TrackerHandle, TrackerServer};
 use crate::tracker_wire::{AddressFamily, AnnounceEvent};
-use crate::units::ByteRate;
+use crate::units::{ByteRate, PieceIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -60,13 +64,65 @@ pub struct SeedingSettings {
     pub bind: Option<IpAddr>,
     /// End after so many downloads by others.
     pub once: Option<u64>,
+    /// When a session that downloads ends by itself.
+    pub until: Until,
+    /// Peers that the user names, for every torrent.
+    pub peers: Vec<SocketAddr>,
+    /// Our name in every swarm; one at random for each torrent when `None`.
+    pub peer_id: Option<PeerId>,
+    /// Which piece is begun first.
+    pub order: Order,
     /// Where resume files lie; `None` to keep none.
     pub state_dir: Option<PathBuf>,
+}
+
+/// When a session ends by itself, once everything wanted is here.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Until {
+    /// Never.
+    #[default]
+    Asked,
+    /// At once.
+    Downloaded,
+    /// When so many bytes have been given for each byte of content that is here, in all runs together.
+    Ratio(f64),
+    /// After so long.
+    Time(Duration),
 }
 
 /// What the user may want to hear.
 #[derive(Clone, Debug)]
 pub enum SessionEvent {
+    /// Everything wanted of a torrent is here.
+    Downloaded {
+        /// The torrent's name.
+        name: String,
+        /// The torrent.
+        info_hash: InfoHash,
+    },
+    /// Storage refuses a torrent's pieces; it is tried again until it takes them.
+    StorageRefused {
+        /// The torrent's name.
+        name: String,
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Storage takes them again.
+    StorageRecovered {
+        /// The torrent's name.
+        name: String,
+        /// The torrent.
+        info_hash: InfoHash,
+    },
+    /// A peer sent wrong data and is banned.
+    Banned {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// The peer's address.
+        ip: IpAddr,
+    },
     /// A torrent is served from now on.
     Serving(Serving),
     /// A torrent's content has failed, or could not be opened.
@@ -115,6 +171,8 @@ pub struct Serving {
     pub piece_count: u32,
     /// Files that are missing or damaged.
     pub problems: Vec<String>,
+    /// Bytes still to be downloaded.
+    pub left: u64,
 }
 
 /// The session's figures at one moment.
@@ -132,8 +190,25 @@ pub struct Status {
     pub ratio: f64,
     /// Downloads completed by others.
     pub completed: u64,
+    /// What is being downloaded; `None` when everything wanted is here.
+    pub download: Option<DownloadStatus>,
+    /// Connections that were banned for sending wrong data.
+    pub banned: u64,
     /// The workers' counters, added up.
     pub engine: StatisticsSnapshot,
+}
+
+/// How far downloads are, added up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DownloadStatus {
+    /// Bytes wanted.
+    pub wanted: u64,
+    /// Bytes of those that are not here yet.
+    pub left: u64,
+    /// Bytes of blocks a second, smoothed.
+    pub rate: ByteRate,
+    /// Time until everything is here at this rate; `None` while nothing comes.
+    pub eta: Option<Duration>,
 }
 
 /// Why a session ended.
@@ -145,6 +220,8 @@ pub enum Ending {
     Served,
     /// No torrent is left that could be served.
     NothingLeft,
+    /// Everything is downloaded, and was given on as far as was wanted.
+    Downloaded,
 }
 
 /// A running session.
@@ -162,6 +239,9 @@ pub struct Seeding {
     completed: BTreeSet<(InfoHash, PeerId)>,
     completed_count: u64,
     rate: Meter,
+    download_rate: Meter,
+    banned: u64,
+    finisher: Arc<Finisher>,
     metrics: Option<Scrapes>,
     rng: Rng,
     has_served: bool,
@@ -171,9 +251,18 @@ struct Running {
     shared: Arc<SharedTorrent<Content>>,
     name: String,
     uploaded_before: u64,
+    download: Option<Wanted>,
     progress: watch::Sender<Progress>,
     commands: mpsc::Sender<Command>,
     announcer: JoinHandle<()>,
+}
+
+/// What is wanted of a torrent that is downloaded.
+struct Wanted {
+    pieces: Bitfield,
+    len: u64,
+    /// When everything was here.
+    done_at: Option<Instant>,
 }
 
 struct EmbeddedTracker {
@@ -213,6 +302,9 @@ impl Seeding {
             completed: BTreeSet::new(),
             completed_count: 0,
             rate: Meter::new(),
+            download_rate: Meter::new(),
+            banned: 0,
+            finisher: Arc::new(Finisher::start(storage_threads())),
             metrics: None,
             rng: clock::random_rng(),
             has_served: false,
@@ -264,18 +356,23 @@ impl Seeding {
             if !more_arrive && self.torrents.is_empty() {
                 return Ending::NothingLeft;
             }
+            if !more_arrive && self.has_given_enough() {
+                return Ending::Downloaded;
+            }
         }
     }
 
-    /// Tells trackers, writes resume files, closes connections. Within the five seconds of the contract.
+    /// Tells trackers, closes connections, stores what is on its way, writes resume files. Within the five seconds of
+    /// the contract.
     pub async fn stop(mut self) {
         self.metrics = None;
-        let mut announcers = Vec::new();
-        for (info_hash, running) in std::mem::take(&mut self.torrents) {
+        let torrents = std::mem::take(&mut self.torrents);
+        let (mut announcers, mut left) = (Vec::new(), Vec::new());
+        for (info_hash, running) in torrents {
             running.report_progress();
-            self.watcher.forget(info_hash, running.total_uploaded());
             drop(running.commands);
             announcers.push(running.announcer);
+            left.push(info_hash);
         }
         let farewell = async {
             for announcer in announcers {
@@ -292,8 +389,13 @@ impl Seeding {
             let _ = tracker.stop.send(());
             let _ = tokio::time::timeout(Duration::from_millis(200), tracker.task).await;
         }
-        drop(self.watcher);
+        // In this order: nothing comes any more, what has come is stored, and then it is noted.
         drop(self.engine);
+        self.finisher.finish();
+        for info_hash in left {
+            self.watcher.forget(info_hash);
+        }
+        drop(self.watcher);
     }
 
     fn handle_arrival(&mut self, arrival: Arrival, tell: &mut impl FnMut(SessionEvent)) {
@@ -314,11 +416,12 @@ impl Seeding {
         }
         let piece_count = info.piece_count();
         let complete = checked.verified.is_full();
-        let left = (0..piece_count)
-            .map(crate::units::PieceIndex)
-            .filter(|&piece| !checked.verified.contains(piece))
-            .map(|piece| u64::from(info.piece_len(piece)))
-            .sum();
+        let layout = Arc::clone(checked.content.layout());
+        let wanted = checked.selection.as_ref().map(|selection| selection.wanted_pieces(&layout));
+        let every = Bitfield::all(piece_count);
+        let left =
+            missing_len(&layout, wanted.as_ref().unwrap_or(&every), |piece| checked.verified.contains(piece));
+        let is_download = wanted.is_some() && left > 0;
         tell(SessionEvent::Serving(Serving {
             name: name.clone(),
             info_hash,
@@ -326,31 +429,42 @@ impl Seeding {
             pieces: checked.verified.count(),
             piece_count,
             problems: checked.problems,
+            left: if is_download { left } else { 0 },
         }));
+        let metainfo = Arc::new(checked.metainfo);
+        let info = metainfo.info();
+        let download = wanted.as_ref().filter(|_| is_download).map(|wanted| {
+            let shape =
+                PieceShape { piece_count, piece_length: info.piece_length(), total_len: info.total_len() };
+            let (have, wanted) = (checked.verified.clone(), wanted.clone());
+            let plan = DownloadPlan { shape, have, wanted, order: self.settings.order };
+            let (content, finisher) = (Arc::clone(&checked.content), Arc::clone(&self.finisher));
+            Download { plan, sink: Arc::new(StorageSink::new(content, Arc::clone(&metainfo), finisher)) }
+        });
         let shared = Arc::new(SharedTorrent {
             facts: Arc::new(TorrentFacts {
                 info_hash,
                 piece_length: info.piece_length(),
                 total_len: info.total_len(),
                 have: checked.verified.clone().into(),
-                info: Some(checked.metainfo.info_bytes().into()),
-                satisfied: true.into(),
+                info: Some(metainfo.info_bytes().into()),
+                satisfied: (!is_download).into(),
                 private: info.private(),
             }),
             content: Arc::clone(&checked.content),
             home: self.engine.home_of(info_hash),
             parameters: TorrentParameters {
-                role: Role::Seeding,
+                role: if is_download { Role::Leeching } else { Role::Seeding },
                 slots: self.settings.slots,
                 piece_len: info.piece_length(),
                 total_len: info.total_len(),
             },
-            peer_id: PeerId::generate(&mut self.rng),
+            peer_id: self.settings.peer_id.unwrap_or_else(|| PeerId::generate(&mut self.rng)),
             gate: RateGate::new(
                 self.settings.torrent_upload_limit,
                 burst_for(self.settings.torrent_upload_limit),
             ),
-            download: None,
+            download,
             uploaded: 0.into(),
             downloaded: 0.into(),
             wasted: 0.into(),
@@ -363,16 +477,33 @@ impl Seeding {
             fingerprint: checked.fingerprint,
             verified: checked.verified,
             uploaded_before: checked.uploaded,
+            downloaded_before: checked.downloaded,
+            selection: checked.selection,
         });
+        if wanted.is_some() && !is_download {
+            self.watcher.finished(info_hash);
+        }
+        if !self.settings.peers.is_empty() {
+            self.engine.add_candidates(info_hash, self.settings.peers.clone(), Source::User);
+        }
         if let Some(tracker) = self.tracker.as_ref().filter(|_| complete) {
             let ip = self.settings.bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
             tracker.handle.host_seed_at(info_hash, SocketAddr::new(ip, self.port()));
         }
-        let progress = watch::Sender::new(Progress { uploaded: 0, downloaded: 0, left });
-        let (commands, announcer) = self.announce(&checked.metainfo, &shared, progress.subscribe());
+        let progress = watch::Sender::new(Progress { uploaded: 0, downloaded: 0, left, partial: false });
+        let (commands, announcer) = self.announce(&metainfo, &shared, progress.subscribe());
         let uploaded_before = checked.uploaded;
-        self.torrents
-            .insert(info_hash, Running { shared, name, uploaded_before, progress, commands, announcer });
+        let download = wanted.map(|pieces| Wanted {
+            len: missing_len(&layout, &pieces, |_| false),
+            pieces,
+            done_at: (!is_download).then(clock::now),
+        });
+        if download.is_some() && !is_download {
+            tell(SessionEvent::Downloaded { name: name.clone(), info_hash });
+        }
+        let running = Running { shared, name, uploaded_before, download, progress, commands, announcer };
+        running.report_progress();
+        self.torrents.insert(info_hash, running);
     }
 
     /// Starts announcing a torrent to its trackers. The one embedded here has been told of whole torrents; a
@@ -428,17 +559,65 @@ impl Seeding {
             EngineEvent::PeerComplete { torrent, peer_id } => self.count_completed(torrent, peer_id, tell),
             EngineEvent::TorrentFailed { torrent, reason } => self.fail(torrent, reason, tell),
             EngineEvent::AcceptFailed { reason } => tell(SessionEvent::Warning(reason)),
-            EngineEvent::Satisfied { .. }
-            | EngineEvent::StorageRefused { .. }
-            | EngineEvent::StorageRecovered { .. }
-            | EngineEvent::Banned { .. } => {}
+            EngineEvent::Satisfied { torrent } => self.handle_satisfied(torrent, tell),
+            EngineEvent::StorageRefused { torrent, reason } => {
+                if let Some(running) = self.torrents.get(&torrent) {
+                    let name = running.name.clone();
+                    tell(SessionEvent::StorageRefused { name, info_hash: torrent, reason });
+                }
+            }
+            EngineEvent::StorageRecovered { torrent } => {
+                if let Some(running) = self.torrents.get(&torrent) {
+                    let name = running.name.clone();
+                    tell(SessionEvent::StorageRecovered { name, info_hash: torrent });
+                }
+            }
+            EngineEvent::Banned { torrent, ip } => {
+                self.banned += 1;
+                tell(SessionEvent::Banned { info_hash: torrent, ip });
+            }
         }
+    }
+
+    fn handle_satisfied(&mut self, info_hash: InfoHash, tell: &mut impl FnMut(SessionEvent)) {
+        let Some(running) = self.torrents.get_mut(&info_hash) else { return };
+        if let Some(wanted) = &mut running.download {
+            wanted.done_at = Some(clock::now());
+        }
+        running.report_progress();
+        if running.shared.facts.have.is_full() {
+            // A full channel has an announcer that is leaving already.
+            let _ = running.commands.try_send(Command::Completed);
+        }
+        self.watcher.finished(info_hash);
+        tell(SessionEvent::Downloaded { name: running.name.clone(), info_hash });
+    }
+
+    /// Whether everything is downloaded and given on as far as was wanted.
+    fn has_given_enough(&self) -> bool {
+        !self.torrents.is_empty()
+            && self.torrents.values().all(|running| {
+                let Some(wanted) = &running.download else { return false };
+                let Some(done_at) = wanted.done_at else { return false };
+                match self.settings.until {
+                    Until::Asked => false,
+                    Until::Downloaded => true,
+                    Until::Ratio(ratio) => running.total_uploaded() as f64 >= ratio * wanted.len as f64,
+                    Until::Time(time) => clock::now().since(done_at) >= time,
+                }
+            })
+    }
+
+    /// Bytes wanted that are not here.
+    pub fn left(&self) -> u64 {
+        let of = |running: &Running| running.download.as_ref().map_or(0, |wanted| running.left(wanted));
+        self.torrents.values().map(of).sum()
     }
 
     fn fail(&mut self, info_hash: InfoHash, reason: String, tell: &mut impl FnMut(SessionEvent)) {
         let Some(running) = self.torrents.remove(&info_hash) else { return };
         self.engine.remove(info_hash);
-        self.watcher.forget(info_hash, running.total_uploaded());
+        self.watcher.forget(info_hash);
         if let Some(tracker) = &self.tracker {
             tracker.handle.unhost_seed(info_hash);
         }
@@ -504,7 +683,25 @@ impl Seeding {
         }
         let total: u64 = self.torrents.values().map(|running| running.shared.facts.total_len).sum();
         let uploaded: u64 = self.torrents.values().map(Running::total_uploaded).sum();
-        self.rate.handle_sample(clock::now(), engine.payload_sent);
+        let now = clock::now();
+        self.rate.handle_sample(now, engine.payload_sent);
+        self.download_rate.handle_sample(now, engine.payload_received);
+        let downloads: Vec<(u64, u64)> = self
+            .torrents
+            .values()
+            .filter_map(|running| {
+                let wanted = running.download.as_ref()?;
+                Some((wanted.len, running.left(wanted)))
+            })
+            .collect();
+        let left: u64 = downloads.iter().map(|(_, left)| left).sum();
+        let rate = self.download_rate.smoothed();
+        let download = (left > 0).then(|| DownloadStatus {
+            wanted: downloads.iter().map(|(wanted, _)| wanted).sum(),
+            left,
+            rate,
+            eta: left.checked_div(rate.0).map(Duration::from_secs),
+        });
         Status {
             torrents: self.torrents.len(),
             peers: self.peers(),
@@ -512,6 +709,8 @@ impl Seeding {
             served: engine.payload_sent,
             ratio: if total == 0 { 0.0 } else { uploaded as f64 / total as f64 },
             completed: self.completed_count,
+            download,
+            banned: self.banned,
             engine,
         }
     }
@@ -575,10 +774,41 @@ impl Running {
     }
 
     fn report_progress(&self) {
-        let uploaded = self.shared.uploaded.load(Relaxed);
-        self.progress
-            .send_if_modified(|progress| std::mem::replace(&mut progress.uploaded, uploaded) != uploaded);
+        let (uploaded, downloaded) =
+            (self.shared.uploaded.load(Relaxed), self.shared.downloaded.load(Relaxed));
+        let facts = &self.shared.facts;
+        self.progress.send_if_modified(|progress| {
+            let mut now = Progress { uploaded, downloaded, ..*progress };
+            if self.download.is_some() {
+                // A tracker counts every byte, those that are not wanted, too (BEP 21).
+                now.left =
+                    missing_len(self.shared.content.layout(), &Bitfield::all(facts.piece_count()), |piece| {
+                        facts.have.contains(piece)
+                    });
+                now.partial = now.left > 0 && facts.wants_nothing();
+            }
+            std::mem::replace(progress, now) != now
+        });
     }
+
+    /// Bytes wanted that are not here.
+    fn left(&self, wanted: &Wanted) -> u64 {
+        if wanted.done_at.is_some() {
+            return 0;
+        }
+        let facts = &self.shared.facts;
+        missing_len(self.shared.content.layout(), &wanted.pieces, |piece| facts.have.contains(piece))
+    }
+}
+
+/// Bytes of the pieces in `wanted` that are not here.
+fn missing_len(layout: &Layout, wanted: &Bitfield, is_here: impl Fn(PieceIndex) -> bool) -> u64 {
+    wanted.iter().filter(|&piece| !is_here(piece)).map(|piece| u64::from(layout.piece_len(piece))).sum()
+}
+
+/// Threads that hash and store pieces: one a core, since a fast line needs nearly a core for each gigabyte a second.
+fn storage_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 impl EmbeddedTracker {

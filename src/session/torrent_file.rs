@@ -70,6 +70,17 @@ pub fn write_torrent(path: &Path, bytes: &[u8]) -> Result<(), TorrentFileError> 
     result.map_err(failed)
 }
 
+/// Writes a file that was not there, folders on the way included. A file that is there is left alone.
+///
+/// # Errors
+/// Whatever the file system refuses.
+pub fn write_new_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    write_new(path, bytes)
+}
+
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(bytes)?;

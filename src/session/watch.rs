@@ -2,11 +2,16 @@
 //!
 //! It is a thread of its own because a file system may hang, and neither payload nor trackers shall wait for
 //! it. Torrents with peers are looked at every two seconds, all others a few at a time.
+//!
+//! Of a torrent that is downloaded the resume file is written at each look at which there is something new, so that
+//! a kill costs two seconds of pieces at most, and those are found again by a look at what was written. About
+//! every half minute content and resume file are brought to the disk, so that a crash of the machine costs no more
+//! than that. When bringing content to the disk fails, only what had been brought there before counts as here.
 
 use crate::bitfield::Bitfield;
 use crate::engine::SharedTorrent;
 use crate::id::InfoHash;
-use crate::storage::{Content, Fingerprint, Resume, resume_path};
+use crate::storage::{BootId, Content, FileSelection, Fingerprint, Resume, resume_path};
 use crate::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::collections::BTreeMap;
@@ -18,6 +23,11 @@ use std::thread::JoinHandle;
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Torrents without peers looked at each time.
 const IDLE_TORRENTS_PER_LOOK: usize = 50;
+/// Looks between two times that downloads are brought to the disk.
+const LOOKS_PER_SYNC: u32 = 15;
+/// Bytes of new pieces that are brought to the disk at the end of a run; of more the page cache takes care, and the
+/// next run looks at what it finds.
+const SYNC_AT_END_LEN_MAX: u64 = 256 * 1024 * 1024;
 /// Looks between two rounds of writing resume files of torrents that have uploaded something.
 const LOOKS_PER_SAVE: u32 = 30;
 
@@ -31,11 +41,16 @@ pub struct Watched {
     pub verified: Bitfield,
     /// Bytes uploaded in earlier runs.
     pub uploaded_before: u64,
+    /// Bytes downloaded in earlier runs.
+    pub downloaded_before: u64,
+    /// The files that are wanted, of a torrent that is being downloaded.
+    pub selection: Option<FileSelection>,
 }
 
 enum Message {
     Watch(Box<Watched>),
-    Forget { info_hash: InfoHash, uploaded: u64 },
+    Forget { info_hash: InfoHash },
+    Finished { info_hash: InfoHash },
 }
 
 /// The thread. Dropping it writes what is to be remembered and waits for that.
@@ -64,8 +79,14 @@ impl Watcher {
     }
 
     /// Writes a torrent's resume file and looks after it no longer.
-    pub fn forget(&self, info_hash: InfoHash, uploaded: u64) {
-        self.send(Message::Forget { info_hash, uploaded });
+    pub fn forget(&self, info_hash: InfoHash) {
+        self.send(Message::Forget { info_hash });
+    }
+
+    /// All that was wanted of a torrent has been stored: it is brought to the disk and from then on watched as content
+    /// that nobody writes.
+    pub fn finished(&self, info_hash: InfoHash) {
+        self.send(Message::Finished { info_hash });
     }
 
     fn send(&self, message: Message) {
@@ -87,10 +108,29 @@ impl Drop for Watcher {
 
 struct Watch {
     state_dir: Option<PathBuf>,
-    torrents: BTreeMap<InfoHash, (Box<Watched>, u64)>,
+    torrents: BTreeMap<InfoHash, Kept>,
     /// Where the round of idle torrents goes on.
     next: Option<InfoHash>,
     looks: u32,
+}
+
+/// A torrent, and what has been written of it.
+struct Kept {
+    torrent: Box<Watched>,
+    uploaded: u64,
+    /// Of a torrent that is being downloaded.
+    download: Option<Saved>,
+}
+
+/// How far the resume file of a download is.
+struct Saved {
+    selection: FileSelection,
+    /// Pieces that were here at the last writing.
+    pieces: u32,
+    /// Pieces that have been brought to the disk.
+    durable: Bitfield,
+    /// Bringing content to the disk has failed, so that what is only in memory may be lost.
+    doubtful: bool,
 }
 
 impl Watch {
@@ -98,21 +138,34 @@ impl Watch {
         loop {
             match messages.recv_timeout(LOOK_INTERVAL) {
                 Ok(Message::Watch(torrent)) => self.watch(torrent),
-                Ok(Message::Forget { info_hash, uploaded }) => {
-                    if let Some((torrent, _)) = self.torrents.remove(&info_hash) {
-                        self.save(&torrent, uploaded);
+                Ok(Message::Forget { info_hash }) => {
+                    if let Some(mut kept) = self.torrents.remove(&info_hash) {
+                        self.save_last(&mut kept);
                     }
                 }
+                Ok(Message::Finished { info_hash }) => self.finish(info_hash),
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn watch(&mut self, torrent: Box<Watched>) {
-        self.save(&torrent, torrent.uploaded_before);
-        let uploaded = torrent.uploaded_before;
-        self.torrents.insert(torrent.shared.facts.info_hash, (torrent, uploaded));
+    fn watch(&mut self, mut torrent: Box<Watched>) {
+        let download = torrent.selection.take().map(|selection| Saved {
+            selection,
+            pieces: 0,
+            durable: torrent.verified.clone(),
+            doubtful: false,
+        });
+        let is_download = download.is_some();
+        let mut kept = Kept { uploaded: torrent.uploaded_before, torrent, download };
+        if is_download {
+            // Pieces of an earlier run that were never brought to the disk are brought there first of all.
+            self.sync(&mut kept);
+        } else {
+            self.save(&kept);
+        }
+        self.torrents.insert(kept.torrent.shared.facts.info_hash, kept);
     }
 
     fn look(&mut self) {
@@ -125,7 +178,7 @@ impl Watch {
             .take(IDLE_TORRENTS_PER_LOOK + 1)
             .collect();
         self.next = (idle.len() > IDLE_TORRENTS_PER_LOOK).then(|| idle.pop()).flatten();
-        for (info_hash, (torrent, _)) in &self.torrents {
+        for (info_hash, Kept { torrent, .. }) in &self.torrents {
             let busy = torrent.shared.connections.load(Relaxed) > 0;
             if (busy || idle.binary_search(info_hash).is_ok())
                 && torrent.shared.content.fault().is_none()
@@ -135,29 +188,137 @@ impl Watch {
                 torrent.shared.content.fail(fault);
             }
         }
-        if self.looks.is_multiple_of(LOOKS_PER_SAVE) {
-            self.save_changed();
-        }
-    }
-
-    fn save_changed(&mut self) {
+        let is_due = self.looks.is_multiple_of(LOOKS_PER_SAVE);
+        let syncs = self.looks.is_multiple_of(LOOKS_PER_SYNC);
         let mut torrents = std::mem::take(&mut self.torrents);
-        for (torrent, saved) in torrents.values_mut() {
-            let uploaded = torrent.uploaded_before + torrent.shared.uploaded.load(Relaxed);
-            if std::mem::replace(saved, uploaded) != uploaded {
-                self.save(torrent, uploaded);
+        for kept in torrents.values_mut() {
+            if kept.download.is_some() {
+                if syncs { self.sync(kept) } else { self.save_progress(kept) }
+            } else if is_due && kept.uploaded != kept.total_uploaded() {
+                kept.uploaded = kept.total_uploaded();
+                self.save(kept);
             }
         }
         self.torrents = torrents;
     }
 
-    fn save(&self, torrent: &Watched, uploaded: u64) {
-        let Some(state_dir) = &self.state_dir else { return };
-        let info_hash = torrent.shared.facts.info_hash;
+    /// Writes the resume file of content that nobody writes.
+    fn save(&self, kept: &Kept) {
+        let torrent = &kept.torrent;
         let (fingerprint, verified) = (torrent.fingerprint.clone(), torrent.verified.clone());
-        let resume = Resume { uploaded, ..Resume::clean(info_hash, fingerprint, verified) };
-        if let Err(error) = resume.save(&resume_path(state_dir, info_hash)) {
+        let clean = Resume::clean(torrent.shared.facts.info_hash, fingerprint, verified);
+        self.write(
+            Resume { uploaded: kept.total_uploaded(), downloaded: kept.total_downloaded(), ..clean },
+            true,
+        );
+    }
+
+    /// Notes quickly which pieces of a download are here, when there are more than at the last time.
+    fn save_progress(&self, kept: &mut Kept) {
+        let count = kept.torrent.shared.facts.have.count();
+        if let Some(resume) = kept.resume_of_download(false, None)
+            && let Some(saved) = &mut kept.download
+            && std::mem::replace(&mut saved.pieces, count) != count
+        {
+            self.write(resume, false);
+        }
+    }
+
+    /// Brings a download to the disk and notes durably which pieces are there.
+    fn sync(&self, kept: &mut Kept) {
+        // What is verified now was written before now.
+        let pieces = kept.torrent.shared.facts.have.snapshot();
+        let synced = kept.torrent.shared.content.sync();
+        let Some(saved) = &mut kept.download else { return };
+        match synced {
+            Ok(()) => {
+                (saved.durable, saved.doubtful) = (pieces, false);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "downloaded pieces could not be brought to the disk");
+                saved.doubtful = true;
+            }
+        }
+        saved.pieces = kept.torrent.shared.facts.have.count();
+        if let Some(resume) = kept.resume_of_download(false, None) {
+            self.write(resume, true);
+        }
+    }
+
+    /// A torrent leaves: what is to be remembered of it is written. A download ends clean when bringing the rest to the
+    /// disk does not take long.
+    fn save_last(&self, kept: &mut Kept) {
+        let Some(saved) = &kept.download else { return self.save(kept) };
+        let facts = &kept.torrent.shared.facts;
+        let new = u64::from(facts.have.count().saturating_sub(saved.durable.count()));
+        if new * u64::from(facts.piece_length) <= SYNC_AT_END_LEN_MAX {
+            self.sync(kept);
+            let is_clean = kept.download.as_ref().is_some_and(|saved| !saved.doubtful);
+            let fingerprint = kept.torrent.shared.content.fingerprint();
+            if let Some(resume) = kept.resume_of_download(is_clean, Some(fingerprint)) {
+                self.write(resume, true);
+            }
+        } else {
+            self.save_progress(kept);
+        }
+    }
+
+    fn finish(&mut self, info_hash: InfoHash) {
+        let Some(mut kept) = self.torrents.remove(&info_hash) else { return };
+        self.sync(&mut kept);
+        let content = &kept.torrent.shared.content;
+        let finished = content.finish();
+        if let Err(error) = &finished {
+            tracing::warn!(%error, "the downloaded files could not be looked at");
+        }
+        let fingerprint = content.fingerprint();
+        let is_clean = finished.is_ok() && kept.download.as_ref().is_some_and(|saved| !saved.doubtful);
+        if let Some(resume) = kept.resume_of_download(is_clean, Some(fingerprint.clone())) {
+            self.write(resume, true);
+        }
+        kept.torrent.fingerprint = fingerprint;
+        kept.torrent.verified = kept.torrent.shared.facts.have.snapshot();
+        // Whole content is remembered as seeding remembers it; of a part the selection has to be remembered, too.
+        if is_clean && kept.torrent.verified.is_full() {
+            kept.download = None;
+        }
+        self.torrents.insert(info_hash, kept);
+    }
+
+    fn write(&self, resume: Resume, durably: bool) {
+        let Some(state_dir) = &self.state_dir else { return };
+        let path = resume_path(state_dir, resume.info_hash);
+        let written = if durably { resume.save(&path) } else { resume.save_quick(&path) };
+        if let Err(error) = written {
             tracing::warn!(%error, "what was checked will be checked again: no resume file could be written");
         }
+    }
+}
+
+impl Kept {
+    fn total_uploaded(&self) -> u64 {
+        self.torrent.uploaded_before + self.torrent.shared.uploaded.load(Relaxed)
+    }
+
+    fn total_downloaded(&self) -> u64 {
+        self.torrent.downloaded_before + self.torrent.shared.downloaded.load(Relaxed)
+    }
+
+    fn resume_of_download(&self, is_clean: bool, fingerprint: Option<Fingerprint>) -> Option<Resume> {
+        let saved = self.download.as_ref()?;
+        let shared = &self.torrent.shared;
+        // Before the look at the files: what is written after it changes them again.
+        let here = shared.facts.have.snapshot();
+        Some(Resume {
+            info_hash: shared.facts.info_hash,
+            fingerprint: fingerprint.unwrap_or_else(|| shared.content.fingerprint()),
+            verified: if saved.doubtful { saved.durable.clone() } else { here },
+            durable: saved.durable.clone(),
+            is_clean,
+            boot_id: BootId::current(),
+            selection: saved.selection.clone(),
+            uploaded: self.total_uploaded(),
+            downloaded: self.total_downloaded(),
+        })
     }
 }

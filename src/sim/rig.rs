@@ -132,6 +132,7 @@ impl Rig {
                 events: Box::new(move |event| sender.send(event).map_err(|unsent| unsent.0)),
                 statistics: Arc::clone(&statistics),
                 gate: Arc::clone(&gate),
+                download_gate: Arc::new(RateGate::new(None, 0)),
                 prefixes: Arc::clone(&prefixes),
                 zero_copy: ZeroCopyPolicy::new(zero_copy, 8 << 20),
                 encryption,

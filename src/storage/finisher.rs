@@ -133,6 +133,18 @@ impl Finisher {
         }
     }
 
+    /// Answers what was submitted, waits for that, and ends the threads. What is submitted afterwards starts new ones.
+    pub fn finish(&self) {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Threads { jobs, joins }) = threads {
+            drop(jobs);
+            for thread in joins {
+                // A thread that panicked has told so itself.
+                let _ = thread.join();
+            }
+        }
+    }
+
     /// What the threads have done so far.
     pub fn counters(&self) -> &Arc<FinisherCounters> {
         &self.counters
@@ -141,14 +153,7 @@ impl Finisher {
 
 impl Drop for Finisher {
     fn drop(&mut self) {
-        let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Threads { jobs, joins }) = threads {
-            drop(jobs);
-            for thread in joins {
-                // A thread that panicked has told so itself.
-                let _ = thread.join();
-            }
-        }
+        self.finish();
     }
 }
 

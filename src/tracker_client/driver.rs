@@ -41,6 +41,8 @@ pub struct Progress {
     pub downloaded: u64,
     /// Still missing.
     pub left: u64,
+    /// What is missing is not wanted: a partial seed (BEP 21).
+    pub partial: bool,
 }
 
 /// What the session tells the driver.
@@ -256,6 +258,10 @@ impl Announce {
         self.sent.set(true);
         let progress = *self.progress.borrow();
         let stopped = self.event == AnnounceEvent::Stopped;
+        let event = match self.event {
+            AnnounceEvent::None if progress.partial => AnnounceEvent::Paused,
+            event => event,
+        };
         let request = AnnounceRequest {
             info_hash: self.identity.info_hash,
             peer_id: self.identity.peer_id,
@@ -263,7 +269,7 @@ impl Announce {
             uploaded: progress.uploaded,
             downloaded: progress.downloaded,
             left: progress.left,
-            event: self.event,
+            event,
             key: self.identity.key,
             num_want: if stopped { Some(0) } else { self.identity.num_want },
         };

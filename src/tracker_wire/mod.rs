@@ -25,6 +25,8 @@ pub enum AnnounceEvent {
     Stopped,
     /// The client has just got its last piece; never sent by who was a seed at its start.
     Completed,
+    /// The regular announce of a partial seed, which lacks pieces but wants none (BEP 21). UDP has no such event.
+    Paused,
 }
 
 /// What a client tells a tracker about itself. It carries no address: a tracker takes the source address.

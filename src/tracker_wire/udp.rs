@@ -333,7 +333,7 @@ fn push_announce(out: &mut Vec<u8>, request: &AnnounceRequest) {
         out.extend_from_slice(&amount.to_be_bytes());
     }
     let event: u32 = match request.event {
-        AnnounceEvent::None => 0,
+        AnnounceEvent::None | AnnounceEvent::Paused => 0,
         AnnounceEvent::Completed => 1,
         AnnounceEvent::Started => 2,
         AnnounceEvent::Stopped => 3,

@@ -39,7 +39,8 @@ fn run(client: TrackerClient, tiers: &[Vec<String>], families: Vec<AddressFamily
         key: wanted.key,
         num_want: Some(30),
     };
-    let (progress, watching) = watch::channel(Progress { uploaded: 0, downloaded: 0, left: 10 });
+    let (progress, watching) =
+        watch::channel(Progress { uploaded: 0, downloaded: 0, left: 10, partial: false });
     let (commands, listening) = mpsc::channel(4);
     let (sender, events) = mpsc::channel(room);
     let driver = run_announcer(Rc::new(client), announcer, identity, watching, listening, sender);
@@ -66,7 +67,7 @@ async fn a_life() {
     assert!(worked.outcome.is_ok() && worked.event == AnnounceEvent::Started, "{worked:?}");
     let regular = seen.recv().await.unwrap().1;
     assert!(!regular.contains("event=") && regular.contains("trackerid=abc"), "{regular}");
-    running.progress.send_replace(Progress { uploaded: 1, downloaded: 10, left: 0 });
+    running.progress.send_replace(Progress { uploaded: 1, downloaded: 10, left: 0, partial: false });
     running.commands.send(Command::Completed).await.unwrap();
     let mut drain = running.events;
     tokio::spawn(async move { while drain.recv().await.is_some() {} });

@@ -9,7 +9,7 @@ use super::{TimerOwner, Worker};
 use crate::id::{AddressPrefix, ConnId, InfoHash, PeerId};
 use crate::limits::SEND_STALL_TIMEOUT;
 use crate::meter::PeerCounters;
-use crate::peer::PeerMachine;
+use crate::peer::{PeerMachine, Wish};
 use crate::peer_list::Closed;
 use crate::pipeline::BatchPolicy;
 use crate::time::Instant;
@@ -68,6 +68,8 @@ pub(super) struct Connection {
     pub arriving: Option<Arriving>,
     /// When the timer for what the peer owes is set.
     pub download_timer: Option<Instant>,
+    /// A wish that waits for the download limit.
+    pub held_wish: Option<Wish>,
     /// What the peer owes was told to be late.
     pub late: bool,
     pub closing: Option<Closing>,
@@ -121,6 +123,7 @@ impl Connection {
             buffers: Vec::new(),
             arriving: None,
             download_timer: None,
+            held_wish: None,
             late: false,
             closing: None,
             why: Closed::Normal,

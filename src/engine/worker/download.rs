@@ -8,11 +8,11 @@ use super::super::store::BlockStore;
 use super::connection::{Arriving, Closing, Connection};
 use super::{TimerOwner, ToWorker, Worker};
 use crate::id::{ConnId, InfoHash};
-use crate::peer::{PeerError, PeerEvent, Stock};
+use crate::peer::{PeerError, PeerEvent, Stock, Wish};
 use crate::peer_list::Closed;
 use crate::pipeline::Verdict;
 use crate::time::Instant;
-use crate::units::{BlockSpan, PieceIndex};
+use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
 use crate::wire::ExtensionIds;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -178,6 +178,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     }
 
     pub(super) fn handle_choked(&mut self, key: Key, choked: bool) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.held_wish = None;
+        }
         if choked && self.is_leeching(key) {
             self.tell_home(key, Fact::Wish(None));
         }
@@ -193,7 +196,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let returned = connection.machine.take_returned();
         returned.iter().for_each(|span| connection.release_buffer(span.piece));
         let verdicts: [Option<Verdict>; 2] = std::array::from_fn(|_| connection.machine.poll_verdict());
-        let wish = connection.machine.poll_wish();
+        let wish = connection.machine.poll_wish().or_else(|| connection.held_wish.take());
         connection.late |= verdicts.contains(&Some(Verdict::Late));
         if !returned.is_empty() {
             self.tell_home(key, Fact::Returned(returned));
@@ -207,9 +210,32 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 },
             );
         }
-        if wish.is_some() {
-            self.tell_home(key, Fact::Wish(wish));
+        if let Some(wish) = wish.and_then(|wish| self.afford(key, wish)) {
+            self.tell_home(key, Fact::Wish(Some(wish)));
         }
+    }
+
+    /// As much of a wish as the download limit allows now; nothing when it has to wait for its turn.
+    fn afford(&mut self, key: Key, mut wish: Wish) -> Option<Wish> {
+        if self.download_gate.limit().is_none() {
+            return Some(wish);
+        }
+        let mut affordable = 0;
+        while affordable < wish.count {
+            match self.download_gate.try_take(self.now, BLOCK_LEN) {
+                Ok(()) => affordable += 1,
+                Err(_) if affordable > 0 => break,
+                Err(retry_at) => {
+                    let connection = self.connections.get_mut(key)?;
+                    connection.held_wish = Some(wish);
+                    connection.download_timer = Some(retry_at);
+                    self.timers.set(retry_at, TimerOwner::Download(key));
+                    return None;
+                }
+            }
+        }
+        wish.count = affordable;
+        Some(wish)
     }
 
     /// The home of a connection's torrent has decided.

@@ -77,6 +77,8 @@ pub struct WorkerParts<R, S: BlockStore> {
     pub statistics: Arc<[WorkerStatistics]>,
     /// The upload limit of the whole process.
     pub gate: Arc<RateGate>,
+    /// The download limit of the whole process.
+    pub download_gate: Arc<RateGate>,
     /// Connections by address prefix, of all workers.
     pub prefixes: Arc<PrefixTable>,
     /// When sends go without a copy.
@@ -104,6 +106,7 @@ pub struct Worker<R: Ring, S: BlockStore> {
     events: EventSink,
     all_statistics: Arc<[WorkerStatistics]>,
     gate: Arc<RateGate>,
+    download_gate: Arc<RateGate>,
     prefixes: Arc<PrefixTable>,
     zero_copy: ZeroCopyPolicy,
     encryption: EncryptionState,
@@ -188,6 +191,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             events: parts.events,
             all_statistics: parts.statistics,
             gate: parts.gate,
+            download_gate: parts.download_gate,
             prefixes: parts.prefixes,
             zero_copy: parts.zero_copy,
             encryption: EncryptionState::new(parts.encryption, parts.secret),

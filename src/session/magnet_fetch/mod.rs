@@ -204,7 +204,7 @@ fn announce(
     let (commands_sender, commands) = mpsc::channel(1);
     let announcer = Announcer::new(tiers, AnnouncerConfig::default(), clock::now(), &mut clock::random_rng());
     // How much is left nobody knows yet, but it is not nothing.
-    let (_, progress) = watch::channel(Progress { uploaded: 0, downloaded: 0, left: 1 });
+    let (_, progress) = watch::channel(Progress { uploaded: 0, downloaded: 0, left: 1, partial: false });
     beside.spawn_local(run_announcer(client, announcer, identity, progress, commands, events_sender));
     (events, commands_sender)
 }

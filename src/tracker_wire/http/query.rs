@@ -82,6 +82,7 @@ impl AnnounceQuery {
                 Some("started") => AnnounceEvent::Started,
                 Some("stopped") => AnnounceEvent::Stopped,
                 Some("completed") => AnnounceEvent::Completed,
+                Some("paused") => AnnounceEvent::Paused,
                 _ => AnnounceEvent::None,
             },
             key: fields.key.and_then(|value| u32::from_str_radix(value, 16).ok()).unwrap_or(0),
@@ -122,6 +123,7 @@ impl AnnounceQuery {
             AnnounceEvent::Started => query.push_str("&event=started"),
             AnnounceEvent::Stopped => query.push_str("&event=stopped"),
             AnnounceEvent::Completed => query.push_str("&event=completed"),
+            AnnounceEvent::Paused => query.push_str("&event=paused"),
         }
         if let Some(wanted) = request.num_want {
             let _ = write!(query, "&numwant={wanted}");
@@ -249,11 +251,11 @@ mod tests {
         #[test]
         fn queries_round_trip(
             info_hash: [u8; 20], peer_id: [u8; 20], port: u16, uploaded: u64, left: u64, key: u32,
-            num_want: Option<u32>, event in 0..4usize, compact: bool, no_peer_id: bool,
+            num_want: Option<u32>, event in 0..5usize, compact: bool, no_peer_id: bool,
             tracker_id in prop::option::of(prop::collection::vec(any::<u8>(), 0..TRACKER_ID_LEN_MAX)),
         ) {
             let events =
-                [AnnounceEvent::None, AnnounceEvent::Started, AnnounceEvent::Stopped, AnnounceEvent::Completed];
+                [AnnounceEvent::None, AnnounceEvent::Started, AnnounceEvent::Stopped, AnnounceEvent::Completed, AnnounceEvent::Paused];
             let (info_hash, peer_id, event) = (InfoHash(info_hash), PeerId(peer_id), events[event]);
             let request =
                 AnnounceRequest { info_hash, peer_id, port, uploaded, downloaded: 7, left, event, key, num_want };

@@ -1,13 +1,13 @@
-//! What the user of `seed` sees: who we are, then one live line on a terminal, a plain line now and then
+//! What the user of `seed` and `get` sees: who we are, then one live line on a terminal, a plain line now and then
 //! elsewhere, or JSON.
 
-use super::super::escape::{Plain, json};
-use super::super::progress::{Progress, live_line};
+use super::escape::{Plain, json};
+use super::progress::{Progress, live_line};
 use crate::id::InfoHash;
-use crate::session::content::Located;
-use crate::session::seeding::{Serving, SessionEvent, Status};
+use crate::session::magnet_fetch::FetchProgress;
+use crate::session::seeding::{DownloadStatus, Serving, SessionEvent, Status};
 use crate::units::ByteSize;
-use indicatif::ProgressBar;
+use indicatif::{HumanDuration, ProgressBar};
 use serde_json::{Value, json as object};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -34,6 +34,7 @@ struct State {
     told: usize,
     seconds: u64,
     plain_told: Option<(u64, u64)>,
+    fetching_told: bool,
 }
 
 impl View {
@@ -51,18 +52,32 @@ impl View {
     }
 
     /// A check begins; the bar lives as long as what is returned.
-    pub fn checking(&self, located: &Located) -> Progress {
-        let info = located.metainfo.info();
-        let info_hash = located.metainfo.info_hash();
+    pub fn checking(&self, name: &str, info_hash: InfoHash, len: u64) -> Progress {
         if self.json {
             // A closed stdout is noticed by the next event of the session.
             let _ = self.line(&object!({
-                "event": "checking", "name": info.name(), "info_hash": info_hash.to_string(), "length": info.total_len(),
+                "event": "checking", "name": name, "info_hash": info_hash.to_string(), "length": len,
             }));
         } else {
-            eprintln!("checking {}", Plain(info.name()));
+            eprintln!("checking {}", Plain(name));
         }
-        Progress::start("checking", info.total_len())
+        Progress::start("checking", len)
+    }
+
+    /// The description of a magnet link's torrent is being asked for.
+    pub fn fetching(&self, progress: FetchProgress) {
+        let FetchProgress { peers_known, peers_connected, pieces, piece_count, .. } = progress;
+        if self.json {
+            let _ = self.line(&object!({
+                "event": "fetching", "peers_known": peers_known, "peers": peers_connected,
+                "pieces": pieces, "piece_count": piece_count,
+            }));
+        } else if let Some(live) = &self.live {
+            live.set_message(format!("asking {peers_connected} of {peers_known} peers what the torrent is"));
+            live.tick();
+        } else if !std::mem::replace(&mut self.state().fetching_told, true) {
+            eprintln!("asking peers what the torrent is");
+        }
     }
 
     /// Something is wrong, and the rest goes on.
@@ -104,6 +119,43 @@ impl View {
                         "event": "completed", "info_hash": info_hash.to_string(), "count": count,
                     }));
                 }
+                Ok(())
+            }
+            SessionEvent::Downloaded { name, info_hash } => {
+                if self.json {
+                    return self.line(&object!({
+                        "event": "downloaded", "name": name, "info_hash": info_hash.to_string(),
+                    }));
+                }
+                self.print(&format!("downloaded  {}\n", Plain(&name)))
+            }
+            SessionEvent::StorageRefused { name, info_hash, reason } => {
+                if self.json {
+                    return self.line(&object!({
+                        "event": "storage_refused", "name": name, "info_hash": info_hash.to_string(),
+                        "reason": reason,
+                    }));
+                }
+                let goes_on = "the download waits and goes on by itself";
+                self.above(|| eprintln!("seedring: {}: {}; {goes_on}", Plain(&name), Plain(&reason)));
+                Ok(())
+            }
+            SessionEvent::StorageRecovered { name, info_hash } => {
+                if self.json {
+                    return self.line(&object!({
+                        "event": "storage_recovered", "name": name, "info_hash": info_hash.to_string(),
+                    }));
+                }
+                self.above(|| eprintln!("seedring: {}: pieces can be stored again", Plain(&name)));
+                Ok(())
+            }
+            SessionEvent::Banned { info_hash, ip } => {
+                if self.json {
+                    return self.line(&object!({
+                        "event": "banned", "info_hash": info_hash.to_string(), "address": ip.to_string(),
+                    }));
+                }
+                self.above(|| eprintln!("seedring: {ip} sent wrong data and is banned"));
                 Ok(())
             }
             SessionEvent::Warning(text) => {
@@ -169,18 +221,28 @@ impl View {
                 "served": status.served,
                 "ratio": (status.ratio * 1000.0).round() / 1000.0,
                 "completed": status.completed,
+                "banned": status.banned,
+                "download": status.download.map(|download| object!({
+                    "wanted": download.wanted,
+                    "left": download.left,
+                    "rate": download.rate.0,
+                    "eta_seconds": download.eta.map(|eta| eta.as_secs()),
+                })),
                 "engine": engine,
             }));
         }
         let peers = if status.peers == 1 { "peer" } else { "peers" };
-        let text = format!(
-            "{} {peers} · {} · {} served · ratio {:.2} · {} completed",
-            status.peers,
-            status.upload_rate,
-            ByteSize(status.served),
-            status.ratio,
-            status.completed,
-        );
+        let text = match status.download {
+            Some(download) => downloading(status, download, peers),
+            None => format!(
+                "{} {peers} · {} · {} served · ratio {:.2} · {} completed",
+                status.peers,
+                status.upload_rate,
+                ByteSize(status.served),
+                status.ratio,
+                status.completed,
+            ),
+        };
         if let Some(live) = &self.live {
             live.set_message(text);
             live.tick();
@@ -189,7 +251,7 @@ impl View {
         let due = {
             let mut state = self.state();
             state.seconds += 1;
-            let now = (status.peers, status.served);
+            let now = (status.peers, status.served + status.engine.payload_received);
             let due =
                 (state.seconds - 1).is_multiple_of(PLAIN_INTERVAL_SECS) && state.plain_told != Some(now);
             if due {
@@ -232,4 +294,23 @@ impl View {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// How far the download is, as a bar and in words.
+fn downloading(status: &Status, download: DownloadStatus, peers: &str) -> String {
+    const BAR_LEN: u64 = 30;
+    let done = download.wanted.saturating_sub(download.left);
+    let of =
+        |whole: u64| (u128::from(done) * u128::from(whole) / u128::from(download.wanted.max(1))) as usize;
+    let (filled, percent) = (of(BAR_LEN), of(100));
+    let bar =
+        format!("{}{}", "█".repeat(filled), "░".repeat(BAR_LEN as usize - filled.min(BAR_LEN as usize)));
+    let eta = download.eta.map_or_else(|| "waiting".to_owned(), |eta| format!("{} left", HumanDuration(eta)));
+    format!(
+        "{bar} {percent} % of {} · {} · {} {peers} · {eta} · up {}",
+        ByteSize(download.wanted),
+        download.rate,
+        status.peers,
+        status.upload_rate,
+    )
 }

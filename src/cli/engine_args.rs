@@ -1,0 +1,97 @@
+//! What the commands that meet peers have in common: where they listen, how many threads, what they give.
+
+use super::CommandError;
+use crate::choker::Slots;
+use crate::engine::{Engine, EngineConfig, EngineEvent, ZeroCopyMode};
+use crate::limits::CONNECTIONS_PER_PREFIX_MAX;
+use crate::storage::Content;
+use crate::units::ByteRate;
+use crate::wire::Encryption;
+use std::net::IpAddr;
+use tokio::sync::mpsc;
+
+/// Events the engine may have on their way to the session.
+const ENGINE_EVENTS_MAX: usize = 4096;
+
+/// Options of the engine.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct EngineArgs {
+    /// Address to listen on and connect from [default: all, IPv4 and IPv6]
+    #[arg(long, value_name = "IP")]
+    pub bind: Option<IpAddr>,
+    /// Port for peers; 0 takes any free one
+    #[arg(long, value_name = "N", default_value_t = 6881)]
+    pub port: u16,
+    /// Worker threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+    /// Do not pin worker threads to cores
+    #[arg(long)]
+    no_pin: bool,
+    /// Peers of a torrent served at once, or auto: four while downloading, then as many as line and cores have room
+    /// for
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = slots)]
+    pub upload_slots: Slots,
+    /// Upload limit of all torrents together, as 10MB/s; 0 uploads nothing
+    #[arg(long, value_name = "RATE")]
+    upload_limit: Option<ByteRate>,
+    /// Connections of one address prefix (/24 of IPv4, /64 of IPv6) at most; loopback is exempt
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS_PER_PREFIX_MAX)]
+    prefix_connections: u32,
+    /// Send pages without copying them: auto finds out where that works
+    #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = zero_copy)]
+    zero_copy: ZeroCopyMode,
+    /// Encrypted connections: allow takes them, prefer also dials them and picks RC4, require takes nothing else. RC4
+    /// costs about half a core per Gbit/s; with allow payload stays plaintext wherever the peer agrees
+    #[arg(long, value_name = "allow|prefer|require|off", default_value_t = Encryption::Allow)]
+    encryption: Encryption,
+}
+
+impl EngineArgs {
+    /// Starts the engine, and gives what it tells.
+    pub fn start(
+        &self,
+        download_limit: Option<ByteRate>,
+    ) -> Result<(Engine<Content>, mpsc::Receiver<EngineEvent>), CommandError> {
+        let config = EngineConfig {
+            bind: self.bind,
+            port: self.port,
+            workers: self.workers.map(usize::from),
+            unpinned: self.no_pin,
+            upload_limit: self.upload_limit,
+            download_limit,
+            zero_copy: self.zero_copy,
+            encryption: self.encryption,
+            prefix_connections_max: Some(self.prefix_connections),
+        };
+        let (sender, events) = mpsc::channel(ENGINE_EVENTS_MAX);
+        let make_sink = || {
+            let sender = sender.clone();
+            let sink = move |event| {
+                sender.try_send(event).or_else(|unsent| match unsent {
+                    mpsc::error::TrySendError::Full(event) => Err(event),
+                    // Nobody listens any more.
+                    mpsc::error::TrySendError::Closed(_) => Ok(()),
+                })
+            };
+            Box::new(sink) as _
+        };
+        Ok((Engine::start(&config, make_sink)?, events))
+    }
+}
+
+fn slots(text: &str) -> Result<Slots, String> {
+    match text {
+        "auto" => Ok(Slots::Auto),
+        number => number.parse().map(Slots::Fixed).map_err(|_| "write a number, or auto".to_owned()),
+    }
+}
+
+fn zero_copy(text: &str) -> Result<ZeroCopyMode, String> {
+    match text {
+        "auto" => Ok(ZeroCopyMode::Auto),
+        "always" => Ok(ZeroCopyMode::Always),
+        "never" => Ok(ZeroCopyMode::Never),
+        _ => Err("write auto, always or never".to_owned()),
+    }
+}

@@ -1,0 +1,292 @@
+//! `seedring get`: a torrent or magnet link becomes files, and is given on while it comes.
+
+use super::CommandError;
+use super::create::tracker_url;
+use super::engine_args::EngineArgs;
+use super::view::View;
+use crate::clock;
+use crate::engine::{Engine, EngineEvent};
+use crate::id::PeerId;
+use crate::metainfo::{Magnet, Metainfo};
+use crate::picker::Order;
+use crate::service;
+use crate::session::downloading::{DownloadOptions, Planned};
+use crate::session::magnet_fetch::{self, FetchOptions};
+use crate::session::metrics_server::MetricsServer;
+use crate::session::seeding::{Arrival, Ending, Seeding, SeedingSettings, Until};
+use crate::session::torrent_file::{read_torrent, write_new_file};
+use crate::storage::{Allocation, Content, default_state_dir, raise_file_limit};
+use crate::time::Duration;
+use crate::tracker_client::{ClientConfig, Identity, TrackerClient};
+use crate::units::ByteRate;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use tokio::sync::mpsc;
+
+/// Download a torrent, and give it on while it comes.
+///
+/// Ends when everything is here, unless --seed, --seed-ratio or --seed-time say to go on. Stopped in the middle
+/// (Ctrl-C, a crash, a full disk) it goes on from there when it is started again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  seedring get debian.torrent -o /srv/iso\n  \
+    seedring get \"magnet:?xt=urn:btih:...\" --seed-ratio 2\n  \
+    seedring get album.torrent --only '**/*.flac' --seed")]
+pub struct GetArgs {
+    /// The .torrent file or magnet link
+    #[arg(value_name = "TORRENT|MAGNET")]
+    torrent: String,
+    /// The folder to save in; made if it is not there
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    output: PathBuf,
+    /// Only files whose path in the torrent matches this pattern, as '*.mkv' or '**/extras/*'; repeatable
+    #[arg(long, value_name = "GLOB")]
+    only: Vec<String>,
+    /// A peer to ask, besides those that trackers name; repeatable
+    #[arg(long, value_name = "IP:PORT")]
+    peer: Vec<SocketAddr>,
+    /// A tracker to announce to, besides those of the torrent; repeatable
+    #[arg(long, value_name = "URL", value_parser = tracker_url)]
+    tracker: Vec<String>,
+    /// When everything is here, go on seeding until told to stop
+    #[arg(long, conflicts_with_all = ["seed_ratio", "seed_time"])]
+    seed: bool,
+    /// When everything is here, go on until so many times its size was given to others
+    #[arg(long, value_name = "X", value_parser = ratio, conflicts_with = "seed_time")]
+    seed_ratio: Option<f64>,
+    /// When everything is here, go on for so long, as 90s, 30m, 12h or 7d
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    seed_time: Option<Duration>,
+    /// Download limit, as 10MB/s
+    #[arg(long, value_name = "RATE")]
+    download_limit: Option<ByteRate>,
+    /// Take pieces in order, to play while downloading; slower for everybody
+    #[arg(long)]
+    sequential: bool,
+    /// Reserve all disk space first, so that a full disk is told before the download
+    #[arg(long)]
+    preallocate: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Print one JSON object a line: events, and the figures each second
+    #[arg(long)]
+    json: bool,
+    /// Serve figures as OpenMetrics at http://IP:PORT/metrics; port 0 takes any free one
+    #[arg(long, value_name = "IP:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Where to remember what is here [default: $XDG_STATE_HOME/seedring or ~/.local/state/seedring]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: GetArgs) -> Result<(), CommandError> {
+    // A low limit is told by the error of whatever needs more.
+    let _ = raise_file_limit();
+    let source = Source::read(&args.torrent)?;
+    let view = Arc::new(View::new(args.json));
+    let metrics = args.metrics.map(MetricsServer::bind).transpose()?;
+    let (engine, engine_events) = args.engine.start(args.download_limit)?;
+    service::run(get(args, source, engine, engine_events, metrics, view))?
+}
+
+/// What the user named.
+enum Source {
+    Torrent(Box<Metainfo>),
+    Magnet(Box<Magnet>),
+}
+
+impl Source {
+    fn read(text: &str) -> Result<Self, CommandError> {
+        if text.len() >= 7 && text.as_bytes()[..7].eq_ignore_ascii_case(b"magnet:") {
+            return Ok(Self::Magnet(Box::new(Magnet::parse(text)?)));
+        }
+        Ok(Self::Torrent(Box::new(read_torrent(Path::new(text))?)))
+    }
+}
+
+async fn get(
+    args: GetArgs,
+    source: Source,
+    engine: Engine<Content>,
+    engine_events: mpsc::Receiver<EngineEvent>,
+    metrics: Option<MetricsServer>,
+    view: Arc<View>,
+) -> Result<(), CommandError> {
+    let mut shutdown = std::pin::pin!(service::shutdown_signal()?);
+    let state_dir = args.state_dir.clone().or_else(default_state_dir);
+    let peer_id = PeerId::generate(&mut clock::random_rng());
+    let listening = engine.addresses().to_vec();
+    let port = listening.first().map_or(0, SocketAddr::port);
+    view.begin(&listening, &args.tracker, None);
+    let mut peers = args.peer.clone();
+    let (metainfo, only_indices) = match source {
+        Source::Torrent(metainfo) => (*metainfo, None),
+        Source::Magnet(magnet) => {
+            peers.extend(magnet.peers.iter().filter_map(|peer| peer.parse::<SocketAddr>().ok()));
+            let known = state_dir.as_deref().map(|folder| info_path(folder, &magnet));
+            let metainfo = match known.as_deref().and_then(|path| remembered(path, &magnet)) {
+                Some(metainfo) => metainfo,
+                None => {
+                    let identity =
+                        Identity { info_hash: magnet.info_hash, peer_id, port, key: 0, num_want: None };
+                    let mut options = FetchOptions::new(identity);
+                    (options.peers, options.trackers, options.bind) =
+                        (peers.clone(), args.tracker.clone(), args.engine.bind);
+                    let mut config = ClientConfig::from_environment();
+                    if let Some(bind) = args.engine.bind {
+                        config = config.bound_to(bind);
+                    }
+                    let client = Rc::new(TrackerClient::new(config)?);
+                    let mut tell = |progress| view.fetching(progress);
+                    let fetched = tokio::select! {
+                        fetched = magnet_fetch::fetch(&magnet, client, options, &mut tell) => fetched?,
+                        () = &mut shutdown => return Err("stopped before the torrent's description was here".into()),
+                    };
+                    peers.extend(fetched.peers);
+                    if let Some(path) = &known {
+                        // Without it the next start asks peers again.
+                        let _ = write_new_file(path, fetched.metainfo.info_bytes());
+                    }
+                    fetched.metainfo
+                }
+            };
+            let file_count = u32::try_from(metainfo.info().files().len()).unwrap_or(u32::MAX);
+            let selected = magnet.selected.as_ref().filter(|_| args.only.is_empty());
+            (metainfo, selected.map(|selected| selected.indices(file_count).collect()))
+        }
+    };
+    let options = DownloadOptions {
+        root: args.output.clone(),
+        only: args.only.clone(),
+        only_indices,
+        allocation: if args.preallocate { Allocation::Full } else { Allocation::Sparse },
+        state_dir: state_dir.clone(),
+    };
+    let planned = Planned::new(metainfo, options)?;
+    let settings = SeedingSettings {
+        slots: args.engine.upload_slots,
+        torrent_upload_limit: None,
+        trackers: args.tracker,
+        bind: args.engine.bind,
+        once: None,
+        until: match (args.seed, args.seed_ratio, args.seed_time) {
+            (true, ..) => Until::Asked,
+            (_, Some(ratio), _) => Until::Ratio(ratio),
+            (_, _, Some(time)) => Until::Time(time),
+            _ => Until::Downloaded,
+        },
+        peers,
+        peer_id: Some(peer_id),
+        order: if args.sequential { Order::Sequential } else { Order::RarestFirst },
+        state_dir,
+    };
+    let cancel = Arc::new(AtomicBool::new(false));
+    let arrivals = open(planned, Arc::clone(&cancel), Arc::clone(&view))?;
+    let mut session = Seeding::start(settings, engine, engine_events, None)?;
+    if let Some(metrics) = metrics {
+        session.serve_metrics(metrics)?;
+    }
+    let (mut failure, mut failed) = (None, None);
+    let ending = session
+        .run(arrivals, shutdown, |event| {
+            if let crate::session::seeding::SessionEvent::Failed { reason, .. } = &event {
+                failed = Some(reason.clone());
+            }
+            if let Err(error) = view.tell(event, &BTreeMap::new()) {
+                failure.get_or_insert(error);
+            }
+        })
+        .await;
+    cancel.store(true, Relaxed);
+    view.end();
+    let left = session.left();
+    session.stop().await;
+    match (ending, failure) {
+        (_, Some(error)) => Err(error.into()),
+        (Ending::NothingLeft, None) => {
+            Err(failed.unwrap_or_else(|| "nothing is left to do".to_owned()).into())
+        }
+        (Ending::Asked, None) if left > 0 => {
+            let left = crate::units::ByteSize(left);
+            Err(format!("stopped with {left} to go; the same command goes on from here").into())
+        }
+        (Ending::Asked | Ending::Served | Ending::Downloaded, None) => Ok(()),
+    }
+}
+
+/// Where the description of a magnet link's torrent is remembered, so that the next start need not ask for it.
+fn info_path(state_dir: &Path, magnet: &Magnet) -> PathBuf {
+    state_dir.join(format!("{}.info", magnet.info_hash))
+}
+
+/// What was remembered; whatever it is, it is believed only when its hash is the link's.
+fn remembered(path: &Path, magnet: &Magnet) -> Option<Metainfo> {
+    let bytes = std::fs::read(path).ok()?;
+    Metainfo::from_magnet(magnet, &bytes).ok()
+}
+
+/// Checks what has to be checked and opens the files, on a thread of its own.
+fn open(
+    planned: Planned,
+    cancel: Arc<AtomicBool>,
+    view: Arc<View>,
+) -> std::io::Result<mpsc::Receiver<Arrival>> {
+    let (arrivals, receiver) = mpsc::channel(1);
+    std::thread::Builder::new().name("checker".to_owned()).spawn(move || {
+        let (name, info_hash) = (planned.metainfo.info().name().to_owned(), planned.metainfo.info_hash());
+        let len = planned.check_len();
+        let progress = (len > 0).then(|| view.checking(&name, info_hash, len));
+        let on_progress = |bytes| progress.iter().for_each(|progress| progress.add(bytes));
+        let arrival = match planned.open(&on_progress, &cancel) {
+            Ok(checked) => Arrival::Ready(Box::new(checked)),
+            Err(error) => Arrival::Failed { name, info_hash, reason: super::with_causes(&error) },
+        };
+        drop(progress);
+        if !cancel.load(Relaxed) {
+            // The session may have ended already.
+            let _ = arrivals.blocking_send(arrival);
+        }
+    })?;
+    Ok(receiver)
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|ratio: &f64| ratio.is_finite() && *ratio >= 0.0)
+        .ok_or("write a number, as 1.5".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let complaint = || "write a number and a unit, as 90s, 30m, 12h or 7d".to_owned();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| complaint())?;
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(complaint()),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(complaint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_ratios_are_read_as_people_write_them() {
+        for (text, seconds) in [("90s", 90), ("30m", 1800), ("12h", 43_200), ("7d", 604_800), ("5", 5)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert!(["", "h", "1w", "-1s", "99999999999999999999d"].iter().all(|text| duration(text).is_err()));
+        assert_eq!(ratio("1.5"), Ok(1.5));
+        assert!(["-1", "inf", "nan", "x"].iter().all(|text| ratio(text).is_err()));
+    }
+}

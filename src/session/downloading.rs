@@ -1,0 +1,233 @@
+//! From a torrent and a folder to files that can be downloaded into: what is there already is kept.
+//!
+//! What an earlier run remembers is believed as far as its record vouches for it; pieces that it cannot vouch for but
+//! that may have been written are hashed, and nothing else is. Without a record, every piece is hashed whose bytes
+//! might be there.
+
+use super::content::Checked;
+use crate::bitfield::Bitfield;
+use crate::metainfo::Metainfo;
+use crate::storage::{
+    Allocation, BootId, Content, FileIndex, FileSelection, Layout, Resume, StorageError, Subset, Verdict,
+    check_some, pieces_with_data, resume_path,
+};
+use crate::units::PieceIndex;
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// What the user wants of a torrent.
+#[derive(Clone, Debug, Default)]
+pub struct DownloadOptions {
+    /// The folder that the torrent's file or folder goes into.
+    pub root: PathBuf,
+    /// The files wanted; all of them when empty.
+    pub only: Vec<String>,
+    /// The files wanted by their numbers (BEP 53), as a magnet link says it; all of them when `None`.
+    pub only_indices: Option<Vec<u32>>,
+    /// What is done about disk space.
+    pub allocation: Allocation,
+    /// Where resume files lie.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Why nothing can be downloaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DownloadError {
+    /// What `--only` says is no pattern; the user's fault.
+    #[error("{pattern:?} is no pattern for --only: {reason}")]
+    Pattern {
+        /// As given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No file is selected; the user's fault.
+    #[error("no file of the torrent matches --only; `seedring show --files` lists them")]
+    NothingSelected,
+    /// The disk's fault.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// A torrent whose place on disk is known, before its pieces are looked at.
+#[derive(Debug)]
+pub struct Planned {
+    /// The torrent.
+    pub metainfo: Metainfo,
+    options: DownloadOptions,
+    layout: Arc<Layout>,
+    selection: FileSelection,
+    resume: Option<Resume>,
+    trusted: Bitfield,
+    /// Pieces to hash.
+    candidates: Bitfield,
+}
+
+impl Planned {
+    /// Finds out what is wanted and what is there. Reads no content and makes no file.
+    ///
+    /// # Errors
+    /// A pattern that is none, or selects nothing; a torrent that makes no layout.
+    pub fn new(metainfo: Metainfo, options: DownloadOptions) -> Result<Self, DownloadError> {
+        let layout = Arc::new(Layout::of(metainfo.info()).map_err(StorageError::from)?);
+        let selection = select(&metainfo, &layout, &options)?;
+        let resume = options
+            .state_dir
+            .as_deref()
+            .and_then(|folder| Resume::load(&resume_path(folder, metainfo.info_hash())).ok())
+            .filter(|resume| resume.info_hash == metainfo.info_hash());
+        let verdict = match &resume {
+            Some(resume) => resume.judge(&layout, &options.root, &selection, BootId::current()),
+            None => Verdict::CheckAll,
+        };
+        let none = Bitfield::none(layout.piece_count());
+        let (trusted, candidates) = match verdict {
+            Verdict::Trust(trusted) => (trusted, none),
+            Verdict::TrustAndLookAt { trusted, candidates } => (trusted, candidates),
+            // A folder that is not there holds nothing.
+            Verdict::CheckAll => {
+                (none.clone(), pieces_with_data(&layout, &options.root, &selection).unwrap_or(none))
+            }
+        };
+        Ok(Self { metainfo, options, layout, selection, resume, trusted, candidates })
+    }
+
+    /// Bytes that have to be hashed first.
+    pub fn check_len(&self) -> u64 {
+        self.candidates.iter().map(|piece| u64::from(self.layout.piece_len(piece))).sum()
+    }
+
+    /// Hashes what has to be, and opens the files for downloading into.
+    ///
+    /// # Errors
+    /// What the disk says: see [`Content::create`].
+    pub fn open(
+        self,
+        on_progress: &(dyn Fn(u64) + Sync),
+        cancel: &AtomicBool,
+    ) -> Result<Checked, StorageError> {
+        let Self { metainfo, options, layout, selection, resume, trusted, candidates } = self;
+        let mut verified = trusted;
+        if candidates.count() > 0 {
+            let info = metainfo.info();
+            let expected = |piece: PieceIndex| info.piece_hash(piece);
+            let subset = Subset { pieces: &candidates, selection: &selection };
+            let report = check_some(&layout, &options.root, subset, &expected, 0, on_progress, cancel)?;
+            report.bitfield.iter().for_each(|piece| {
+                verified.insert(piece);
+            });
+        }
+        let (content, _) = Content::create(layout, &options.root, &selection, options.allocation)?;
+        let fingerprint = content.fingerprint();
+        Ok(Checked {
+            metainfo,
+            content: Arc::new(content),
+            verified,
+            fingerprint,
+            uploaded: resume.as_ref().map_or(0, |resume| resume.uploaded),
+            downloaded: resume.as_ref().map_or(0, |resume| resume.downloaded),
+            problems: Vec::new(),
+            selection: Some(selection),
+        })
+    }
+}
+
+/// Which files are wanted: those that any pattern matches, by their path within the torrent, with or without the
+/// torrent's own folder in front.
+fn select(
+    metainfo: &Metainfo,
+    layout: &Layout,
+    options: &DownloadOptions,
+) -> Result<FileSelection, DownloadError> {
+    if options.only.is_empty() && options.only_indices.is_none() {
+        return Ok(FileSelection::all());
+    }
+    let patterns = patterns(&options.only)?;
+    let name = metainfo.info().name();
+    let matches = |path: &Path| {
+        patterns.is_match(path) || path.strip_prefix(name).is_ok_and(|inside| patterns.is_match(inside))
+    };
+    let mut selected = false;
+    let selection = FileSelection::only(layout, metainfo.info_hash(), |file: FileIndex| {
+        let by_number = options.only_indices.as_ref().is_some_and(|some| some.contains(&file.0));
+        let is_wanted = by_number || layout.file(file).is_some_and(|file| matches(&file.path));
+        selected |= is_wanted;
+        is_wanted
+    });
+    if selected { Ok(selection) } else { Err(DownloadError::NothingSelected) }
+}
+
+fn patterns(only: &[String]) -> Result<GlobSet, DownloadError> {
+    let mut set = GlobSetBuilder::new();
+    let failed = |pattern: &str, error: &globset::Error| DownloadError::Pattern {
+        pattern: pattern.to_owned(),
+        reason: error.kind().to_string(),
+    };
+    for pattern in only {
+        // `*` stays within a folder, `**` does not, as in a shell.
+        let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+        set.add(glob.map_err(|error| failed(pattern, &error))?);
+    }
+    set.build().map_err(|error| failed(&only.join(" "), &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bencode;
+
+    /// A torrent of the folder `album` with files of 10 bytes each.
+    fn metainfo(files: &[&str]) -> Metainfo {
+        let bytes = bencode::dict(|torrent| {
+            torrent.dict("info", |info| {
+                info.list("files", |list| {
+                    for path in files {
+                        list.dict(|file| {
+                            file.int("length", 10);
+                            file.list("path", |components| {
+                                path.split('/').for_each(|component| components.bytes(component));
+                            });
+                        });
+                    }
+                });
+                info.bytes("name", "album");
+                info.int("piece length", 16_384);
+                info.bytes("pieces", [7; 20]);
+            });
+        });
+        Metainfo::parse(&bytes).expect("a good torrent")
+    }
+
+    fn selected(only: &[&str]) -> Result<Vec<u32>, DownloadError> {
+        let metainfo = metainfo(&["one.mkv", "extras/two.mkv", "extras/deep/three.txt"]);
+        let layout = Layout::of(metainfo.info()).expect("a good torrent");
+        let only = only.iter().map(|&pattern| pattern.to_owned()).collect();
+        let selection = select(&metainfo, &layout, &DownloadOptions { only, ..DownloadOptions::default() })?;
+        Ok((0..3).filter(|&file| selection.contains(FileIndex(file))).collect())
+    }
+
+    #[test]
+    fn patterns_select_files_as_in_a_shell() {
+        assert_eq!(selected(&[]).unwrap(), [0, 1, 2]);
+        assert_eq!(selected(&["*.mkv"]).unwrap(), [0]);
+        assert_eq!(selected(&["**/*.mkv"]).unwrap(), [0, 1]);
+        assert_eq!(selected(&["album/extras/**"]).unwrap(), [1, 2]);
+        assert_eq!(selected(&["extras/*", "one.*"]).unwrap(), [0, 1]);
+        assert!(matches!(selected(&["*.iso"]), Err(DownloadError::NothingSelected)));
+        assert!(matches!(selected(&["[x"]), Err(DownloadError::Pattern { .. })));
+    }
+
+    #[test]
+    fn nothing_is_checked_where_nothing_is() {
+        let scratch = tempfile::tempdir().unwrap();
+        let options = DownloadOptions { root: scratch.path().join("new"), ..DownloadOptions::default() };
+        let planned = Planned::new(metainfo(&["a", "b"]), options).unwrap();
+        assert_eq!(planned.check_len(), 0);
+        let checked = planned.open(&|_| {}, &AtomicBool::new(false)).unwrap();
+        assert_eq!(checked.verified.count(), 0);
+        assert_eq!(std::fs::metadata(scratch.path().join("new/album/b")).unwrap().len(), 10);
+    }
+}

@@ -1,0 +1,82 @@
+//! Where the workers' whole pieces go: to the storage threads, and their answers back.
+
+use crate::engine::piece_buffer::PieceBuffer;
+use crate::engine::store::PieceSink;
+use crate::metainfo::Metainfo;
+use crate::storage::{Content, Finisher, PieceJob, PieceOutcome, QueueFull};
+use crate::torrent::PieceResult;
+use crate::units::PieceIndex;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The way of one torrent's pieces to its files.
+pub struct StorageSink {
+    content: Arc<Content>,
+    metainfo: Arc<Metainfo>,
+    finisher: Arc<Finisher>,
+    /// Pieces that found the storage threads' queue full. Each answer makes room for one.
+    waiting: Arc<Mutex<VecDeque<PieceJob>>>,
+}
+
+impl StorageSink {
+    /// Pieces of `metainfo` go into `content`, through these storage threads.
+    pub fn new(content: Arc<Content>, metainfo: Arc<Metainfo>, finisher: Arc<Finisher>) -> Self {
+        Self { content, metainfo, finisher, waiting: Arc::default() }
+    }
+}
+
+impl PieceSink for StorageSink {
+    fn submit(
+        &self,
+        piece: PieceIndex,
+        bytes: Arc<PieceBuffer>,
+        want_block_hashes: bool,
+        reply: Box<dyn FnOnce(PieceResult) + Send>,
+    ) {
+        let Some(expected) = self.metainfo.info().piece_hash(piece) else {
+            return reply(PieceResult::Failed { block_hashes: Vec::new() });
+        };
+        let (finisher, waiting) = (Arc::downgrade(&self.finisher), Arc::clone(&self.waiting));
+        let reply = move |outcome| {
+            reply(result_of(outcome));
+            let next = lock(&waiting).pop_front();
+            if let Some((finisher, job)) = finisher.upgrade().zip(next) {
+                submit(&finisher, &waiting, job);
+            }
+        };
+        let content = Arc::clone(&self.content);
+        let job = PieceJob { content, piece, bytes, expected, want_block_hashes, reply: Box::new(reply) };
+        submit(&self.finisher, &self.waiting, job);
+    }
+}
+
+fn submit(finisher: &Finisher, waiting: &Mutex<VecDeque<PieceJob>>, job: PieceJob) {
+    if let Err(QueueFull(job)) = finisher.submit(job) {
+        lock(waiting).push_back(job);
+    }
+}
+
+fn lock(waiting: &Mutex<VecDeque<PieceJob>>) -> std::sync::MutexGuard<'_, VecDeque<PieceJob>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn result_of(outcome: PieceOutcome) -> PieceResult {
+    match outcome {
+        PieceOutcome::Verified { block_hashes } => PieceResult::Verified { block_hashes },
+        PieceOutcome::Failed { block_hashes } => PieceResult::Failed { block_hashes },
+        PieceOutcome::Unwritable(error) => {
+            let reason = match std::error::Error::source(&error) {
+                Some(cause) => format!("{error}: {cause}"),
+                None => error.to_string(),
+            };
+            PieceResult::Unwritable { reason }
+        }
+    }
+}
+
+impl fmt::Debug for StorageSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StorageSink").field("info_hash", &self.metainfo.info_hash()).finish_non_exhaustive()
+    }
+}
