@@ -90,6 +90,7 @@ impl Download {
     }
 
     pub fn handle_reqq(&mut self, reqq: u32) {
+        self.wishing = false;
         self.pipeline.handle_reqq(reqq);
     }
 
@@ -171,11 +172,11 @@ impl Download {
         self.wishing &= spans.is_empty();
         let may_ask = |span: &BlockSpan| !self.choked || self.fast_pieces.contains(&span.piece);
         let count = spans.iter().filter(|span| may_ask(span)).count();
-        // All of one answer were chosen for one state of the choke, so all can be asked or none.
-        let kept = if count == spans.len() { spans } else { &[] };
-        if kept.is_empty() {
-            self.returned.extend_from_slice(spans);
-        }
+        // All of one answer were chosen for one state of the choke, so all can be asked or none. Two answers may meet
+        // here when the peer choked and unchoked in between: the peer takes no more for that.
+        let most = if count == spans.len() { self.pipeline.acceptable() } else { 0 };
+        let (kept, surplus) = spans.split_at(spans.len().min(most as usize));
+        self.returned.extend_from_slice(surplus);
         self.asked.extend(kept);
         self.pipeline.handle_requested(now, u32::try_from(kept.len()).unwrap_or(u32::MAX));
         kept.iter().copied()

@@ -5,7 +5,9 @@ use crate::bitfield::Bitfield;
 use crate::id::{InfoHash, PeerId};
 use crate::time::{Duration, Instant};
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
-use crate::wire::{Decoder, DecoderLimits, HANDSHAKE_LEN, Handshake, Message, Reserved, encode};
+use crate::wire::{
+    Decoder, DecoderLimits, ExtensionHandshake, HANDSHAKE_LEN, Handshake, Message, Reserved, encode,
+};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -200,4 +202,15 @@ fn a_lost_piece_is_told_and_haves_of_ours_are_said() {
     talk.machine.handle_have_ours(PieceIndex(1)).expect("it reads");
     let refused = (0..100_000).find_map(|_| talk.machine.handle_have_ours(PieceIndex(1)).err());
     assert_eq!(refused, Some(PeerError::NotReading));
+}
+
+#[test]
+fn two_answers_to_wishes_on_both_sides_of_a_choke_do_not_ask_more_than_the_peer_takes() {
+    let mut talk = Talk::ready();
+    let reqq = ExtensionHandshake { requests_queued_max: Some(3), ..ExtensionHandshake::default() };
+    talk.say(&[Message::Extended { id: 0, payload: &reqq.encode() }]);
+    talk.say(&[Message::Choke, Message::Unchoke]);
+    talk.assign(&[span(0, 0), span(0, 1)]);
+    talk.machine.handle_assigned(talk.now, &[span(1, 0), span(1, 1)]);
+    assert_eq!((talk.requests().0, talk.machine.take_returned()), (vec![span(1, 0)], vec![span(1, 1)]));
 }

@@ -1,15 +1,22 @@
 //! The simulator: the production worker on a ring and a store of our own making, deterministic by seed.
 //!
 //! [`ring::SimRing`] injects what kernels and networks do on bad days; [`store::SimStore`] is content whose every
-//! byte is known and whose disk can be slow or broken.
+//! byte is known and whose disk can be slow or broken; [`sink::SimSink`] takes downloaded pieces, or refuses them.
 
-pub mod ring;
-pub mod store;
+#[cfg(test)]
+mod giver;
 #[cfg(test)]
 mod encrypted_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod leech_rig;
+#[cfg(test)]
+mod leech_tests;
+#[cfg(test)]
 mod rig;
+pub mod ring;
+pub mod sink;
+pub mod store;
 #[cfg(test)]
 mod worker_tests;

@@ -50,6 +50,8 @@ pub struct SimRing {
     rng: Rng,
     /// What goes wrong from now on.
     pub faults: Faults,
+    /// Bytes of a receive buffer.
+    pub buffer_len: usize,
     /// Pushed, not yet handed to the kernel.
     submissions: Vec<Pending>,
     pending: Vec<Pending>,
@@ -120,6 +122,7 @@ impl SimRing {
             now: Instant::ZERO + Duration::from_secs(1000),
             rng: Rng::from_seed(seed),
             faults,
+            buffer_len: BUFFER_LEN,
             submissions: Vec::new(),
             pending: Vec::new(),
             sockets: BTreeMap::new(),
@@ -244,6 +247,7 @@ impl SimRing {
             }
             &What::Receive { socket } => {
                 let starved = self.happens(self.faults.no_buffers);
+                let buffer_len = self.buffer_len;
                 let free = self.buffers.iter().position(Option::is_none);
                 let Some(socket) = self.sockets.get_mut(&socket) else {
                     unreachable!("closed while receiving")
@@ -263,7 +267,7 @@ impl SimRing {
                     say(-libc::ENOBUFS, false, None, None);
                     return false;
                 };
-                let len = 1 + self.rng.index(socket.inbound.len().min(BUFFER_LEN));
+                let len = 1 + self.rng.index(socket.inbound.len().min(buffer_len));
                 self.buffers[free] = Some(socket.inbound.drain(..len).collect());
                 say(len as i32, true, Some(BufferId(free as u16)), None);
                 true

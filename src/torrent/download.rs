@@ -254,18 +254,14 @@ impl TorrentMachine {
     /// The shell's answer to [`TorrentAction::Verify`].
     pub fn handle_piece(&mut self, now: Instant, piece: PieceIndex, result: PieceResult, rng: &mut Rng) {
         let Some(download) = &mut self.download else { return };
+        let was_halted = download.is_halted();
         match result {
             PieceResult::Verified { block_hashes } => {
-                let was_halted = download.is_halted();
                 download.unwritten.remove(&piece);
                 download.contributors.remove(&piece);
                 download.picker.handle_verified(piece);
                 let guilty = block_hashes.map(|hashes| download.convictions.handle_verified(piece, &hashes));
                 download.has_supply = true;
-                if was_halted && !download.is_halted() {
-                    download.retry_at = None;
-                    self.actions.push_back(TorrentAction::StorageRecovered);
-                }
                 self.actions.push_back(TorrentAction::Have(piece));
                 self.convict(now, guilty.unwrap_or_default());
             }
@@ -288,15 +284,25 @@ impl TorrentMachine {
                 self.convict(now, guilty);
             }
             PieceResult::Unwritable { reason } => {
-                let is_first = !download.is_halted();
                 download.unwritten.insert(piece);
                 download.retry_at = Some(now + STORAGE_RETRY_INTERVAL);
-                if is_first {
+                if !was_halted {
                     self.actions.push_back(TorrentAction::StorageRefused(reason));
                 }
             }
         }
+        self.tell_recovery(was_halted);
         self.settle(now, rng);
+    }
+
+    fn tell_recovery(&mut self, was_halted: bool) {
+        if let Some(download) = &mut self.download
+            && was_halted
+            && !download.is_halted()
+        {
+            download.retry_at = None;
+            self.actions.push_back(TorrentAction::StorageRecovered);
+        }
     }
 
     fn convict(&mut self, now: Instant, guilty: Vec<Contributor>) {
@@ -314,7 +320,10 @@ impl TorrentMachine {
         if download.retry_at.is_some_and(|at| at <= now) {
             // One answer sets the time anew; as long as none comes there is nothing to hurry for.
             download.retry_at = None;
-            let verify = |&piece| TorrentAction::Verify { piece, want_block_hashes: false };
+            let verify = |&piece| {
+                let want_block_hashes = download.convictions.wants_hashes(piece);
+                TorrentAction::Verify { piece, want_block_hashes }
+            };
             self.actions.extend(download.unwritten.iter().map(verify));
         }
     }

@@ -183,6 +183,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         if choked && self.is_leeching(key) {
             self.tell_home(key, Fact::Wish(None));
+            // What it owes comes back sooner than it would have been late.
+            self.set_download_timer(key);
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Home {
     spare: Vec<Arc<PieceBuffer>>,
     /// The timer that is set, if one is.
     timer: Option<Instant>,
+    /// What the machine wants is being carried out: what comes of that waits for its turn.
+    draining: bool,
 }
 
 impl Home {
@@ -66,6 +68,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             buffers: BTreeMap::new(),
             spare: Vec::new(),
             timer: None,
+            draining: false,
         };
         self.homes.insert(torrent.facts.info_hash, home);
     }
@@ -158,6 +161,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
 
     pub(super) fn handle_home_timeout(&mut self, torrent: InfoHash) {
         let Some(home) = self.homes.get_mut(&torrent) else { return };
+        if home.timer.is_none_or(|timer| timer > self.now) {
+            // One that was set before an earlier one took its place.
+            return;
+        }
         home.timer = None;
         if home.machine.poll_timeout().is_some_and(|due| due <= self.now) {
             let Home { machine, counters, .. } = home;
@@ -167,12 +174,18 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.drain_home(torrent);
     }
 
-    /// Carries out what the machine wants, and sets its timer.
+    /// Carries out what the machine wants, and sets its timer. What connections on this core answer to that comes here
+    /// again and only adds to the queue, so that the stack stays flat however many there are.
     fn drain_home(&mut self, torrent: InfoHash) {
+        let Some(home) = self.homes.get_mut(&torrent) else { return };
+        if std::mem::replace(&mut home.draining, true) {
+            return;
+        }
         while let Some(action) = self.homes.get_mut(&torrent).and_then(|home| home.machine.poll_action()) {
             self.carry_out(torrent, action);
         }
         let Some(home) = self.homes.get_mut(&torrent) else { return };
+        home.draining = false;
         let Some(due) = home.machine.poll_timeout() else { return };
         if home.timer.is_none_or(|timer| due < timer) {
             home.timer = Some(due);

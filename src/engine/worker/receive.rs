@@ -71,6 +71,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         mut event: Result<Option<PeerEvent>, PeerError>,
         mut bytes: &[u8],
     ) {
+        self.found.clear();
         loop {
             self.tell_arrived(key);
             match event {

@@ -227,6 +227,11 @@ impl RequestPipeline {
         if outstanding == 0 || free.saturating_mul(4) >= depth { free } else { 0 }
     }
 
+    /// Requests that the peer takes on top of those in flight, whether they are worth sending now or not.
+    pub fn acceptable(&self) -> u32 {
+        self.reqq.saturating_sub(self.outstanding())
+    }
+
     /// Requests that are sent and neither answered nor lost.
     pub fn outstanding(&self) -> u32 {
         u32::try_from(self.requested - self.settled).unwrap_or(u32::MAX)
