@@ -282,6 +282,10 @@ pub const FILL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time that a super-seed waits for a piece it showed to spread, before it shows that peer another: a megabyte
 /// passed on at 20 kB/s and more.
 pub const SUPERSEED_PATIENCE: Duration = Duration::from_secs(60);
+/// Time that a super-seed waits for a newcomer's word about what it has before it shows it a piece.
+pub const SUPERSEED_STOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Haves that go out with one send when super-seeding has ended: 9 KB.
+pub const HAVES_PER_SEND_MAX: usize = 1000;
 
 // --- Data path ---------------------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ impl Member {
                 info: None,
                 satisfied: (!wants).into(),
                 private: false,
+                hides_stock: false.into(),
             }),
             content: Arc::new(Content::open(layout, folder).unwrap()),
             home: rig.engine.home_of(INFO_HASH),

@@ -97,6 +97,7 @@ impl Connection {
             info: (flags & 64 == 0).then(|| vec![b'i'; 16_384 * usize::from(flags & 7) + 100].into()),
             satisfied: true.into(),
             private: false,
+            hides_stock: false.into(),
         });
         let now = Instant::ZERO;
         let (ours, theirs) = (PeerId([b'o'; 20]), PeerId([b't'; 20]));

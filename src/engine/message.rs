@@ -126,6 +126,8 @@ pub enum ToWorker<S: BlockStore> {
     Have(InfoHash, PieceIndex),
     /// Nothing more is to be downloaded of this torrent.
     Satisfied(InfoHash),
+    /// Super-seeding of this torrent is over: its peers may know all that we have.
+    RevealAll(InfoHash),
     /// Close everything and end.
     Stop,
 }
@@ -161,6 +163,8 @@ pub enum Fact {
         /// `ut_pex` has a number.
         exchanges: bool,
     },
+    /// All of the piece that was revealed to its peer last has been sent (BEP 16).
+    Served(PieceIndex),
     /// The payload of a `ut_pex` message has come (BEP 11).
     Exchange(Vec<u8>),
 }
@@ -210,6 +214,8 @@ pub enum Order {
     Cancel(BlockSpan),
     /// Send the peer this payload as a `ut_pex` message.
     Exchange(Vec<u8>),
+    /// Tell the peer that we have this piece (BEP 16).
+    Reveal(PieceIndex),
     /// Close: the peer floods us with peer exchange.
     CloseFlooder,
     /// Close.

@@ -35,6 +35,7 @@ impl Talk {
             satisfied: false.into(),
             info: None,
             private: false,
+            hides_stock: false.into(),
         };
         let identity = Identity { peer_id: PeerId([3; 20]), port: 1, remote: Ipv4Addr::LOCALHOST.into() };
         talk.machine.accept(Arc::new(facts), identity);

@@ -26,6 +26,9 @@ pub struct TorrentFacts {
     pub satisfied: AtomicBool,
     /// Peers come from its trackers alone (BEP 27).
     pub private: bool,
+    /// We super-seed (BEP 16): who joins is told that we have nothing, and of pieces one by one. The torrent's home
+    /// core ends it.
+    pub hides_stock: AtomicBool,
 }
 
 /// Why a requested span is not one we serve (HOSTILE: never leads to a read).
@@ -52,6 +55,16 @@ impl TorrentFacts {
     /// Whether nothing more is to be downloaded.
     pub fn wants_nothing(&self) -> bool {
         self.satisfied.load(Relaxed) || self.have.is_full()
+    }
+
+    /// Whether peers hear of our pieces one by one.
+    pub fn hides_stock(&self) -> bool {
+        self.hides_stock.load(Relaxed)
+    }
+
+    /// Whether the torrent's home has to hear who has what: to choose what to ask for, or what to show.
+    pub fn follows_stocks(&self) -> bool {
+        !self.wants_nothing() || self.hides_stock()
     }
 
     /// Whether peers may be told of each other (BEP 11, 27).
@@ -115,6 +128,7 @@ mod tests {
             info: None,
             satisfied: true.into(),
             private: false,
+            hides_stock: false.into(),
         }
     }
 

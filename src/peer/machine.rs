@@ -3,6 +3,7 @@
 use super::allowed_fast::allowed_fast_set;
 use super::download::{Download, Wish};
 use super::facts::{SpanFault, TorrentFacts};
+use super::hidden::HiddenStock;
 use crate::bitfield::{Bitfield, BitfieldError};
 use crate::id::{InfoHash, PeerId};
 use crate::limits::{
@@ -169,6 +170,8 @@ pub struct PeerMachine {
     /// The block that is arriving and was asked for.
     arriving: Option<BlockSpan>,
     extended: Vec<u8>,
+    /// While the peer does not know all that we have (BEP 16).
+    hidden: Option<Box<HiddenStock>>,
     /// When the messages of peer exchange have begun to be counted, and how many there were.
     exchange_window: (Instant, u32),
 }
@@ -238,6 +241,7 @@ impl PeerMachine {
             download: None,
             arriving: None,
             extended: Vec::new(),
+            hidden: None,
             exchange_window: (now, 0),
         }
     }
@@ -270,7 +274,12 @@ impl PeerMachine {
         self.fast = theirs.fast();
         // One look: the next piece may be verified while we speak.
         let have = facts.have.snapshot();
-        if self.fast && have.is_full() {
+        if facts.hides_stock() {
+            self.hidden = Some(Box::new(HiddenStock::new(facts.piece_count())));
+            if self.fast {
+                encode(&Message::HaveNone, &mut self.control);
+            }
+        } else if self.fast && have.is_full() {
             encode(&Message::HaveAll, &mut self.control);
         } else if self.fast && have.count() == 0 {
             encode(&Message::HaveNone, &mut self.control);
@@ -289,7 +298,8 @@ impl PeerMachine {
                 client: Some(CLIENT_NAME.to_owned()),
                 your_address: Some(identity.remote.to_canonical()),
                 port: Some(identity.port).filter(|&port| port != 0),
-                upload_only: facts.wants_nothing(),
+                // Whoever has nothing and only uploads would be of no use to anybody.
+                upload_only: facts.wants_nothing() && self.hidden.is_none(),
                 metadata_len: facts.info_len(),
             };
             let payload = handshake.encode();
@@ -443,6 +453,9 @@ impl PeerMachine {
 
     fn handle_request(&mut self, facts: &TorrentFacts, span: BlockSpan) -> Result<(), PeerError> {
         match facts.check(span) {
+            Ok(()) if self.hidden.as_ref().is_some_and(|hidden| hidden.hides(span.piece)) => {
+                return self.reject(span);
+            }
             Ok(()) => {}
             Err(SpanFault::PieceMissing) => return self.reject(span),
             Err(fault) if !self.fast => return Err(PeerError::BadRequest(span, fault)),
@@ -527,7 +540,7 @@ impl PeerMachine {
         if matches!(self.pieces, Pieces::All) {
             return Ok(Some(PeerEvent::Complete { arrived: first }));
         }
-        let newcomer = first && self.fast && !self.fast_withheld;
+        let newcomer = first && self.fast && !self.fast_withheld && self.hidden.is_none();
         if newcomer && (self.piece_count() as usize) < ALLOWED_FAST_MAX {
             self.grant_fast_pieces(facts, remote);
         }
@@ -691,6 +704,27 @@ impl PeerMachine {
         if self.control.len() > CONTROL_QUEUED_LEN_MAX { Err(PeerError::NotReading) } else { Ok(()) }
     }
 
+    /// Tells a peer that does not know all that we have of one more piece (BEP 16).
+    pub fn reveal(&mut self, piece: PieceIndex) {
+        if let (Some(hidden), Phase::Open(open)) = (&mut self.hidden, &self.phase)
+            && hidden.reveal(piece, open.facts.piece_len(piece))
+        {
+            encode(&Message::Have(piece), &mut self.control);
+        }
+    }
+
+    /// From now on the peer may know all that we have: it is told, some pieces with each send, and served.
+    pub fn reveal_all(&mut self) {
+        if let Some(hidden) = &mut self.hidden {
+            hidden.reveal_all();
+        }
+    }
+
+    /// The piece revealed last, once all of it has been sent.
+    pub fn take_served(&mut self) -> Option<PieceIndex> {
+        self.hidden.as_mut()?.take_served()
+    }
+
     /// Sends an extended message, if the peer understands it: `id` picks its number from the peer's own.
     pub fn send_extended(&mut self, id: impl FnOnce(&ExtensionIds) -> Option<u8>, payload: &[u8]) {
         if let Some(id) = self.theirs.as_ref().and_then(|theirs| id(&theirs.ids)) {
@@ -825,6 +859,13 @@ impl PeerMachine {
         // An idle connection keeps no buffer.
         self.control = Vec::new();
         self.poll_metadata(out);
+        if let (Some(hidden), Phase::Open(open)) = (&mut self.hidden, &self.phase)
+            && hidden.poll_haves(&open.facts.have, out)
+        {
+            self.hidden = None;
+            self.send_extended(|ids| ids.upload_only, &[1]);
+            out.append(&mut self.control);
+        }
     }
 
     /// The block to send next.
@@ -834,7 +875,11 @@ impl PeerMachine {
 
     /// Takes the block that [`next_block`](Self::next_block) named.
     pub fn poll_block(&mut self) -> Option<BlockSpan> {
-        self.queue.pop()
+        let span = self.queue.pop()?;
+        if let Some(hidden) = &mut self.hidden {
+            hidden.handle_sent(span);
+        }
+        Some(span)
     }
 
     /// Whether there is anything to send.
@@ -844,7 +889,9 @@ impl PeerMachine {
 
     /// Whether control bytes wait, which no rate limit holds back.
     pub fn has_control(&self) -> bool {
-        !self.control.is_empty() || self.metadata.as_ref().is_some_and(|service| service.has_data())
+        !self.control.is_empty()
+            || self.metadata.as_ref().is_some_and(|service| service.has_data())
+            || self.hidden.as_ref().is_some_and(|hidden| hidden.has_haves())
     }
 
     /// Bytes of memory that queue and control bytes hold.

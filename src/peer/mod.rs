@@ -13,6 +13,7 @@
 mod allowed_fast;
 mod download;
 mod facts;
+mod hidden;
 mod machine;
 #[cfg(test)]
 mod download_tests;

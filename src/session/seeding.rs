@@ -450,6 +450,7 @@ impl Seeding {
                 info: Some(metainfo.info_bytes().into()),
                 satisfied: (!is_download).into(),
                 private: info.private(),
+                hides_stock: false.into(),
             }),
             content: Arc::clone(&checked.content),
             home: self.engine.home_of(info_hash),

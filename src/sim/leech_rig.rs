@@ -71,6 +71,7 @@ impl LeechRig {
             info: None,
             satisfied: false.into(),
             private: false,
+            hides_stock: false.into(),
         });
         let sink = Arc::new(SimSink::new(Arc::clone(&store), Arc::clone(&facts)));
         let shape = PieceShape { piece_count: PIECES, piece_length: PIECE, total_len: TOTAL as u64 };

@@ -91,6 +91,7 @@ impl Rig {
             info: None,
             satisfied: true.into(),
             private: false,
+            hides_stock: false.into(),
         };
         let parameters = TorrentParameters {
             role: Role::Seeding,

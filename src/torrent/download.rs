@@ -164,6 +164,7 @@ impl TorrentMachine {
 
     /// A peer said all in all what it has.
     pub fn handle_stock(&mut self, now: Instant, conn: ConnId, stock: Stock<'_>, rng: &mut Rng) {
+        self.super_seed_stock(now, conn, stock);
         let Some(download) = &mut self.download else { return };
         match stock {
             Stock::None => {
@@ -178,6 +179,7 @@ impl TorrentMachine {
 
     /// A peer has one more piece.
     pub fn handle_have(&mut self, now: Instant, conn: ConnId, piece: PieceIndex, rng: &mut Rng) {
+        self.super_seed_have(now, conn, piece);
         let Some(download) = &mut self.download else { return };
         if download.picker.handle_have(conn, piece) {
             self.settle(now, rng);

@@ -17,11 +17,14 @@
 mod download;
 mod exchange;
 mod members;
+mod superseeding;
 
 #[cfg(test)]
 mod exchange_tests;
 #[cfg(test)]
 mod leech_tests;
+#[cfg(test)]
+mod superseeding_tests;
 #[cfg(test)]
 mod swarm_tests;
 #[cfg(test)]
@@ -42,6 +45,7 @@ use exchange::Exchange;
 use members::Members;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use superseeding::SuperSeeding;
 
 pub use download::{DownloadPlan, PieceResult};
 pub use members::Newcomer;
@@ -77,6 +81,10 @@ pub enum TorrentAction {
     CloseFlooder(ConnId),
     /// Send the peer this payload as a `ut_pex` message (BEP 11).
     Exchange(ConnId, Vec<u8>),
+    /// Tell the peer, and only this one, that we have the piece (BEP 16).
+    Reveal(ConnId, PieceIndex),
+    /// Super-seeding is over: tell every peer every piece.
+    RevealAll,
     /// Connect to this address. Answer by a newcomer, or with [`TorrentMachine::handle_dial_failed`].
     Dial(SocketAddr),
     /// A peer was convicted of sending wrong data. Its connections are closed by actions of their own.
@@ -105,7 +113,8 @@ impl TorrentAction {
             | Self::Cancel(conn, _)
             | Self::Close(conn)
             | Self::CloseFlooder(conn)
-            | Self::Exchange(conn, _) => Some(*conn),
+            | Self::Exchange(conn, _)
+            | Self::Reveal(conn, _) => Some(*conn),
             _ => None,
         }
     }
@@ -146,6 +155,7 @@ pub struct TorrentMachine {
     download: Option<Box<Download>>,
     members: Members,
     exchange: Exchange,
+    super_seeding: Option<Box<SuperSeeding>>,
     piece_count: u64,
 }
 
@@ -192,6 +202,7 @@ impl TorrentMachine {
             download: None,
             members: Members::new(),
             exchange: Exchange::new(),
+            super_seeding: None,
             piece_count: parameters.total_len.div_ceil(u64::from(parameters.piece_len.max(1))),
         }
     }
@@ -263,6 +274,7 @@ impl TorrentMachine {
         self.actions.retain(|action| action.conn() != Some(conn));
         self.download_left(conn);
         self.exchange.left(conn, self.peers.is_empty());
+        self.super_seed_left(conn, self.peers.is_empty());
         self.interested -= usize::from(peer.interested);
         if peer.grant == Grant::Regular {
             self.regular_open -= 1;
@@ -320,6 +332,7 @@ impl TorrentMachine {
         rng: &mut Rng,
     ) {
         self.exchange(now, &mut sample);
+        self.super_seed_timeout(now);
         if self.round_at.is_some_and(|at| at <= now) {
             self.round(now, sample, rng);
         } else if self.fill_at.is_some_and(|at| at <= now) {
@@ -339,7 +352,11 @@ impl TorrentMachine {
         let retry_at = self.download.as_ref().and_then(|download| download.retry_at());
         let members_at = self.members.poll_timeout();
         let exchange_at = self.exchange.poll_timeout();
-        [self.round_at, self.fill_at, retry_at, members_at, exchange_at].into_iter().flatten().min()
+        let reveal_at = self.super_seeding.as_ref().and_then(|half| half.poll_timeout());
+        [self.round_at, self.fill_at, retry_at, members_at, exchange_at, reveal_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Peers in the swarm here.

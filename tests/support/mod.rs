@@ -77,6 +77,7 @@ impl Rig {
             info: None,
             satisfied: true.into(),
             private: false,
+            hides_stock: false.into(),
         };
         let torrent = Arc::new(SharedTorrent {
             facts: Arc::new(facts),

@@ -86,7 +86,7 @@ impl Connection {
 }
 
 impl<R: Ring, S: BlockStore> Worker<R, S> {
-    fn tell_home(&mut self, key: Key, fact: Fact) {
+    pub(super) fn tell_home(&mut self, key: Key, fact: Fact) {
         let Some(torrent) = self.connections.get(key).and_then(|connection| connection.torrent) else {
             return;
         };
@@ -95,11 +95,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.post(home, ToWorker::Fact { torrent, conn, fact });
     }
 
-    /// Whether the torrent of this connection still wants pieces; if not, its home need not hear who has what.
-    fn is_leeching(&self, key: Key) -> bool {
+    /// Whether the home of this connection's torrent has to hear who has what.
+    fn is_followed(&self, key: Key) -> bool {
         let torrent = self.connections.get(key).and_then(|connection| connection.torrent);
         let shared = torrent.and_then(|torrent| self.torrents.get(&torrent));
-        shared.is_some_and(|shared| !shared.facts.wants_nothing())
+        shared.is_some_and(|shared| shared.facts.follows_stocks())
     }
 
     /// Counts the blocks that have just arrived, and tells them.
@@ -143,7 +143,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     pub(super) fn tell_stock(&mut self, key: Key) {
         // What was found before is part of it.
         self.found.clear();
-        if self.is_leeching(key)
+        if self.is_followed(key)
             && let Some(connection) = self.connections.get(key)
         {
             let stock = OwnedStock::from(connection.machine.stock());
@@ -156,7 +156,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             return;
         }
         let found = std::mem::take(&mut self.found);
-        if self.is_leeching(key) {
+        if self.is_followed(key) {
             self.tell_home(key, Fact::Have(found));
         }
     }
@@ -181,7 +181,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.held_wish = None;
         }
-        if choked && self.is_leeching(key) {
+        if choked && self.is_followed(key) {
             self.tell_home(key, Fact::Wish(None));
             // What it owes comes back sooner than it would have been late.
             self.set_download_timer(key);
@@ -260,6 +260,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 }
             }
             Order::Exchange(payload) => connection.machine.send_extended(|ids| ids.pex, &payload),
+            Order::Reveal(piece) => connection.machine.reveal(piece),
             Order::CloseFlooder => return self.close_at_fault(key, &PeerError::ExchangeFlood),
             Order::Close => return self.close(key, Closing::Abruptly),
         }

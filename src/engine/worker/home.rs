@@ -62,6 +62,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if let Some(download) = &torrent.download {
             machine.begin_download(&download.plan, &mut self.rng);
         }
+        if torrent.facts.hides_stock() {
+            machine.begin_super_seed(torrent.facts.piece_count());
+        }
         let home = Home {
             machine,
             counters: BTreeMap::new(),
@@ -137,6 +140,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             }
             Fact::Returned(spans) => machine.handle_returned(now, conn, &spans, rng),
             Fact::Late(late) => machine.handle_late(now, conn, late, rng),
+            Fact::Served(piece) => machine.handle_served(now, conn, piece),
             Fact::Exchange(payload) => machine.handle_exchange(now, conn, &payload, rng),
             Fact::Snubbed(snubbed) => machine.handle_snubbed(conn, snubbed),
             Fact::Addresses { remote, port, ours, exchanges } => {
@@ -202,6 +206,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             TorrentAction::Cancel(conn, span) => self.order(conn, Order::Cancel(span)),
             TorrentAction::Close(conn) => self.order(conn, Order::Close),
             TorrentAction::CloseFlooder(conn) => self.order(conn, Order::CloseFlooder),
+            TorrentAction::Reveal(conn, piece) => self.order(conn, Order::Reveal(piece)),
+            TorrentAction::RevealAll => {
+                if let Some(shared) = self.torrents.get(&torrent) {
+                    // First of all: who joins from now on is told everything at once.
+                    shared.facts.hides_stock.store(false, Relaxed);
+                }
+                self.post_to_all(|| ToWorker::RevealAll(torrent));
+            }
             TorrentAction::Exchange(conn, payload) => self.order(conn, Order::Exchange(payload)),
             TorrentAction::Verify { piece, want_block_hashes } => {
                 self.verify(torrent, piece, want_block_hashes)

@@ -11,6 +11,7 @@ mod download;
 mod encryption;
 mod home;
 mod receive;
+mod reveal;
 mod send;
 mod throttle;
 
@@ -320,6 +321,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             ToWorker::Piece { torrent, piece, result } => self.home_piece(torrent, piece, result),
             ToWorker::Order { conn, order } => self.handle_order(conn, order),
             ToWorker::Have(torrent, piece) => self.handle_have_ours(torrent, piece),
+            ToWorker::RevealAll(torrent) => self.reveal_all(torrent),
             ToWorker::Satisfied(torrent) => self.handle_satisfied(torrent),
             ToWorker::Stop => self.stop(),
         }

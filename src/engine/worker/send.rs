@@ -95,7 +95,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             return 0;
         }
         self.encrypt(key, &mut slot.control()[clear_from..]);
-        if slot.is_empty() { self.retire_empty(slot) } else { self.submit(key, slot) }
+        let sent = if slot.is_empty() { self.retire_empty(slot) } else { self.submit(key, slot) };
+        // Not before the send is under way: the answer may be here at once, and wait for its end.
+        self.tell_served(key);
+        sent
     }
 
     /// Fills a slot with blocks up to the connection's quota; false when the content has failed.
