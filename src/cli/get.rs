@@ -182,6 +182,7 @@ async fn get(
         peers,
         peer_id: Some(peer_id),
         order: if args.sequential { Order::Sequential } else { Order::RarestFirst },
+        super_seed: false,
         state_dir,
     };
     let cancel = Arc::new(AtomicBool::new(false));

@@ -61,6 +61,10 @@ pub struct SeedArgs {
     /// large content]
     #[arg(long, value_name = "SIZE", value_parser = piece_length)]
     piece_length: Option<u32>,
+    /// Show each peer one piece at a time until the peers have all of them together (BEP 16): for the first and only
+    /// seed on a slow line
+    #[arg(long)]
+    super_seed: bool,
     /// Print one JSON object a line: events, and the figures each second
     #[arg(long)]
     json: bool,
@@ -104,6 +108,7 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
         peers: Vec::new(),
         peer_id: None,
         order: Order::RarestFirst,
+        super_seed: args.super_seed,
         state_dir,
     };
     let sockets = Sockets { tracker, metrics };

@@ -72,6 +72,8 @@ pub struct SeedingSettings {
     pub peer_id: Option<PeerId>,
     /// Which piece is begun first.
     pub order: Order,
+    /// Super-seed the torrents that are whole (BEP 16).
+    pub super_seed: bool,
     /// Where resume files lie; `None` to keep none.
     pub state_dir: Option<PathBuf>,
 }
@@ -450,7 +452,7 @@ impl Seeding {
                 info: Some(metainfo.info_bytes().into()),
                 satisfied: (!is_download).into(),
                 private: info.private(),
-                hides_stock: false.into(),
+                hides_stock: (self.settings.super_seed && checked.verified.is_full()).into(),
             }),
             content: Arc::clone(&checked.content),
             home: self.engine.home_of(info_hash),

@@ -208,6 +208,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             TorrentAction::CloseFlooder(conn) => self.order(conn, Order::CloseFlooder),
             TorrentAction::Reveal(conn, piece) => self.order(conn, Order::Reveal(piece)),
             TorrentAction::RevealAll => {
+                tracing::debug!(%torrent, "super-seeding is over: the peers have every piece between them");
                 if let Some(shared) = self.torrents.get(&torrent) {
                     // First of all: who joins from now on is told everything at once.
                     shared.facts.hides_stock.store(false, Relaxed);
