@@ -72,6 +72,8 @@ pub(super) struct Connection {
     pub held_wish: Option<Wish>,
     /// What the peer owes was told to be late.
     pub late: bool,
+    /// It ends as soon as all has been said.
+    pub parting: bool,
     pub closing: Option<Closing>,
     /// What its home is told of its end.
     pub why: Closed,
@@ -125,6 +127,7 @@ impl Connection {
             download_timer: None,
             held_wish: None,
             late: false,
+            parting: false,
             closing: None,
             why: Closed::Normal,
         }

@@ -320,6 +320,18 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
     }
 
+    /// Closes a connection that is to end, once the peer has been told all: it shall hear of our last piece.
+    pub(super) fn part(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key).filter(|connection| connection.parting) else {
+            return;
+        };
+        if connection.sending.is_none() && !connection.machine.has_output() {
+            self.close(key, Closing::Gracefully);
+        } else {
+            self.schedule(key);
+        }
+    }
+
     /// Nothing more is wanted of this torrent: seeds have nothing to say to each other any more, the others hear that
     /// we only upload (BEP 21).
     pub(super) fn handle_satisfied(&mut self, torrent: InfoHash) {
@@ -330,7 +342,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             connection.buffers = Vec::new();
             if connection.machine.stock() == Stock::All {
                 connection.why = Closed::Useless;
-                self.close(key, Closing::Gracefully);
+                connection.parting = true;
+                self.part(key);
             } else {
                 connection.machine.send_extended(|ids: &ExtensionIds| ids.upload_only, &[1]);
                 self.schedule(key);

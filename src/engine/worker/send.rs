@@ -265,6 +265,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 }
             }
             self.remove_if_quiet(key);
+            self.part(key);
             return self.schedule(key);
         }
         self.close(key, Closing::Abruptly);
