@@ -169,10 +169,14 @@ pub const MSE_PAD_LEN_MAX: usize = 512;
 /// nobody is known to send more than a handshake's 68; extension handshake and bitfield of a usual torrent fit, too.
 pub const MSE_INITIAL_PAYLOAD_LEN_MAX: usize = 4096;
 
-/// Bytes of pieces of one torrent that are begun and not yet verified and stored; never fewer than two pieces.
-pub const PIECES_IN_FLIGHT_LEN_MAX: u64 = 256 * 1024 * 1024;
-/// Buffers of pieces that a torrent keeps for its next ones.
-pub const PIECE_BUFFERS_SPARE_MAX: usize = 64;
+/// Bytes of pieces of one torrent that are begun and not yet verified and stored: 256 of the usual length. Longer pieces
+/// may go above it up to `PIECES_IN_FLIGHT_LEAST`.
+pub const PIECES_IN_FLIGHT_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Pieces of one torrent that may be begun however long they are, so that several peers have something to do, as long
+/// as they have no more than `LONG_PIECES_IN_FLIGHT_LEN_MAX` bytes; of the longest pieces two.
+pub const PIECES_IN_FLIGHT_LEAST: u64 = 8;
+/// Bytes of those.
+pub const LONG_PIECES_IN_FLIGHT_LEN_MAX: u64 = 256 * 1024 * 1024;
 /// Time between two tries to store pieces that the disk has refused.
 pub const STORAGE_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 

@@ -13,7 +13,9 @@ use crate::bitfield::Bitfield;
 use crate::choker::Role;
 use crate::conviction::{Contributor, Convictions};
 use crate::id::{ConnId, PeerId};
-use crate::limits::{PIECES_IN_FLIGHT_LEN_MAX, STORAGE_RETRY_INTERVAL};
+use crate::limits::{
+    LONG_PIECES_IN_FLIGHT_LEN_MAX, PIECES_IN_FLIGHT_LEAST, PIECES_IN_FLIGHT_LEN_MAX, STORAGE_RETRY_INTERVAL,
+};
 use crate::peer::{Stock, Wish, WishTerms};
 use crate::peer_list::BanReason;
 use crate::picker::{Allowed, Order, Picker, PickerSettings, PieceShape, Priority, Received};
@@ -77,11 +79,10 @@ pub(super) struct Download {
 
 impl Download {
     pub fn new(plan: &DownloadPlan, rng: &mut Rng) -> Self {
-        let len = plan.shape.piece_length.max(1);
-        let in_flight = (PIECES_IN_FLIGHT_LEN_MAX / u64::from(len)).clamp(2, u64::from(u16::MAX));
+        let in_flight = pieces_in_flight_max(plan.shape.piece_length);
         let settings = PickerSettings {
             order: plan.order,
-            pieces_in_flight_max: in_flight as usize,
+            pieces_in_flight_max: in_flight,
             ..PickerSettings::default()
         };
         let priority = |piece| if plan.wanted.contains(piece) { Priority::Normal } else { Priority::Skip };
@@ -136,6 +137,13 @@ impl Download {
             actions.extend(self.grant(now, conn, rng));
         }
     }
+}
+
+/// How many pieces of `len` bytes may be begun and not yet stored: a bound on memory.
+fn pieces_in_flight_max(len: u32) -> usize {
+    let len = u64::from(len.max(1));
+    let least = PIECES_IN_FLIGHT_LEAST.min(LONG_PIECES_IN_FLIGHT_LEN_MAX / len).max(2);
+    usize::try_from((PIECES_IN_FLIGHT_LEN_MAX / len).max(least)).unwrap_or(usize::MAX)
 }
 
 impl TorrentMachine {
@@ -365,5 +373,19 @@ impl TorrentMachine {
     /// Pieces begun and not yet verified.
     pub fn pieces_in_flight(&self) -> usize {
         self.download.as_ref().map_or(0, |download| download.picker.pieces_in_flight())
+    }
+}
+
+#[cfg(test)]
+mod bound_tests {
+    use super::pieces_in_flight_max;
+
+    #[test]
+    fn memory_is_bounded_and_long_pieces_still_flow() {
+        for (len, pieces) in
+            [(16 << 10, 4096), (256 << 10, 256), (16 << 20, 8), (64 << 20, 4), (256 << 20, 2)]
+        {
+            assert_eq!(pieces_in_flight_max(len), pieces, "{len}");
+        }
     }
 }

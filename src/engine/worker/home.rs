@@ -7,7 +7,6 @@ use super::super::store::BlockStore;
 use super::{LoadSample, SharedTorrent, TimerOwner, ToWorker, Worker};
 use crate::choker::Load;
 use crate::id::{ConnId, InfoHash};
-use crate::limits::PIECE_BUFFERS_SPARE_MAX;
 use crate::meter::PeerCounters;
 use crate::peer_list::{Closed, PeerListSettings, Source};
 use crate::time::{Duration, Instant};
@@ -43,11 +42,8 @@ impl Home {
     }
 
     fn retire(&mut self, piece: PieceIndex) {
-        if let Some(buffer) = self.buffers.remove(&piece)
-            && self.spare.len() < PIECE_BUFFERS_SPARE_MAX
-        {
-            self.spare.push(buffer);
-        }
+        // As many as were ever in flight, which the picker bounds.
+        self.spare.extend(self.buffers.remove(&piece));
     }
 }
 
