@@ -116,6 +116,8 @@ pub const REQUESTS_TOLD_MAX: u32 = 2000;
 pub const ALLOWED_FAST_TAKEN_MAX: usize = 32;
 /// Time a choking peer of the fast extension has to answer what it was asked; then the blocks are asked of others.
 pub const CHOKED_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pieces that a peer may say it has lost (BEP 54), each of which costs a recount, before the connection ends.
+pub const DONT_HAVES_MAX: u32 = 64;
 /// Rejects in a row, without a block between them, from a peer that does not choke us, before the connection ends.
 pub const REJECTS_IN_A_ROW_MAX: u32 = 2000;
 /// Bytes of blocks that a peer may send without being asked, as when they cross a cancel, before the connection ends;

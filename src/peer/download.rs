@@ -7,7 +7,7 @@
 //! A choke throws requests away, but a peer of the fast extension answers each one all the same, by a block or by
 //! a reject (BEP 6); what it forgets to answer comes back after `CHOKED_REQUEST_TIMEOUT`.
 
-use super::machine::PeerError;
+use super::event::PeerError;
 use crate::limits::{
     ALLOWED_FAST_TAKEN_MAX, CHOKED_REQUEST_TIMEOUT, REJECTS_IN_A_ROW_MAX, REQUESTS_UNTOLD_MAX, WASTE_FREE_LEN,
 };

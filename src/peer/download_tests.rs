@@ -200,6 +200,8 @@ fn a_lost_piece_is_told_and_haves_of_ours_are_said() {
     assert_eq!(talk.say(&[lost(4)]), [PeerEvent::Stock]);
     assert!(matches!(talk.machine.stock(), Stock::Some(stock) if stock.count() == PIECES - 1));
     assert_eq!(talk.say(&[lost(4), Message::Have(PieceIndex(3))]), [PeerEvent::Complete { arrived: false }]);
+    let tired = (0..100).find_map(|_| talk.try_say(&[lost(4), Message::Have(PieceIndex(3))]).err());
+    assert_eq!(tired, Some(PeerError::LosesPieces));
     talk.machine.handle_have_ours(PieceIndex(1)).expect("it reads");
     let refused = (0..100_000).find_map(|_| talk.machine.handle_have_ours(PieceIndex(1)).err());
     assert_eq!(refused, Some(PeerError::NotReading));

@@ -1,10 +1,14 @@
 //! The machine itself. Its rules stand at the messages they belong to.
 
+mod downloading;
+mod extensions;
+
 use super::allowed_fast::allowed_fast_set;
-use super::download::{Download, Wish};
+use super::download::Download;
+use super::event::{OurExtension, PeerError, PeerEvent, Stock};
 use super::facts::{SpanFault, TorrentFacts};
 use super::hidden::HiddenStock;
-use crate::bitfield::{Bitfield, BitfieldError};
+use crate::bitfield::Bitfield;
 use crate::id::{InfoHash, PeerId};
 use crate::limits::{
     ALLOWED_FAST_LEN_MAX, ALLOWED_FAST_MAX, CONTROL_QUEUED_LEN_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT,
@@ -12,12 +16,12 @@ use crate::limits::{
     REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX,
 };
 use crate::metadata::{Answer, MetadataService};
-use crate::pipeline::{Pushed, RequestQueue, Verdict};
+use crate::pipeline::{Pushed, RequestQueue};
 use crate::time::Instant;
-use crate::units::{BlockSpan, ByteRate, PieceIndex};
+use crate::units::{BlockSpan, PieceIndex};
 use crate::wire::{
     Decoder, DecoderLimits, EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds, HANDSHAKE_LEN,
-    Handshake, Message, MetadataMessage, Reserved, WireError, check_prefix, encode,
+    Handshake, Message, MetadataMessage, Reserved, check_prefix, encode,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -40,101 +44,6 @@ pub struct Identity {
     pub port: u16,
     /// The peer's address, for allowed-fast pieces and to tell it (`yourip`).
     pub remote: IpAddr,
-}
-
-/// What the shell has to know at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PeerEvent {
-    /// The peer has introduced itself. Answer with [`PeerMachine::accept`], or close.
-    Handshake(Handshake),
-    /// The peer wants blocks of us, or no longer does.
-    Interested(bool),
-    /// The peer has every piece; `arrived` when it came so, not when it became so.
-    Complete {
-        /// It was complete from its first message on.
-        arrived: bool,
-    },
-    /// The peer chokes us, or no longer does.
-    ChokedByThem(bool),
-    /// The peer said all in all what it has; see [`PeerMachine::stock`].
-    Stock,
-    /// The peer has one more piece.
-    Have(PieceIndex),
-    /// A block begins to arrive. Take its payload with [`PeerMachine::take_payload`] before anything else.
-    Block {
-        /// Which.
-        span: BlockSpan,
-        /// We asked for it; otherwise it is to be thrown away.
-        asked: bool,
-    },
-    /// The peer told its extensions, or told them anew: see [`PeerMachine::theirs`].
-    Extensions,
-    /// A message of an extension that we said we understand: our number for it, and its payload in
-    /// [`PeerMachine::take_extended`].
-    Extended(OurExtension),
-}
-
-/// The extended messages we understand, by the numbers that we gave them (BEP 10).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OurExtension {
-    /// `ut_pex` (BEP 11).
-    Pex,
-}
-
-/// What a peer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stock<'a> {
-    /// Nothing.
-    None,
-    /// These pieces.
-    Some(&'a Bitfield),
-    /// Every piece.
-    All,
-}
-
-/// Why a connection ends. All of them are the peer's doing.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PeerError {
-    /// Bytes that are no message.
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    /// A bitfield that is none of this torrent.
-    #[error(transparent)]
-    Bitfield(#[from] BitfieldError),
-    /// A bitfield, have-all or have-none after the peer has said what it has, and it adds nothing or takes something
-    /// back.
-    #[error("says twice what it has")]
-    SecondBitfield,
-    /// A message of the fast extension that both sides had not agreed on.
-    #[error("speaks the fast extension without having agreed on it")]
-    FastNotAgreed,
-    /// A piece number behind the last piece.
-    #[error("names piece {0} of a torrent with fewer")]
-    PieceOutOfRange(PieceIndex),
-    /// A request that cannot be answered, from a peer that knows no rejects.
-    #[error("requests {0}: {1}")]
-    BadRequest(BlockSpan, SpanFault),
-    /// More requests than the queue we announced, many times over.
-    #[error("floods requests beyond the announced queue")]
-    RequestFlood,
-    /// Rejects, although it does not choke us.
-    #[error("unchokes us and rejects whatever is asked")]
-    OnlyRejects,
-    /// A block that was never asked for.
-    #[error("sends {0}, which was not asked for")]
-    UnwantedBlock(BlockSpan),
-    /// More peer exchange than BEP 11 allows, or nonsense in its place, many times over.
-    #[error("floods peer exchange")]
-    ExchangeFlood,
-    /// It makes us answer without reading the answers.
-    #[error("does not read what it asks for")]
-    NotReading,
-    /// No handshake in time.
-    #[error("did not finish its handshake in time")]
-    HandshakeTimeout,
-    /// Silent for too long.
-    #[error("was silent for too long")]
-    Idle,
 }
 
 /// One connection's state.
@@ -170,6 +79,8 @@ pub struct PeerMachine {
     /// The block that is arriving and was asked for.
     arriving: Option<BlockSpan>,
     extended: Vec<u8>,
+    /// Pieces it said it has lost.
+    lost: u32,
     /// While the peer does not know all that we have (BEP 16).
     hidden: Option<Box<HiddenStock>>,
     /// When the messages of peer exchange have begun to be counted, and how many there were.
@@ -241,6 +152,7 @@ impl PeerMachine {
             download: None,
             arriving: None,
             extended: Vec::new(),
+            lost: 0,
             hidden: None,
             exchange_window: (now, 0),
         }
@@ -547,22 +459,6 @@ impl PeerMachine {
         Ok(Some(PeerEvent::Stock))
     }
 
-    /// The peer lost a piece (BEP 54). Of one that it never had, the message says nothing.
-    fn handle_dont_have(
-        &mut self,
-        facts: &TorrentFacts,
-        payload: &[u8],
-    ) -> Result<Option<PeerEvent>, PeerError> {
-        let Ok(piece) = <[u8; 4]>::try_from(payload) else { return Ok(None) };
-        let piece = PieceIndex(u32::from_be_bytes(piece));
-        require_piece(facts, piece)?;
-        if matches!(self.pieces, Pieces::All) {
-            self.pieces = Pieces::Some(Box::new(Bitfield::all(facts.piece_count())));
-        }
-        let Pieces::Some(bitfield) = &mut self.pieces else { return Ok(None) };
-        Ok(bitfield.remove(piece).then_some(PeerEvent::Stock))
-    }
-
     fn grant_fast_pieces(&mut self, facts: &TorrentFacts, remote: IpAddr) {
         self.fast_pieces = allowed_fast_set(remote, facts.info_hash, facts.piece_count(), ALLOWED_FAST_MAX);
         self.fast_pieces.retain(|&piece| facts.have.contains(piece));
@@ -571,78 +467,6 @@ impl PeerMachine {
             self.fast_budget += u64::from(facts.piece_len(piece));
         }
         self.fast_budget = self.fast_budget.min(ALLOWED_FAST_LEN_MAX);
-    }
-
-    /// Whether it could be read. A peer may send it again when something has changed (BEP 10).
-    fn handle_extended_handshake(&mut self, payload: &[u8]) -> bool {
-        // BEP 10: what we do not understand is not there.
-        let before = self.theirs.as_ref().map_or_else(ExtensionIds::default, |theirs| theirs.ids);
-        let Some(handshake) = ExtensionHandshake::decode_after(payload, before) else { return false };
-        if handshake.ids.metadata.is_none()
-            && let Some(service) = &mut self.metadata
-        {
-            service.withdraw();
-        }
-        self.upload_only = handshake.upload_only;
-        if let (Some(download), Some(reqq)) = (&mut self.download, handshake.requests_queued_max) {
-            download.handle_reqq(reqq);
-        }
-        self.theirs = Some(Box::new(handshake));
-        true
-    }
-
-    /// The downloading half, made when it is first of use: a seed has none.
-    fn download_for(&mut self, now: Instant, facts: &TorrentFacts) -> Option<&mut Download> {
-        if self.download.is_none() {
-            if facts.wants_nothing() {
-                return None;
-            }
-            let mut download = Download::new(now, self.choked_by_them, self.fast);
-            if let Some(reqq) = self.theirs.as_ref().and_then(|theirs| theirs.requests_queued_max) {
-                download.handle_reqq(reqq);
-            }
-            self.download = Some(Box::new(download));
-        }
-        self.download.as_deref_mut()
-    }
-
-    fn their_ids(&self) -> ExtensionIds {
-        self.theirs.as_ref().map_or_else(ExtensionIds::default, |theirs| theirs.ids)
-    }
-
-    /// A peer that wants our info dictionary. Who has not told its own number for the answers gets none.
-    fn handle_metadata_message(&mut self, facts: &TorrentFacts, payload: &[u8]) {
-        let (Some(info_len), Some(id)) = (facts.info_len(), self.their_ids().metadata) else { return };
-        let Some(MetadataMessage::Request { piece }) = MetadataMessage::decode(payload) else { return };
-        let now = self.received_at;
-        let service = self.metadata.get_or_insert_with(|| Box::new(MetadataService::new(now, info_len)));
-        match service.handle_request(now, piece) {
-            Answer::Queued | Answer::Ignore => {}
-            Answer::Reject => {
-                let payload = MetadataMessage::Reject { piece }.encode();
-                encode(&Message::Extended { id, payload: &payload }, &mut self.control);
-            }
-        }
-    }
-
-    /// Appends one promised piece of the info dictionary.
-    fn poll_metadata(&mut self, out: &mut Vec<u8>) {
-        let Some(data) = self.metadata.as_mut().and_then(|service| service.poll_data()) else { return };
-        let Phase::Open(Open { facts, .. }) = &self.phase else { return };
-        let (Some(info), Some(id)) = (&facts.info, self.their_ids().metadata) else { return };
-        let Some(bytes) = info.get(data.range) else { return };
-        let message = MetadataMessage::Data { piece: data.piece, total_len: facts.info_len(), bytes };
-        encode(&Message::Extended { id, payload: &message.encode() }, out);
-    }
-
-    /// The home judges what peers say here; this bounds how much of it a flood makes travel there.
-    fn count_exchange(&mut self, now: Instant) -> Result<(), PeerError> {
-        let (since, count) = &mut self.exchange_window;
-        if now.since(*since) >= PEX_INTERVAL_MIN {
-            (*since, *count) = (now, 0);
-        }
-        *count += 1;
-        if *count > PEX_MESSAGES_FREE + PEX_OFFENCES_MAX { Err(PeerError::ExchangeFlood) } else { Ok(()) }
     }
 
     fn require_fast(&self) -> Result<(), PeerError> {
@@ -662,36 +486,6 @@ impl PeerMachine {
             if self.fast {
                 waiting.for_each(|span| encode(&Message::Reject(span), &mut self.control));
             }
-        }
-    }
-
-    /// The torrent's home has found that the peer has something for us, or no longer.
-    pub fn handle_our_interest(&mut self, now: Instant, interested: bool) {
-        let Phase::Open(open) = &self.phase else { return };
-        let facts = Arc::clone(&open.facts);
-        if !interested && self.download.is_none() {
-            return;
-        }
-        let Some(download) = self.download_for(now, &facts) else { return };
-        if download.handle_interest(interested) {
-            let message = if interested { Message::Interested } else { Message::NotInterested };
-            encode(&message, &mut self.control);
-        }
-    }
-
-    /// The home has chosen blocks to ask for. Those that cannot be asked any more come back with
-    /// [`take_returned`](Self::take_returned).
-    pub fn handle_assigned(&mut self, now: Instant, spans: &[BlockSpan]) {
-        let Some(download) = &mut self.download else { return };
-        for span in download.handle_assigned(now, spans) {
-            encode(&Message::Request(span), &mut self.control);
-        }
-    }
-
-    /// Somebody else has brought this block.
-    pub fn handle_brought(&mut self, span: BlockSpan) {
-        if self.download.as_mut().is_some_and(|download| download.handle_cancel(span)) {
-            encode(&Message::Cancel(span), &mut self.control);
         }
     }
 
@@ -723,88 +517,6 @@ impl PeerMachine {
     /// The piece revealed last, once all of it has been sent.
     pub fn take_served(&mut self) -> Option<PieceIndex> {
         self.hidden.as_mut()?.take_served()
-    }
-
-    /// Sends an extended message, if the peer understands it: `id` picks its number from the peer's own.
-    pub fn send_extended(&mut self, id: impl FnOnce(&ExtensionIds) -> Option<u8>, payload: &[u8]) {
-        if let Some(id) = self.theirs.as_ref().and_then(|theirs| id(&theirs.ids)) {
-            encode(&Message::Extended { id, payload }, &mut self.control);
-        }
-    }
-
-    /// Payload bytes of the arriving block that have not been taken yet.
-    pub fn payload_remaining(&self) -> u32 {
-        match &self.phase {
-            Phase::Open(open) => open.decoder.payload_remaining(),
-            _ => 0,
-        }
-    }
-
-    /// Takes what `input` has of the arriving block's payload off its front.
-    pub fn take_payload<'i>(&mut self, now: Instant, input: &mut &'i [u8]) -> &'i [u8] {
-        let Phase::Open(open) = &mut self.phase else { return &[] };
-        self.received_at = now;
-        let taken = open.decoder.take_payload(input);
-        if open.decoder.payload_remaining() == 0
-            && let Some(span) = self.arriving.take()
-            && let Some(download) = &mut self.download
-        {
-            download.handle_block_end(now, span.len);
-        }
-        taken
-    }
-
-    /// The blocks there is room for in the request pipeline; told once, until blocks are assigned or what may be
-    /// asked changes.
-    pub fn poll_wish(&mut self) -> Option<Wish> {
-        self.download.as_mut()?.poll_wish()
-    }
-
-    /// Blocks that were asked for and will not come: rejected or choked away.
-    pub fn take_returned(&mut self) -> Vec<BlockSpan> {
-        self.download.as_mut().map(|download| download.take_returned()).unwrap_or_default()
-    }
-
-    /// The next change in how the peer keeps up with what it owes.
-    pub fn poll_verdict(&mut self) -> Option<Verdict> {
-        self.download.as_mut()?.poll_verdict()
-    }
-
-    /// When the peer will be late with what it owes; to be asked whenever something was assigned.
-    pub fn poll_download_timeout(&self) -> Option<Instant> {
-        self.download.as_ref()?.poll_timeout()
-    }
-
-    /// What it owes is late at `now`, perhaps.
-    pub fn handle_download_timeout(&mut self, now: Instant) {
-        if let Some(download) = &mut self.download {
-            download.handle_timeout(now);
-        }
-    }
-
-    /// Requests under way.
-    pub fn outstanding(&self) -> usize {
-        self.download.as_ref().map_or(0, |download| download.outstanding())
-    }
-
-    /// What the peer gives lately.
-    pub fn download_rate(&self) -> ByteRate {
-        self.download.as_ref().map_or(ByteRate(0), |download| download.rate())
-    }
-
-    /// We told the peer that it has something for us.
-    pub fn interested_in_them(&self) -> bool {
-        self.download.as_ref().is_some_and(|download| download.interested())
-    }
-
-    /// The payload of the extended message told last.
-    pub fn take_extended(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.extended)
-    }
-
-    /// What the peer said of its extensions (BEP 10).
-    pub fn theirs(&self) -> Option<&ExtensionHandshake> {
-        self.theirs.as_deref()
     }
 
     /// What the peer has.
@@ -934,11 +646,6 @@ impl PeerMachine {
             (Pieces::All, Phase::Open(open)) => open.facts.piece_count(),
             (Pieces::All, _) => u32::MAX,
         }
-    }
-
-    /// The client's name for itself (BEP 10 `v`), printable and bounded.
-    pub fn client(&self) -> Option<&str> {
-        self.theirs.as_ref()?.client.as_deref()
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod allowed_fast;
 mod download;
+mod event;
 mod facts;
 mod hidden;
 mod machine;
@@ -22,5 +23,6 @@ mod tests;
 
 pub use allowed_fast::allowed_fast_set;
 pub use download::{Wish, WishTerms};
+pub use event::{OurExtension, PeerError, PeerEvent, Stock};
 pub use facts::{SpanFault, TorrentFacts};
-pub use machine::{Identity, OurExtension, PeerError, PeerEvent, PeerMachine, Stock};
+pub use machine::{Identity, PeerMachine};

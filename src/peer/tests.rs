@@ -1,5 +1,8 @@
 //! The machine against peers that keep the rules and peers that break each single one of them.
 
+mod allowed_fast;
+mod super_seeding;
+
 use super::*;
 use crate::bitfield::{Bitfield, BitfieldError};
 use crate::id::{InfoHash, PeerId};
@@ -494,73 +497,6 @@ fn a_peer_is_complete_once_and_counts_what_it_says_once() {
     }
 }
 
-fn granted(heard: &[Message<'_>]) -> Vec<PieceIndex> {
-    let piece = |message: &Message<'_>| match message {
-        Message::AllowedFast(piece) => Some(*piece),
-        _ => None,
-    };
-    heard.iter().filter_map(piece).collect()
-}
-
-#[test]
-fn newcomers_are_granted_a_few_pieces_that_we_have_and_get_them_while_choked() {
-    let mut talk = Talk::open(FAST_ONLY);
-    talk.tell(Message::HaveNone);
-    let pieces = granted(&talk.heard());
-    assert!((ALLOWED_FAST_MAX - 1..=ALLOWED_FAST_MAX).contains(&pieces.len()), "{pieces:?}");
-    assert!(!pieces.contains(&MISSING));
-    let other = (0..PIECES - 1).map(PieceIndex).find(|piece| !pieces.contains(piece)).unwrap();
-    let wanted = [block(pieces[0].0, 0), block(pieces[1].0, 1)];
-    talk.say(&wanted.map(Message::Request)).unwrap();
-    talk.tell(Message::Request(block(other.0, 0)));
-    assert_eq!((talk.blocks(), talk.heard()), (wanted.to_vec(), vec![Message::Reject(block(other.0, 0))]));
-}
-
-#[test]
-fn nobody_gets_free_pieces_twice_over() {
-    let mut talk = Talk::open(FAST_ONLY);
-    talk.tell(Message::HaveNone);
-    let pieces = granted(&talk.heard());
-    let budget = pieces.len() as u64 * u64::from(PIECE);
-    let mut served = 0;
-    for number in 0..2 * budget / u64::from(BLOCK_LEN) {
-        talk.tell(Message::Request(block(pieces[0].0, number as u32 % 4)));
-        served += talk.blocks().iter().map(|span| u64::from(span.len)).sum::<u64>();
-    }
-    assert_eq!(served, budget);
-}
-
-#[test]
-fn free_bytes_are_bounded_however_long_the_pieces_are() {
-    let piece_length = 16 * 1024 * 1024;
-    let total_len = u64::from(PIECES) * u64::from(piece_length);
-    let facts = TorrentFacts { piece_length, total_len, have: Bitfield::all(PIECES).into(), ..facts() };
-    let mut talk = Talk::accepted(FAST_ONLY, facts);
-    talk.heard();
-    talk.tell(Message::HaveNone);
-    let piece = granted(&talk.heard())[0];
-    let mut served = 0;
-    for _ in 0..2 * ALLOWED_FAST_LEN_MAX / u64::from(BLOCK_LEN) {
-        talk.tell(Message::Request(BlockSpan { piece, begin: 0, len: BLOCK_LEN }));
-        served += talk.blocks().len() as u64 * u64::from(BLOCK_LEN);
-    }
-    assert_eq!(served, ALLOWED_FAST_LEN_MAX);
-}
-
-#[test]
-fn peers_with_enough_pieces_without_the_extension_or_turned_down_get_none_for_free() {
-    let mut talk = Talk::open(FAST_ONLY);
-    talk.tell(Message::Bitfield(&[0xff, 0xc0, 0]));
-    assert_eq!(talk.heard(), []);
-    let mut talk = Talk::open(PLAIN);
-    talk.tell(Message::Bitfield(&[0, 0, 0]));
-    assert_eq!(talk.heard(), []);
-    let mut talk = Talk::open(FAST_ONLY);
-    talk.machine.withhold_fast_pieces();
-    talk.tell(Message::HaveNone);
-    assert_eq!(talk.heard(), []);
-}
-
 #[test]
 fn a_handshake_has_its_time_however_slowly_it_drips() {
     let mut talk = Talk { machine: PeerMachine::incoming(Instant::ZERO), now: Instant::ZERO };
@@ -626,59 +562,6 @@ fn garbage_in_the_extension_handshake_is_as_if_it_were_absent() {
     talk.tell(Message::Extended { id: 0, payload: b"d11:upload_onlyi1ee" });
     assert!(talk.machine.upload_only());
     talk.tell(Message::Extended { id: 77, payload: b"whatever" });
-}
-
-#[test]
-fn a_super_seed_says_it_has_nothing_serves_what_it_reveals_and_tells_all_in_the_end() {
-    let hiding = || TorrentFacts { hides_stock: true.into(), ..facts() };
-    let mut plain = Talk::accepted(PLAIN, hiding());
-    assert_eq!(plain.heard(), []);
-    let mut talk = Talk::accepted(FAST_ONLY, hiding());
-    assert_eq!(talk.heard(), [Message::HaveNone]);
-    talk.tell(Message::HaveNone);
-    talk.machine.handle_choke(false);
-    assert_eq!(talk.heard(), [Message::Unchoke], "and no piece for free");
-
-    talk.tell(Message::Request(block(3, 0)));
-    assert_eq!(talk.heard(), [Message::Reject(block(3, 0))]);
-    talk.machine.reveal(PieceIndex(3));
-    talk.machine.reveal(PieceIndex(3));
-    assert_eq!(talk.heard(), [Message::Have(PieceIndex(3))]);
-    for number in 0..4 {
-        assert_eq!(talk.machine.take_served(), None);
-        talk.tell(Message::Request(block(3, number)));
-        assert_eq!(talk.machine.poll_block(), Some(block(3, number)));
-    }
-    assert_eq!(talk.machine.take_served(), Some(PieceIndex(3)));
-    assert_eq!(talk.machine.take_served(), None);
-    talk.tell(Message::Request(block(4, 0)));
-    assert_eq!(talk.heard(), [Message::Reject(block(4, 0))]);
-
-    talk.machine.reveal_all();
-    let others = (0..PIECES - 1).filter(|&piece| piece != 3);
-    let haves: Vec<_> = others.map(|piece| Message::Have(PieceIndex(piece))).collect();
-    assert_eq!(talk.heard(), haves);
-    assert!(!talk.machine.has_output());
-    talk.tell(Message::Request(block(4, 0)));
-    assert_eq!(talk.machine.poll_block(), Some(block(4, 0)));
-}
-
-#[test]
-fn the_haves_at_the_end_of_super_seeding_go_out_in_portions() {
-    let (pieces, len) = (2500, BLOCK_LEN);
-    let facts = TorrentFacts {
-        piece_length: len,
-        total_len: u64::from(pieces) * u64::from(len),
-        have: Bitfield::all(pieces).into(),
-        hides_stock: true.into(),
-        ..facts()
-    };
-    let mut talk = Talk::accepted(FAST_ONLY, facts);
-    talk.heard();
-    talk.machine.reveal_all();
-    let portions: Vec<usize> =
-        std::iter::from_fn(|| talk.machine.has_control().then(|| talk.heard().len())).collect();
-    assert_eq!(portions, [1000, 1000, 500]);
 }
 
 #[test]

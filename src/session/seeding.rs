@@ -4,25 +4,28 @@
 //! It lives on the service thread; payload never comes near it. Everything here may fail without losing
 //! anything: faults stay with their content and are looked for every second, figures are read, not told.
 
+mod figures;
+mod terms;
+
+pub use terms::{DownloadStatus, Ending, SeedingSettings, Serving, SessionEvent, Status, Until};
+
 use super::content::{Checked, Located};
-use super::metrics::{self, MetricsSnapshot, TorrentFigures};
 use super::metrics_server::{MetricsError, MetricsServer, Scrapes};
 use super::storage_sink::StorageSink;
 use super::watch::{Watched, Watcher};
 use crate::announcer::{Announcer, AnnouncerConfig};
 use crate::bitfield::Bitfield;
-use crate::choker::{Role, Slots};
+use crate::choker::Role;
 use crate::clock;
-use crate::engine::statistics::StatisticsSnapshot;
 use crate::engine::{Download, Engine, EngineEvent, SharedTorrent};
 use crate::id::{InfoHash, PeerId};
 use crate::meter::Meter;
 use crate::peer::TorrentFacts;
 use crate::peer_list::Source;
-use crate::picker::{Order, PieceShape};
+use crate::picker::PieceShape;
 use crate::pipeline::{RateGate, burst_for};
 use crate::rng::Rng;
-use crate::storage::{Content, Finisher, Layout};
+use crate::storage::{Content, Finisher};
 use crate::time::{Duration, Instant};
 use crate::torrent::{DownloadPlan, TorrentParameters};
 use crate::tracker_client::{
@@ -30,13 +33,11 @@ use crate::tracker_client::{
 };
 use crate::tracker_server::{CompletedDownload, TrackerHandle, TrackerServer};
 use crate::tracker_wire::{AddressFamily, AnnounceEvent};
-use crate::units::{ByteRate, PieceIndex};
+use figures::missing_len;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -50,181 +51,6 @@ const CANDIDATES_PER_ANNOUNCE_MAX: usize = 200;
 const ANNOUNCE_SPREAD_PER_TORRENT: Duration = Duration::from_millis(20);
 /// Completed downloads remembered for `--once`; above it the oldest names are forgotten and may count twice.
 const COMPLETED_MAX: usize = 100_000;
-
-/// How a session is run.
-#[derive(Clone, Debug)]
-pub struct SeedingSettings {
-    /// Slots of each torrent.
-    pub slots: Slots,
-    /// Upload limit of each torrent.
-    pub torrent_upload_limit: Option<ByteRate>,
-    /// Trackers told of every torrent, each a tier of its own, before the torrent's own.
-    pub trackers: Vec<String>,
-    /// Address to announce from.
-    pub bind: Option<IpAddr>,
-    /// End after so many downloads by others.
-    pub once: Option<u64>,
-    /// When a session that downloads ends by itself.
-    pub until: Until,
-    /// Peers that the user names, for every torrent.
-    pub peers: Vec<SocketAddr>,
-    /// Our name in every swarm; one at random for each torrent when `None`.
-    pub peer_id: Option<PeerId>,
-    /// Which piece is begun first.
-    pub order: Order,
-    /// Super-seed the torrents that are whole (BEP 16).
-    pub super_seed: bool,
-    /// Where resume files lie; `None` to keep none.
-    pub state_dir: Option<PathBuf>,
-}
-
-/// When a session ends by itself, once everything wanted is here.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Until {
-    /// Never.
-    #[default]
-    Asked,
-    /// At once.
-    Downloaded,
-    /// When so many bytes have been given for each byte of content that is here, in all runs together.
-    Ratio(f64),
-    /// After so long.
-    Time(Duration),
-}
-
-/// What the user may want to hear.
-#[derive(Clone, Debug)]
-pub enum SessionEvent {
-    /// Everything wanted of a torrent is here.
-    Downloaded {
-        /// The torrent's name.
-        name: String,
-        /// The torrent.
-        info_hash: InfoHash,
-    },
-    /// Storage refuses a torrent's pieces; it is tried again until it takes them.
-    StorageRefused {
-        /// The torrent's name.
-        name: String,
-        /// The torrent.
-        info_hash: InfoHash,
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// Storage takes them again.
-    StorageRecovered {
-        /// The torrent's name.
-        name: String,
-        /// The torrent.
-        info_hash: InfoHash,
-    },
-    /// A peer sent wrong data and is banned.
-    Banned {
-        /// The torrent.
-        info_hash: InfoHash,
-        /// The peer's address.
-        ip: IpAddr,
-    },
-    /// A torrent is served from now on.
-    Serving(Serving),
-    /// A torrent's content has failed, or could not be opened.
-    Failed {
-        /// The torrent's name.
-        name: String,
-        /// The torrent.
-        info_hash: InfoHash,
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// A tracker's answer is worth a line: the first good one, the first bad one after a good one.
-    Tracker {
-        /// The torrent.
-        info_hash: InfoHash,
-        /// The tracker, as it may be shown.
-        tracker: String,
-        /// Its complaint; `None` when it works.
-        error: Option<String>,
-    },
-    /// Somebody has everything.
-    Completed {
-        /// The torrent.
-        info_hash: InfoHash,
-        /// Downloads completed by others so far, in all torrents.
-        count: u64,
-    },
-    /// No new connections for a while.
-    Warning(String),
-    /// The figures of this second.
-    Status(Status),
-}
-
-/// A torrent as it begins to be served.
-#[derive(Clone, Debug)]
-pub struct Serving {
-    /// Its name.
-    pub name: String,
-    /// The torrent.
-    pub info_hash: InfoHash,
-    /// Its magnet link, trackers included.
-    pub magnet: String,
-    /// Pieces that are right.
-    pub pieces: u32,
-    /// Pieces of the torrent.
-    pub piece_count: u32,
-    /// Files that are missing or damaged.
-    pub problems: Vec<String>,
-    /// Bytes still to be downloaded.
-    pub left: u64,
-}
-
-/// The session's figures at one moment.
-#[derive(Clone, Debug)]
-pub struct Status {
-    /// Torrents served.
-    pub torrents: usize,
-    /// Peers that have finished their handshake.
-    pub peers: u64,
-    /// Bytes of blocks a second, smoothed.
-    pub upload_rate: ByteRate,
-    /// Bytes of blocks sent in this run.
-    pub served: u64,
-    /// Bytes sent in all runs, for each byte of content.
-    pub ratio: f64,
-    /// Downloads completed by others.
-    pub completed: u64,
-    /// What is being downloaded; `None` when everything wanted is here.
-    pub download: Option<DownloadStatus>,
-    /// Connections that were banned for sending wrong data.
-    pub banned: u64,
-    /// The workers' counters, added up.
-    pub engine: StatisticsSnapshot,
-}
-
-/// How far downloads are, added up.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DownloadStatus {
-    /// Bytes wanted.
-    pub wanted: u64,
-    /// Bytes of those that are not here yet.
-    pub left: u64,
-    /// Bytes of blocks a second, smoothed.
-    pub rate: ByteRate,
-    /// Time until everything is here at this rate; `None` while nothing comes.
-    pub eta: Option<Duration>,
-}
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The user asked for it.
-    Asked,
-    /// As many downloads as were wanted have been completed.
-    Served,
-    /// No torrent is left that could be served.
-    NothingLeft,
-    /// Everything is downloaded, and was given on as far as was wanted.
-    Downloaded,
-}
 
 /// A running session.
 pub struct Seeding {
@@ -678,66 +504,6 @@ impl Seeding {
             tell(SessionEvent::Status(self.status()));
         }
     }
-
-    fn status(&mut self) -> Status {
-        let mut engine = StatisticsSnapshot::default();
-        for worker in self.engine.statistics() {
-            engine += worker;
-        }
-        let total: u64 = self.torrents.values().map(|running| running.shared.facts.total_len).sum();
-        let uploaded: u64 = self.torrents.values().map(Running::total_uploaded).sum();
-        let now = clock::now();
-        self.rate.handle_sample(now, engine.payload_sent);
-        self.download_rate.handle_sample(now, engine.payload_received);
-        let downloads: Vec<(u64, u64)> = self
-            .torrents
-            .values()
-            .filter_map(|running| {
-                let wanted = running.download.as_ref()?;
-                Some((wanted.len, running.left(wanted)))
-            })
-            .collect();
-        let left: u64 = downloads.iter().map(|(_, left)| left).sum();
-        let rate = self.download_rate.smoothed();
-        let download = (left > 0).then(|| DownloadStatus {
-            wanted: downloads.iter().map(|(wanted, _)| wanted).sum(),
-            left,
-            rate,
-            eta: left.checked_div(rate.0).map(Duration::from_secs),
-        });
-        Status {
-            torrents: self.torrents.len(),
-            peers: self.peers(),
-            upload_rate: self.rate.smoothed(),
-            served: engine.payload_sent,
-            ratio: if total == 0 { 0.0 } else { uploaded as f64 / total as f64 },
-            completed: self.completed_count,
-            download,
-            banned: self.banned,
-            engine,
-        }
-    }
-
-    fn peers(&self) -> u64 {
-        self.torrents.values().map(|running| running.shared.connections.load(Relaxed)).sum()
-    }
-
-    fn metrics_text(&self) -> String {
-        let each = self.torrents.iter().map(|(&info_hash, running)| TorrentFigures {
-            info_hash,
-            name: &running.name,
-            uploaded: running.shared.uploaded.load(Relaxed),
-            connections: running.shared.connections.load(Relaxed),
-        });
-        metrics::render(&MetricsSnapshot {
-            workers: self.engine.statistics(),
-            torrents: self.torrents.len(),
-            peers: self.peers(),
-            completed: self.completed_count,
-            upload_rate: self.rate.smoothed(),
-            each: metrics::bounded(each),
-        })
-    }
 }
 
 /// What the preparing thread sends.
@@ -769,44 +535,6 @@ impl Arrival {
             Err(error) => Self::Failed { name, info_hash, reason: error.to_string() },
         }
     }
-}
-
-impl Running {
-    fn total_uploaded(&self) -> u64 {
-        self.uploaded_before + self.shared.uploaded.load(Relaxed)
-    }
-
-    fn report_progress(&self) {
-        let (uploaded, downloaded) =
-            (self.shared.uploaded.load(Relaxed), self.shared.downloaded.load(Relaxed));
-        let facts = &self.shared.facts;
-        self.progress.send_if_modified(|progress| {
-            let mut now = Progress { uploaded, downloaded, ..*progress };
-            if self.download.is_some() {
-                // A tracker counts every byte, those that are not wanted, too (BEP 21).
-                now.left =
-                    missing_len(self.shared.content.layout(), &Bitfield::all(facts.piece_count()), |piece| {
-                        facts.have.contains(piece)
-                    });
-                now.partial = now.left > 0 && facts.wants_nothing();
-            }
-            std::mem::replace(progress, now) != now
-        });
-    }
-
-    /// Bytes wanted that are not here.
-    fn left(&self, wanted: &Wanted) -> u64 {
-        if wanted.done_at.is_some() {
-            return 0;
-        }
-        let facts = &self.shared.facts;
-        missing_len(self.shared.content.layout(), &wanted.pieces, |piece| facts.have.contains(piece))
-    }
-}
-
-/// Bytes of the pieces in `wanted` that are not here.
-fn missing_len(layout: &Layout, wanted: &Bitfield, is_here: impl Fn(PieceIndex) -> bool) -> u64 {
-    wanted.iter().filter(|&piece| !is_here(piece)).map(|piece| u64::from(layout.piece_len(piece))).sum()
 }
 
 /// Threads that hash and store pieces: one a core, since a fast line needs nearly a core for each gigabyte a second.

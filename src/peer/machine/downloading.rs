@@ -1,0 +1,122 @@
+//! What the torrent's home decides about downloading from this peer, and what it has to hear of it.
+
+use super::{PeerMachine, Phase};
+use crate::peer::download::{Download, Wish};
+use crate::peer::facts::TorrentFacts;
+use crate::pipeline::Verdict;
+use crate::time::Instant;
+use crate::units::{BlockSpan, ByteRate};
+use crate::wire::{Message, encode};
+use std::sync::Arc;
+
+impl PeerMachine {
+    /// The downloading half, made when it is first of use: a seed has none.
+    pub(super) fn download_for(&mut self, now: Instant, facts: &TorrentFacts) -> Option<&mut Download> {
+        if self.download.is_none() {
+            if facts.wants_nothing() {
+                return None;
+            }
+            let mut download = Download::new(now, self.choked_by_them, self.fast);
+            if let Some(reqq) = self.theirs.as_ref().and_then(|theirs| theirs.requests_queued_max) {
+                download.handle_reqq(reqq);
+            }
+            self.download = Some(Box::new(download));
+        }
+        self.download.as_deref_mut()
+    }
+
+    /// The torrent's home has found that the peer has something for us, or no longer.
+    pub fn handle_our_interest(&mut self, now: Instant, interested: bool) {
+        let Phase::Open(open) = &self.phase else { return };
+        let facts = Arc::clone(&open.facts);
+        if !interested && self.download.is_none() {
+            return;
+        }
+        let Some(download) = self.download_for(now, &facts) else { return };
+        if download.handle_interest(interested) {
+            let message = if interested { Message::Interested } else { Message::NotInterested };
+            encode(&message, &mut self.control);
+        }
+    }
+
+    /// The home has chosen blocks to ask for. Those that cannot be asked any more come back with
+    /// [`take_returned`](Self::take_returned).
+    pub fn handle_assigned(&mut self, now: Instant, spans: &[BlockSpan]) {
+        let Some(download) = &mut self.download else { return };
+        for span in download.handle_assigned(now, spans) {
+            encode(&Message::Request(span), &mut self.control);
+        }
+    }
+
+    /// Somebody else has brought this block.
+    pub fn handle_brought(&mut self, span: BlockSpan) {
+        if self.download.as_mut().is_some_and(|download| download.handle_cancel(span)) {
+            encode(&Message::Cancel(span), &mut self.control);
+        }
+    }
+
+    /// Payload bytes of the arriving block that have not been taken yet.
+    pub fn payload_remaining(&self) -> u32 {
+        match &self.phase {
+            Phase::Open(open) => open.decoder.payload_remaining(),
+            _ => 0,
+        }
+    }
+
+    /// Takes what `input` has of the arriving block's payload off its front.
+    pub fn take_payload<'i>(&mut self, now: Instant, input: &mut &'i [u8]) -> &'i [u8] {
+        let Phase::Open(open) = &mut self.phase else { return &[] };
+        self.received_at = now;
+        let taken = open.decoder.take_payload(input);
+        if open.decoder.payload_remaining() == 0
+            && let Some(span) = self.arriving.take()
+            && let Some(download) = &mut self.download
+        {
+            download.handle_block_end(now, span.len);
+        }
+        taken
+    }
+
+    /// The blocks there is room for in the request pipeline; told once, until blocks are assigned or what may be
+    /// asked changes.
+    pub fn poll_wish(&mut self) -> Option<Wish> {
+        self.download.as_mut()?.poll_wish()
+    }
+
+    /// Blocks that were asked for and will not come: rejected or choked away.
+    pub fn take_returned(&mut self) -> Vec<BlockSpan> {
+        self.download.as_mut().map(|download| download.take_returned()).unwrap_or_default()
+    }
+
+    /// The next change in how the peer keeps up with what it owes.
+    pub fn poll_verdict(&mut self) -> Option<Verdict> {
+        self.download.as_mut()?.poll_verdict()
+    }
+
+    /// When the peer will be late with what it owes; to be asked whenever something was assigned.
+    pub fn poll_download_timeout(&self) -> Option<Instant> {
+        self.download.as_ref()?.poll_timeout()
+    }
+
+    /// What it owes is late at `now`, perhaps.
+    pub fn handle_download_timeout(&mut self, now: Instant) {
+        if let Some(download) = &mut self.download {
+            download.handle_timeout(now);
+        }
+    }
+
+    /// Requests under way.
+    pub fn outstanding(&self) -> usize {
+        self.download.as_ref().map_or(0, |download| download.outstanding())
+    }
+
+    /// What the peer gives lately.
+    pub fn download_rate(&self) -> ByteRate {
+        self.download.as_ref().map_or(ByteRate(0), |download| download.rate())
+    }
+
+    /// We told the peer that it has something for us.
+    pub fn interested_in_them(&self) -> bool {
+        self.download.as_ref().is_some_and(|download| download.interested())
+    }
+}

@@ -1,0 +1,112 @@
+//! The session's figures: what is served, what is missing, how fast.
+
+use super::{DownloadStatus, Running, Seeding, Status, Wanted};
+use crate::bitfield::Bitfield;
+use crate::clock;
+use crate::engine::statistics::StatisticsSnapshot;
+use crate::session::metrics::{self, MetricsSnapshot, TorrentFigures};
+use crate::storage::Layout;
+use crate::time::Duration;
+use crate::tracker_client::Progress;
+use crate::units::PieceIndex;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Seeding {
+    pub(super) fn status(&mut self) -> Status {
+        let mut engine = StatisticsSnapshot::default();
+        for worker in self.engine.statistics() {
+            engine += worker;
+        }
+        let total: u64 = self.torrents.values().map(|running| running.shared.facts.total_len).sum();
+        let uploaded: u64 = self.torrents.values().map(Running::total_uploaded).sum();
+        let now = clock::now();
+        self.rate.handle_sample(now, engine.payload_sent);
+        self.download_rate.handle_sample(now, engine.payload_received);
+        let downloads: Vec<(u64, u64)> = self
+            .torrents
+            .values()
+            .filter_map(|running| {
+                let wanted = running.download.as_ref()?;
+                Some((wanted.len, running.left(wanted)))
+            })
+            .collect();
+        let left: u64 = downloads.iter().map(|(_, left)| left).sum();
+        let rate = self.download_rate.smoothed();
+        let download = (left > 0).then(|| DownloadStatus {
+            wanted: downloads.iter().map(|(wanted, _)| wanted).sum(),
+            left,
+            rate,
+            eta: left.checked_div(rate.0).map(Duration::from_secs),
+        });
+        Status {
+            torrents: self.torrents.len(),
+            peers: self.peers(),
+            upload_rate: self.rate.smoothed(),
+            served: engine.payload_sent,
+            ratio: if total == 0 { 0.0 } else { uploaded as f64 / total as f64 },
+            completed: self.completed_count,
+            download,
+            banned: self.banned,
+            engine,
+        }
+    }
+
+    pub(super) fn peers(&self) -> u64 {
+        self.torrents.values().map(|running| running.shared.connections.load(Relaxed)).sum()
+    }
+
+    pub(super) fn metrics_text(&self) -> String {
+        let each = self.torrents.iter().map(|(&info_hash, running)| TorrentFigures {
+            info_hash,
+            name: &running.name,
+            uploaded: running.shared.uploaded.load(Relaxed),
+            connections: running.shared.connections.load(Relaxed),
+        });
+        metrics::render(&MetricsSnapshot {
+            workers: self.engine.statistics(),
+            torrents: self.torrents.len(),
+            peers: self.peers(),
+            completed: self.completed_count,
+            upload_rate: self.rate.smoothed(),
+            each: metrics::bounded(each),
+        })
+    }
+}
+
+impl Running {
+    pub(super) fn total_uploaded(&self) -> u64 {
+        self.uploaded_before + self.shared.uploaded.load(Relaxed)
+    }
+
+    pub(super) fn report_progress(&self) {
+        let (uploaded, downloaded) =
+            (self.shared.uploaded.load(Relaxed), self.shared.downloaded.load(Relaxed));
+        let facts = &self.shared.facts;
+        self.progress.send_if_modified(|progress| {
+            let mut now = Progress { uploaded, downloaded, ..*progress };
+            if self.download.is_some() {
+                // A tracker counts every byte, those that are not wanted, too (BEP 21).
+                now.left =
+                    missing_len(self.shared.content.layout(), &Bitfield::all(facts.piece_count()), |piece| {
+                        facts.have.contains(piece)
+                    });
+                now.partial = now.left > 0 && facts.wants_nothing();
+            }
+            std::mem::replace(progress, now) != now
+        });
+    }
+
+    /// Bytes wanted that are not here.
+    pub(super) fn left(&self, wanted: &Wanted) -> u64 {
+        if wanted.done_at.is_some() {
+            return 0;
+        }
+        let facts = &self.shared.facts;
+        missing_len(self.shared.content.layout(), &wanted.pieces, |piece| facts.have.contains(piece))
+    }
+}
+
+/// Bytes of the pieces in `wanted` that are not here.
+pub(super) fn missing_len(layout: &Layout, wanted: &Bitfield, is_here: impl Fn(PieceIndex) -> bool) -> u64 {
+    wanted.iter().filter(|&piece| !is_here(piece)).map(|piece| u64::from(layout.piece_len(piece))).sum()
+}

@@ -1,0 +1,185 @@
+//! How a session is run, and what it tells.
+
+use crate::choker::Slots;
+use crate::engine::statistics::StatisticsSnapshot;
+use crate::id::{InfoHash, PeerId};
+use crate::picker::Order;
+use crate::time::Duration;
+use crate::units::ByteRate;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// How a session is run.
+#[derive(Clone, Debug)]
+pub struct SeedingSettings {
+    /// Slots of each torrent.
+    pub slots: Slots,
+    /// Upload limit of each torrent.
+    pub torrent_upload_limit: Option<ByteRate>,
+    /// Trackers told of every torrent, each a tier of its own, before the torrent's own.
+    pub trackers: Vec<String>,
+    /// Address to announce from.
+    pub bind: Option<IpAddr>,
+    /// End after so many downloads by others.
+    pub once: Option<u64>,
+    /// When a session that downloads ends by itself.
+    pub until: Until,
+    /// Peers that the user names, for every torrent.
+    pub peers: Vec<SocketAddr>,
+    /// Our name in every swarm; one at random for each torrent when `None`.
+    pub peer_id: Option<PeerId>,
+    /// Which piece is begun first.
+    pub order: Order,
+    /// Super-seed the torrents that are whole (BEP 16).
+    pub super_seed: bool,
+    /// Where resume files lie; `None` to keep none.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// When a session ends by itself, once everything wanted is here.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Until {
+    /// Never.
+    #[default]
+    Asked,
+    /// At once.
+    Downloaded,
+    /// When so many bytes have been given for each byte of content that is here, in all runs together.
+    Ratio(f64),
+    /// After so long.
+    Time(Duration),
+}
+
+/// What the user may want to hear.
+#[derive(Clone, Debug)]
+pub enum SessionEvent {
+    /// Everything wanted of a torrent is here.
+    Downloaded {
+        /// The torrent's name.
+        name: String,
+        /// The torrent.
+        info_hash: InfoHash,
+    },
+    /// Storage refuses a torrent's pieces; it is tried again until it takes them.
+    StorageRefused {
+        /// The torrent's name.
+        name: String,
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Storage takes them again.
+    StorageRecovered {
+        /// The torrent's name.
+        name: String,
+        /// The torrent.
+        info_hash: InfoHash,
+    },
+    /// A peer sent wrong data and is banned.
+    Banned {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// The peer's address.
+        ip: IpAddr,
+    },
+    /// A torrent is served from now on.
+    Serving(Serving),
+    /// A torrent's content has failed, or could not be opened.
+    Failed {
+        /// The torrent's name.
+        name: String,
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A tracker's answer is worth a line: the first good one, the first bad one after a good one.
+    Tracker {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// The tracker, as it may be shown.
+        tracker: String,
+        /// Its complaint; `None` when it works.
+        error: Option<String>,
+    },
+    /// Somebody has everything.
+    Completed {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Downloads completed by others so far, in all torrents.
+        count: u64,
+    },
+    /// No new connections for a while.
+    Warning(String),
+    /// The figures of this second.
+    Status(Status),
+}
+
+/// A torrent as it begins to be served.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// Its name.
+    pub name: String,
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// Its magnet link, trackers included.
+    pub magnet: String,
+    /// Pieces that are right.
+    pub pieces: u32,
+    /// Pieces of the torrent.
+    pub piece_count: u32,
+    /// Files that are missing or damaged.
+    pub problems: Vec<String>,
+    /// Bytes still to be downloaded.
+    pub left: u64,
+}
+
+/// The session's figures at one moment.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Torrents served.
+    pub torrents: usize,
+    /// Peers that have finished their handshake.
+    pub peers: u64,
+    /// Bytes of blocks a second, smoothed.
+    pub upload_rate: ByteRate,
+    /// Bytes of blocks sent in this run.
+    pub served: u64,
+    /// Bytes sent in all runs, for each byte of content.
+    pub ratio: f64,
+    /// Downloads completed by others.
+    pub completed: u64,
+    /// What is being downloaded; `None` when everything wanted is here.
+    pub download: Option<DownloadStatus>,
+    /// Connections that were banned for sending wrong data.
+    pub banned: u64,
+    /// The workers' counters, added up.
+    pub engine: StatisticsSnapshot,
+}
+
+/// How far downloads are, added up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DownloadStatus {
+    /// Bytes wanted.
+    pub wanted: u64,
+    /// Bytes of those that are not here yet.
+    pub left: u64,
+    /// Bytes of blocks a second, smoothed.
+    pub rate: ByteRate,
+    /// Time until everything is here at this rate; `None` while nothing comes.
+    pub eta: Option<Duration>,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The user asked for it.
+    Asked,
+    /// As many downloads as were wanted have been completed.
+    Served,
+    /// No torrent is left that could be served.
+    NothingLeft,
+    /// Everything is downloaded, and was given on as far as was wanted.
+    Downloaded,
+}
