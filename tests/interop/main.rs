@@ -111,6 +111,35 @@ fn each_client_alone_downloads_a_single_file() {
     });
 }
 
+#[test]
+fn each_client_alone_downloads_from_a_super_seed() {
+    isolated("each_client_alone_downloads_from_a_super_seed", || {
+        let scratch = tempfile::tempdir().expect("a scratch folder");
+        let content =
+            Content::single_file(&scratch.path().join("content"), SINGLE_FILE_LEN, "single file.bin");
+        for client in &CLIENTS {
+            // A new one for each client: the first that has everything ends the mode.
+            let arguments = [&EMBEDDED_TRACKER[..], &["--super-seed"]].concat();
+            let seeder = Seeder::start(&content.root, &arguments, scratch.path());
+            let mut running = client.start(&seeder.torrent, scratch.path());
+            running.wait_until_complete();
+            content.assert_same(&running.saved, true, client.name);
+        }
+    });
+}
+
+#[test]
+fn all_clients_at_once_download_from_a_super_seed() {
+    isolated("all_clients_at_once_download_from_a_super_seed", || {
+        let scratch = tempfile::tempdir().expect("a scratch folder");
+        let content =
+            Content::single_file(&scratch.path().join("content"), SINGLE_FILE_LEN, "single file.bin");
+        let arguments = [&EMBEDDED_TRACKER[..], &["--super-seed"]].concat();
+        let seeder = Seeder::start(&content.root, &arguments, scratch.path());
+        all_clients_download(&seeder.torrent, &content, scratch.path());
+    });
+}
+
 /// All clients download with `scheme://…/announce` of opentracker as the only tracker.
 fn all_clients_download_through_opentracker(scheme: &str) {
     let scratch = tempfile::tempdir().expect("a scratch folder");
