@@ -301,8 +301,8 @@ pub const BATCH_LEN_MAX: u32 = 1024 * 1024;
 pub const BATCH_LEN_MIN: u32 = 4 * crate::units::BLOCK_LEN;
 /// Bytes of a connection's first send, before anything is known about the line to its peer.
 pub const BATCH_LEN_START: u32 = 256 * 1024;
-/// Bytes of blocks in one send of an encrypted connection: they are copied and encrypted first, at about 450 MB/s, so
-/// this is half a millisecond of the worker's time and what each such send holds in memory.
+/// Bytes of blocks in one send of an encrypted connection: they are copied and encrypted first, at about 1 GB/s, so
+/// this is a quarter of a millisecond of the worker's time and what each such send holds in memory.
 pub const ENCRYPTED_BATCH_LEN_MAX: u32 = 256 * 1024;
 /// Active connections of one worker up to which each may send `BATCH_LEN_MAX` at once.
 pub const BATCH_QUOTA_WHOLE_CONNECTIONS: usize = 64;

@@ -5,6 +5,7 @@ use crate::load::{self, Content, Options, Order, Target, Until};
 use crate::metainfo::Metainfo;
 use crate::time::Duration;
 use crate::units::{ByteRate, ByteSize};
+use crate::wire::CryptoMethods;
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -61,12 +62,32 @@ pub struct BenchArgs {
     /// Handshakes that each thread has under way at a time; more than the target's listen backlog costs a second
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     burst: u32,
+    /// Begin with an encrypted handshake and offer this for the payload
+    #[arg(long, value_enum)]
+    encryption: Option<EncryptionArg>,
     /// Bytes of each socket's receive buffer; without it the kernel sizes them by what is read
     #[arg(long, value_name = "SIZE")]
     receive_buffer: Option<ByteSize>,
     /// Whether received blocks are copied out of the kernel or discarded there
     #[arg(long, value_enum, default_value_t = PayloadArg::Copy)]
     payload: PayloadArg,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum EncryptionArg {
+    /// RC4; its price is paid here, too
+    Rc4,
+    /// Plaintext behind the handshake
+    Plaintext,
+}
+
+impl EncryptionArg {
+    const fn offered(self) -> CryptoMethods {
+        match self {
+            Self::Rc4 => CryptoMethods::RC4,
+            Self::Plaintext => CryptoMethods::PLAINTEXT,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -110,6 +131,7 @@ pub fn run(args: BenchArgs) -> Result<(), CommandError> {
             if is_loopback_v4 { loopback_addresses } else { 1 }
         }),
         burst: args.burst as usize,
+        encryption: args.encryption.map(EncryptionArg::offered),
         discard: args.payload == PayloadArg::Discard,
         receive_buffer: args.receive_buffer.map(|size| usize::try_from(size.0).unwrap_or(usize::MAX)),
     };

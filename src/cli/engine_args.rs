@@ -41,8 +41,8 @@ pub(super) struct EngineArgs {
     /// Send pages without copying them: auto finds out where that works
     #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = zero_copy)]
     zero_copy: ZeroCopyMode,
-    /// Encrypted connections: allow takes them, prefer also dials them and picks RC4, require takes nothing else. RC4
-    /// costs about half a core per Gbit/s; with allow payload stays plaintext wherever the peer agrees
+    /// Encrypted connections: allow takes them and tries them where plaintext fails, with plaintext payload wherever the
+    /// peer agrees; prefer tries them first and picks RC4, which costs six times the CPU; require takes nothing else
     #[arg(long, value_name = "allow|prefer|require|off", default_value_t = Encryption::Allow)]
     encryption: Encryption,
 }

@@ -5,7 +5,7 @@
 //! what one receive brought with one send. Payload that is not verified can be discarded inside the kernel.
 //! What is said and understood is `requester`'s, which knows no socket.
 //!
-//! Deliberately absent: uploading, encryption, more than one torrent, reconnecting. A connection that the
+//! Deliberately absent: uploading, more than one torrent, reconnecting. A connection that the
 //! target closes is lost and reported.
 
 mod content;
@@ -23,6 +23,7 @@ use crate::id::InfoHash;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::units::ByteRate;
+use crate::wire::CryptoMethods;
 use report::{ConnectionOutcome, Measured};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -76,6 +77,8 @@ pub struct Options {
     pub burst: usize,
     /// Whether payload is discarded in the kernel instead of being copied out; `verify` copies all the same.
     pub discard: bool,
+    /// Begin with an encrypted handshake and offer this; `None` for plaintext.
+    pub encryption: Option<CryptoMethods>,
     /// Bytes of each socket's receive buffer; `None` for the kernel's own tuning.
     pub receive_buffer: Option<usize>,
 }

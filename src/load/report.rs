@@ -465,6 +465,7 @@ mod tests {
             source_addresses: 1,
             burst: 4,
             discard: false,
+            encryption: None,
             receive_buffer: None,
         };
         let finished = Instant::ZERO + Duration::from_secs(9);

@@ -17,13 +17,16 @@ use crate::time::{Duration, Instant};
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
 use crate::wire::{
     self, Decoder, DecoderLimits, EXTENSION_HANDSHAKE_ID, ExtensionHandshake, HANDSHAKE_LEN, Handshake,
-    Message, Reserved, WireError,
+    Message, MseError, Reserved, WireError,
 };
 use std::collections::VecDeque;
 
 /// What the target did that ends a connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetFault {
+    /// It does not take an encrypted handshake, or breaks one.
+    #[error(transparent)]
+    Encryption(#[from] MseError),
     /// It broke the peer wire.
     #[error(transparent)]
     Wire(#[from] WireError),

@@ -6,18 +6,19 @@
 
 use super::content::Walk;
 use super::report::{ConnectionOutcome, Ending};
-use super::requester::{RequestPlan, Requester};
+use super::requester::{RequestPlan, Requester, TargetFault};
 use super::tally::Tally;
 use super::{LoadError, Options, Shared, Target, Until, source_address};
 use crate::clock;
-use crate::id::PeerId;
+use crate::id::{InfoHash, PeerId};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::units::BLOCK_LEN;
+use crate::wire::{Answering, MseStream, Received, SkeyHash};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
@@ -116,6 +117,8 @@ struct Worker<'a> {
 struct Connection {
     socket: OwnedFd,
     requester: Requester,
+    /// Between socket and requester, when the connection is encrypted.
+    stream: Option<MseStream>,
     /// What the socket has not yet taken.
     unsent: Vec<u8>,
     connecting: bool,
@@ -207,6 +210,7 @@ impl Worker<'_> {
                     self.connections.push(Some(Connection {
                         socket,
                         requester,
+                        stream: None,
                         unsent: Vec::new(),
                         connecting: true,
                         handshake_noted: false,
@@ -268,12 +272,20 @@ impl Worker<'_> {
             .map_err(Ending::of_io)?;
         let now = clock::now();
         connection.requester.handle_connected(now, &mut self.out);
+        if let Some(offered) = self.options.encryption
+            && let Some(handshake) = self.out.first_chunk()
+        {
+            let (info_hash, rng) = (self.target.info_hash, &mut self.seat.rng);
+            connection.stream =
+                Some(MseStream::outgoing(clock::random_bytes(), rng, info_hash, offered, handshake));
+            self.out.clear();
+        }
         self.send_out(index)
     }
 
     /// One receive, parsed in place.
     fn receive(&mut self, index: usize) -> Result<(), Ending> {
-        if self.options.discard && !self.options.verify {
+        if self.options.discard && !self.options.verify && self.options.encryption.is_none() {
             return self.receive_discarding(index);
         }
         let Some(connection) = self.connections[index].as_mut() else { return Ok(()) };
@@ -283,13 +295,18 @@ impl Worker<'_> {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
             Err(error) => return Err(Ending::of_io(error)),
         };
-        connection.requester.handle_bytes(
-            clock::now(),
-            &self.received[..len],
-            &self.target.content,
-            &mut self.tally,
-            &mut self.out,
-        )?;
+        let (mut first, mut start) = (Vec::new(), 0);
+        if let Some(stream) = &mut connection.stream {
+            // Who has dialled is asked for no torrent.
+            let skeys = BTreeMap::<SkeyHash, InfoHash>::new();
+            let secret = clock::random_bytes;
+            let mut answering = Answering { secret, pads: &mut self.seat.rng, skeys: &skeys };
+            let received = stream.receive(&mut self.received[..len], &mut answering);
+            Received { first, start } = received.map_err(TargetFault::from)?;
+        }
+        let (now, content, tally) = (clock::now(), &self.target.content, &mut self.tally);
+        connection.requester.handle_bytes(now, &first, content, tally, &mut self.out)?;
+        connection.requester.handle_bytes(now, &self.received[start..len], content, tally, &mut self.out)?;
         Ok(())
     }
 
@@ -363,6 +380,12 @@ impl Worker<'_> {
     /// Sends what was left over and `out`; keeps the rest and watches for room when the socket is full.
     fn send_out(&mut self, index: usize) -> Result<(), Ending> {
         let Some(connection) = self.connections[index].as_mut() else { return Ok(()) };
+        if let Some(stream) = &mut connection.stream {
+            stream.encrypt(&mut self.out);
+            let mut handshake = Vec::new();
+            stream.poll_output(&mut handshake);
+            self.out.splice(..0, handshake);
+        }
         let is_backlogged = !connection.unsent.is_empty();
         if is_backlogged {
             connection.unsent.append(&mut self.out);

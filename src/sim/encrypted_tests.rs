@@ -154,6 +154,22 @@ fn a_peer_that_ends_an_encrypted_call_is_called_once_more_in_plaintext() {
 }
 
 #[test]
+fn a_peer_that_ends_a_plaintext_call_is_called_once_more_encrypted() {
+    let mut rig = rig(9, Encryption::Allow);
+    let first = call(&mut rig);
+    assert!(check_prefix(&rig.ring().peer_reads(first)).is_ok());
+    rig.ring().peer_closes(first);
+    rig.run(10);
+    let second = rig.ring().called()[1];
+    let mut peers = [SimPeer::on(&rig, second)];
+    peers[0].takes_encryption(Encryption::Require);
+    peers[0].introduce(&mut rig);
+    serve(&mut rig, &mut peers, 20);
+    assert!(peers[0].encrypts());
+    rig.stop();
+}
+
+#[test]
 fn a_strict_caller_does_not_fall_back_to_plaintext() {
     let mut rig = rig(7, Encryption::Require);
     let first = call(&mut rig);
@@ -166,10 +182,12 @@ fn a_strict_caller_does_not_fall_back_to_plaintext() {
 
 #[test]
 fn a_call_that_nobody_takes_is_not_repeated() {
-    let faults = Faults { refused_connects: 1000, ..Faults::default() };
-    let mut rig = Rig::encrypting(8, faults, ZeroCopyMode::Never, Encryption::Prefer);
-    call(&mut rig);
-    rig.run(50);
-    assert_eq!((rig.ring().called().len(), rig.worker.connection_count()), (1, 0));
-    rig.stop();
+    for policy in [Encryption::Allow, Encryption::Prefer] {
+        let faults = Faults { refused_connects: 1000, ..Faults::default() };
+        let mut rig = Rig::encrypting(8, faults, ZeroCopyMode::Never, policy);
+        call(&mut rig);
+        rig.run(50);
+        assert_eq!((rig.ring().called().len(), rig.worker.connection_count()), (1, 0));
+        rig.stop();
+    }
 }

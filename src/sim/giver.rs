@@ -10,7 +10,8 @@ use crate::peer::TorrentFacts;
 use crate::rng::Rng;
 use crate::units::{BlockSpan, PieceIndex};
 use crate::wire::{
-    Decoder, DecoderLimits, ExtensionHandshake, HANDSHAKE_LEN, Handshake, Message, Reserved, encode,
+    Decoder, DecoderLimits, ExtensionHandshake, HANDSHAKE_LEN, Handshake, Message, Reserved, check_prefix,
+    encode,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
@@ -278,6 +279,13 @@ impl Giver {
             let taken = input.len().min(HANDSHAKE_LEN - self.handshake.len());
             self.handshake.extend_from_slice(&input[..taken]);
             input = &input[taken..];
+        }
+        // Whoever is left by a giver tries encryption, which givers do not take.
+        if check_prefix(&self.handshake).is_err() {
+            if let Some((_, socket)) = self.connection {
+                ring.peer_closes(socket);
+            }
+            return;
         }
         // What belongs to another connection's decoder does not come here: each greeting makes a new one.
         let mut decoder =

@@ -112,12 +112,19 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// failed.
     pub(super) fn connect(&mut self, info_hash: InfoHash, remote: SocketAddr) {
         let policy = self.encryption.policy;
-        self.connect_as(info_hash, remote, policy);
+        self.connect_as(info_hash, remote, policy, policy.second_try());
     }
 
-    /// The same with another policy than the worker's.
-    pub(super) fn connect_as(&mut self, info_hash: InfoHash, remote: SocketAddr, policy: Encryption) {
-        if !self.try_connect(info_hash, remote, policy) {
+    /// The same as `policy` dials, and once more as `next_try` does when the peer ends that before it has introduced
+    /// itself.
+    pub(super) fn connect_as(
+        &mut self,
+        info_hash: InfoHash,
+        remote: SocketAddr,
+        policy: Encryption,
+        next_try: Option<Encryption>,
+    ) {
+        if !self.try_connect(info_hash, remote, policy, next_try) {
             self.tell_dial_failed(info_hash, remote, false);
         }
     }
@@ -128,7 +135,13 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
     }
 
-    fn try_connect(&mut self, info_hash: InfoHash, remote: SocketAddr, policy: Encryption) -> bool {
+    fn try_connect(
+        &mut self,
+        info_hash: InfoHash,
+        remote: SocketAddr,
+        policy: Encryption,
+        next_try: Option<Encryption>,
+    ) -> bool {
         let Some(shared) = self.torrents.get(&info_hash) else { return false };
         let enough = shared.connections.load(Relaxed) >= DIALLED_PER_TORRENT_MAX
             || self.connections.len() >= CONNECTIONS_PER_WORKER_MAX
@@ -161,6 +174,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let address = unsafe { AddressPointer::new(target.as_ptr().cast(), target.len()) };
         connection.torrent = Some(info_hash);
         connection.dialled = Some(remote);
+        connection.next_try = next_try;
         self.encrypt_outgoing(key, info_hash, policy);
         self.dialled.insert((info_hash, remote));
         self.ring.push(Op::Connect { socket, address }, Self::tag(OpKind::Connect, key));
@@ -177,10 +191,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         match self.ring.addresses(socket).filter(|_| completion.result == 0) {
             Some(ends) => connection.ends.local = ends.local,
-            None => return self.close(key, Closing::Abruptly),
+            None => {
+                connection.next_try = None;
+                return self.close(key, Closing::Abruptly);
+            }
         }
-        let encrypted = connection.stream.is_some();
-        connection.plaintext_next = encrypted && self.encryption.policy.dials_plaintext_again();
         self.arm_receive(key);
         self.schedule(key);
     }

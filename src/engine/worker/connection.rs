@@ -29,8 +29,8 @@ pub(super) struct Connection {
     pub machine: PeerMachine,
     /// What stands between socket and machine while the connection may be or is encrypted.
     pub stream: Option<Box<MseStream>>,
-    /// Try the same peer in plaintext when this connection, which we opened encrypted, ends before it has introduced itself.
-    pub plaintext_next: bool,
+    /// How the same peer is dialled once more when this connection, which we opened, ends before it has introduced itself.
+    pub next_try: Option<Encryption>,
     /// Set once the handshake named one of our torrents.
     pub torrent: Option<InfoHash>,
     pub peer_id: PeerId,
@@ -103,7 +103,7 @@ impl Connection {
             ends,
             machine,
             stream: None,
-            plaintext_next: false,
+            next_try: None,
             torrent: None,
             peer_id: PeerId([0; 20]),
             counters: None,
@@ -222,6 +222,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             }
             Err(error) => {
                 tracing::debug!(peer = %connection.ends.remote, %error, "closing");
+                // Who says nothing to one handshake has nothing to say to another.
+                connection.next_try = None;
                 self.close(key, Closing::Abruptly);
             }
         }
@@ -244,8 +246,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         connection.closing = Some(how);
         let (socket, torrent, joined) =
             (connection.socket, connection.torrent, connection.counters.is_some());
-        // Who is dialled again in plaintext has not failed yet.
-        let dialled = connection.dialled.filter(|_| !connection.plaintext_next);
+        if connection.connecting.is_some() {
+            connection.next_try = None;
+        }
+        // Who is dialled once more has not failed yet.
+        let dialled = connection.dialled.filter(|_| connection.next_try.is_none());
         let why = connection.why;
         // An unfinished block is free for others from now on.
         connection.arriving = None;
@@ -289,8 +294,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             && let Some((torrent, address)) = connection.torrent.zip(connection.dialled)
         {
             self.dialled.remove(&(torrent, address));
-            if connection.plaintext_next {
-                self.connect_as(torrent, address, Encryption::Off);
+            if let Some(policy) = connection.next_try {
+                self.connect_as(torrent, address, policy, None);
             }
         }
     }

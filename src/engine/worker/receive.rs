@@ -157,6 +157,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     }
 
     fn handle_handshake(&mut self, key: Key, handshake: Handshake) {
+        // It understands what we speak.
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.next_try = None;
+        }
         // A torrent we do not serve, or ourselves: close, and say nothing that tells one from the other.
         let Some(shared) = self.torrents.get(&handshake.info_hash).map(Arc::clone) else {
             return self.close(key, Closing::Gracefully);
@@ -183,7 +187,6 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         connection.machine.accept(Arc::clone(&shared.facts), identity);
         connection.torrent = Some(handshake.info_hash);
         connection.peer_id = handshake.peer_id;
-        connection.plaintext_next = false;
         connection.counters = Some(Arc::clone(&counters));
         let newcomer = Newcomer {
             remote: connection.ends.remote.ip().to_canonical(),
