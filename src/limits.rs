@@ -420,6 +420,11 @@ pub const RESUME_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
 /// Whole pieces that wait for the storage threads; above it they are given back. Memory bounds them well before.
 pub const PIECES_TO_FINISH_MAX: usize = 4096;
 
+/// Blocks that one connection holds aside because somebody else has begun to write them, and cannot end.
+pub const BLOCKS_HELD_MAX: usize = 4;
+/// Time between two looks whether they have given up.
+pub const HELD_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
 // --- Picker ------------------------------------------------------------------------------------------------
 
 /// Connections that owe us one block at once, in the endgame or when the first of them is snubbed.

@@ -1,7 +1,8 @@
 //! A piece in flight: its bytes in memory, gathered block by block by whichever workers receive them.
 //!
 //! Each block is claimed before it is written, by one connection at a time; in the endgame the second to bring a
-//! block finds it claimed or done and throws its bytes away. A claim that is dropped before its end frees the block.
+//! block finds it done and throws its bytes away, or finds it claimed, keeps its bytes aside and says that it has them
+//! (`contest`): who holds the claim gives it up then. A claim that is dropped before its end frees the block.
 //! Once all blocks are done nobody writes any more and everybody may read. Invariant: a byte is only ever
 //! written through the one claim on its block, and only read when every block is done, which is never undone.
 #![expect(unsafe_code, reason = "disjoint parts of one buffer are written from several threads")]
@@ -14,6 +15,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 const FREE: u8 = 0;
 const CLAIMED: u8 = 1;
 const DONE: u8 = 2;
+/// Claimed, and somebody else has the block whole.
+const CONTESTED: u8 = 3;
 
 /// The bytes of one piece, on their way.
 pub struct PieceBuffer {
@@ -98,6 +101,16 @@ impl PieceBuffer {
         Some(BlockClaim { buffer: Arc::clone(self), block, filled: 0, len: span.len })
     }
 
+    /// Asks whoever has claimed the block, if anybody has, to give it up.
+    pub fn contest(&self, span: BlockSpan) {
+        if span.piece == self.piece
+            && let Some(state) = self.states.get((span.begin / BLOCK_LEN) as usize)
+        {
+            // Only a hint, which orders nothing: the block's next claim does.
+            let _ = state.compare_exchange(CLAIMED, CONTESTED, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the block is here whole.
     pub fn is_done(&self, span: BlockSpan) -> bool {
         let state = self.states.get((span.begin / BLOCK_LEN) as usize);
@@ -143,6 +156,11 @@ impl BlockClaim {
             std::ptr::copy_nonoverlapping(payload.as_ptr(), base.add(start), len);
         }
         self.filled += len as u32;
+    }
+
+    /// Whether somebody else has the block whole and waits for this claim to be dropped.
+    pub fn is_contested(&self) -> bool {
+        self.buffer.states[self.block as usize].load(Ordering::Relaxed) == CONTESTED
     }
 
     /// Ends the block; true when all its bytes had been written.
@@ -225,6 +243,27 @@ mod tests {
         let buffer = buffer.reuse(PieceIndex(1), 10).unwrap();
         assert_eq!((buffer.piece(), buffer.bytes()), (PieceIndex(1), None));
         assert!(buffer.reuse(PieceIndex(1), 11).is_none());
+    }
+
+    #[test]
+    fn a_contested_claim_knows_it_and_leaves_the_block_to_the_other() {
+        let buffer = Arc::new(PieceBuffer::new(PIECE, 2 * BLOCK_LEN));
+        buffer.contest(span(0, BLOCK_LEN));
+        let mut slow = buffer.claim(span(0, BLOCK_LEN)).unwrap();
+        let other = buffer.claim(span(BLOCK_LEN, BLOCK_LEN)).unwrap();
+        slow.write(&[1; 100]);
+        assert!(!slow.is_contested());
+        buffer.contest(span(0, BLOCK_LEN));
+        assert!(slow.is_contested() && !other.is_contested());
+        assert!(buffer.claim(span(0, BLOCK_LEN)).is_none());
+        drop(slow);
+        let mut quick = buffer.claim(span(0, BLOCK_LEN)).unwrap();
+        assert!(!quick.is_contested());
+        quick.write(&[2; BLOCK_LEN as usize]);
+        buffer.contest(span(0, BLOCK_LEN));
+        assert!(quick.finish() && buffer.is_done(span(0, BLOCK_LEN)));
+        buffer.contest(span(0, BLOCK_LEN));
+        assert!(buffer.is_done(span(0, BLOCK_LEN)));
     }
 
     #[test]

@@ -89,6 +89,11 @@ impl<T> Slab<T> {
             .map(|(slot, entry)| Key { slot: slot as u32, generation: entry.generation })
     }
 
+    /// All values, in the order of slots, to be changed.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().filter_map(|entry| entry.value.as_mut())
+    }
+
     /// All values, in the order of slots.
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.entries.iter().filter_map(|entry| entry.value.as_ref())

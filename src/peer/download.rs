@@ -52,6 +52,7 @@ pub(super) struct Download {
     /// Pieces served to us while choked.
     fast_pieces: Vec<PieceIndex>,
     suggested: Vec<PieceIndex>,
+    /// When it choked us, or was last asked for something since.
     choked_at: Instant,
     rejects_in_a_row: u32,
     received: u64,
@@ -177,6 +178,9 @@ impl Download {
         let most = if count == spans.len() { self.pipeline.acceptable() } else { 0 };
         let (kept, surplus) = spans.split_at(spans.len().min(most as usize));
         self.returned.extend_from_slice(surplus);
+        if self.choked && !kept.is_empty() {
+            self.choked_at = now;
+        }
         self.asked.extend(kept);
         self.pipeline.handle_requested(now, u32::try_from(kept.len()).unwrap_or(u32::MAX));
         kept.iter().copied()
@@ -194,6 +198,9 @@ impl Download {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.pipeline.handle_timeout(now);
         if self.choked && !self.asked.is_empty() && now >= self.choked_at + CHOKED_REQUEST_TIMEOUT {
+            // Pieces that it does not give although it offered them are not asked for again.
+            let asked = &self.asked;
+            self.fast_pieces.retain(|&piece| asked.iter().all(|span| span.piece != piece));
             self.return_all();
         }
     }

@@ -217,3 +217,17 @@ fn two_answers_to_wishes_on_both_sides_of_a_choke_do_not_ask_more_than_the_peer_
     talk.machine.handle_assigned(talk.now, &[span(1, 0), span(1, 1)]);
     assert_eq!((talk.requests().0, talk.machine.take_returned()), (vec![span(1, 0)], vec![span(1, 1)]));
 }
+
+#[test]
+fn a_fast_piece_asked_for_long_after_the_choke_has_its_time_to_come() {
+    let mut talk = Talk::ready();
+    talk.say(&[Message::Choke, Message::AllowedFast(PieceIndex(4))]);
+    talk.now += crate::limits::CHOKED_REQUEST_TIMEOUT * 2;
+    assert!(talk.machine.poll_wish().is_some());
+    talk.assign(&[span(4, 0)]);
+    assert!(talk.machine.poll_download_timeout().is_some_and(|at| at > talk.now));
+    talk.now += crate::limits::CHOKED_REQUEST_TIMEOUT;
+    talk.machine.handle_download_timeout(talk.now);
+    assert_eq!(talk.machine.take_returned(), [span(4, 0)]);
+    assert_eq!(talk.machine.poll_wish(), None, "what it does not give is not asked for again");
+}

@@ -93,7 +93,7 @@ impl Picker {
             && self.in_flight.open().iter().filter_map(|&number| self.in_flight.partial(number)).all(
                 |partial| {
                     partial.free == 0
-                        || (partial.exclusive && partial.lead().is_some())
+                        || (partial.exclusive && !partial.is_orphan())
                         || self.availability(PieceIndex(partial.piece)) == 0
                 },
             )

@@ -1,7 +1,8 @@
 //! The pieces begun and not verified: who owes which block, and what is still to be asked.
 //!
 //! Each piece has a *lead*, the peer that works on it; others of like speed may join. Of an exclusive piece the lead
-//! is the only contributor, until it leaves, is snubbed, or has all its blocks returned.
+//! is the only contributor, until it leaves, is snubbed, or owes nothing of it any more; what it was asked by then
+//! still counts.
 //!
 //! Invariant: for each piece `free` counts the blocks that nobody owes, `rescuable` those that only a snubbed peer
 //! owes, `received` those that came; `open` lists exactly the pieces where one of the first two is not zero; and each
@@ -113,7 +114,12 @@ impl Partial {
 
     /// Whether `peer` may contribute.
     pub(super) fn admits(&self, peer: PeerNumber) -> bool {
-        !self.exclusive || self.lead == NOBODY || self.lead == peer.0
+        !self.exclusive || self.is_orphan() || self.lead == peer.0
+    }
+
+    /// Whether `peer` may contribute this block: it may, or it was asked for it when it might.
+    pub(super) fn admits_block(&self, peer: PeerNumber, block: u32) -> bool {
+        self.admits(peer) || self.blocks.get(block as usize).is_some_and(|block| block.is_owed_by(peer))
     }
 
     fn follow(&mut self, lead: PeerNumber) {

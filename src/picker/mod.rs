@@ -320,8 +320,7 @@ impl Picker {
         if partial.blocks[block as usize].is_received() {
             return Received::Duplicate;
         }
-        if !partial.admits(peer) {
-            self.in_flight.unask(number, block, peer, &mut self.peers);
+        if !partial.admits_block(peer, block) {
             return Received::Unwanted;
         }
         let cancel = self.in_flight.receive(number, block, peer, &mut self.peers);
@@ -394,6 +393,11 @@ impl Picker {
     /// Whether the peer has a wanted piece that we lack.
     pub fn is_interesting(&self, conn: ConnId) -> bool {
         self.peers.number(conn).is_some_and(|peer| self.peers.peer(peer).wanted > 0)
+    }
+
+    /// Whether every wanted block that any peer has is in flight, so that blocks are asked of two.
+    pub fn is_in_endgame(&self) -> bool {
+        self.is_endgame()
     }
 
     /// Whether every wanted piece is verified.

@@ -243,6 +243,34 @@ fn an_exclusive_piece_takes_blocks_of_one_connection_at_a_time() {
 }
 
 #[test]
+fn an_exclusive_piece_does_not_wait_for_a_connection_that_owes_nothing_of_it() {
+    let mut picker = picker(1, 4, settings(0));
+    let (one, two) = (join_seed(&mut picker, 1), join_seed(&mut picker, 2));
+    for span in ask(&mut picker, one, 4) {
+        picker.handle_received(one, span);
+    }
+    picker.handle_failed(PieceIndex(0), true);
+    let asked = ask(&mut picker, one, 1);
+    assert!(is_block(picker.handle_received(one, asked[0])));
+    assert_eq!(ask(&mut picker, two, 4).len(), 3);
+}
+
+#[test]
+fn a_late_block_of_an_exclusive_piece_counts_after_somebody_else_took_over() {
+    let mut picker = picker(1, 2, settings(0));
+    let (one, two) = (join_seed(&mut picker, 1), join_seed(&mut picker, 2));
+    for span in ask(&mut picker, one, 2) {
+        picker.handle_received(one, span);
+    }
+    picker.handle_failed(PieceIndex(0), true);
+    let asked = ask(&mut picker, one, 2);
+    picker.handle_snubbed(one, true);
+    assert_eq!(ask(&mut picker, two, 2).len(), 2);
+    assert!(is_block(picker.handle_received(one, asked[0])));
+    assert_eq!(picker.handle_received(two, asked[0]), Received::Duplicate);
+}
+
+#[test]
 fn skipping_a_piece_gives_up_its_blocks() {
     let mut picker = picker(2, 2, settings(0));
     let one = join(&mut picker, 1, [0]);

@@ -202,6 +202,32 @@ fn who_snubs_keeps_nothing_from_arriving_by_others() {
 }
 
 #[test]
+fn who_stalls_in_the_middle_of_a_block_does_not_keep_it_from_others() {
+    on_one_core_and_two(|mut rig| {
+        let mute = rig.arrive(Manner { answers: 0, ..Manner::default() }, all());
+        rig.until(|rig| rig.givers[mute].asked.len() > 2);
+        let (worker, socket) = rig.givers[mute].connection.expect("it is connected");
+        let mut bytes = Vec::new();
+        crate::wire::encode(&crate::wire::Message::Piece(rig.givers[mute].asked[0]), &mut bytes);
+        bytes.extend([0; 100]);
+        rig.workers[worker].ring_mut().peer_sends(socket, &bytes);
+        let quick = rig.arrive(Manner::default(), all());
+        let mut dribbled = rig.now();
+        rig.until(|rig| {
+            if rig.now() > dribbled + Duration::from_secs(20) {
+                dribbled = rig.now();
+                rig.workers[worker].ring_mut().peer_sends(socket, &[0]);
+            }
+            rig.satisfied > 0
+        });
+        rig.complete();
+        let requests = rig.givers[quick].requests;
+        assert!(requests <= BLOCKS + 10, "{requests} requests");
+        rig
+    });
+}
+
+#[test]
 fn a_choking_peer_gives_its_allowed_fast_pieces() {
     on_one_core_and_two(|mut rig| {
         let manner = Manner { unchokes: 0, ..Manner::default() };

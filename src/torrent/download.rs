@@ -70,6 +70,8 @@ pub(super) struct Download {
     wishes: BTreeMap<ConnId, Wish>,
     /// Blocks may have become free for those who wait.
     has_supply: bool,
+    /// Everything was asked of somebody when this was looked at last.
+    in_endgame: bool,
     /// Pieces that storage refused, and when they are tried again.
     unwritten: BTreeSet<PieceIndex>,
     retry_at: Option<Instant>,
@@ -93,6 +95,7 @@ impl Download {
             peers: BTreeMap::new(),
             wishes: BTreeMap::new(),
             has_supply: false,
+            in_endgame: false,
             unwritten: BTreeSet::new(),
             retry_at: None,
             failed_pieces: 0,
@@ -124,6 +127,10 @@ impl Download {
             return None;
         }
         self.wishes.remove(&conn);
+        // With the last block that nobody was asked for, the others may be asked of those who wait, too.
+        let in_endgame = self.picker.is_in_endgame();
+        self.has_supply |= in_endgame && !self.in_endgame;
+        self.in_endgame = in_endgame;
         Some(TorrentAction::Ask(conn, self.scratch.clone()))
     }
 
@@ -216,14 +223,17 @@ impl TorrentMachine {
     fn grant_one(&mut self, now: Instant, conn: ConnId, rng: &mut Rng) {
         if let Some(download) = &mut self.download {
             self.actions.extend(download.grant(now, conn, rng));
+            download.grant_all(now, rng, &mut self.actions);
         }
     }
 
     /// A block is in its piece's buffer.
     pub fn handle_block(&mut self, now: Instant, conn: ConnId, span: BlockSpan, rng: &mut Rng) {
         let Some(download) = &mut self.download else { return };
-        let Received::Block { completes, cancel } = download.picker.handle_received(conn, span) else {
-            return;
+        let (completes, cancel) = match download.picker.handle_received(conn, span) {
+            Received::Block { completes, cancel } => (completes, cancel),
+            Received::Duplicate => return,
+            Received::Unwanted => return self.begin_anew(now, span.piece, rng),
         };
         let shape = download.picker.shape();
         if let (Some(&(ip, peer_id)), Some(block)) = (download.peers.get(&conn), shape.block_of(span)) {
@@ -241,6 +251,18 @@ impl TorrentMachine {
             self.actions.push_back(TorrentAction::Verify { piece: span.piece, want_block_hashes });
         }
         self.settle(now, rng);
+    }
+
+    /// The buffer of a piece in flight has a block that is none of its piece: nobody could bring it again.
+    fn begin_anew(&mut self, now: Instant, piece: PieceIndex, rng: &mut Rng) {
+        let Some(download) = &mut self.download else { return };
+        if download.picker.is_in_flight(piece) {
+            download.picker.handle_failed(piece, false);
+            download.contributors.remove(&piece);
+            download.has_supply = true;
+            self.actions.push_back(TorrentAction::Forget(piece));
+            self.settle(now, rng);
+        }
     }
 
     /// Blocks that were asked of a peer will not come.

@@ -66,6 +66,8 @@ pub(super) struct Connection {
     pub buffers: Vec<(Arc<PieceBuffer>, u32)>,
     /// The block that is arriving, and where it goes; nowhere when nobody wants it.
     pub arriving: Option<Arriving>,
+    /// Blocks that came whole while somebody else was writing them.
+    pub held: Vec<HeldBlock>,
     /// When the timer for what the peer owes is set.
     pub download_timer: Option<Instant>,
     /// A wish that waits for the download limit.
@@ -85,6 +87,16 @@ pub(super) struct Arriving {
     pub span: BlockSpan,
     pub asked: bool,
     pub claim: Option<BlockClaim>,
+    /// The block's bytes, when somebody else has claimed it.
+    pub aside: Option<Vec<u8>>,
+}
+
+/// A whole block that waits for somebody else to give up the claim on it.
+#[derive(Debug)]
+pub(super) struct HeldBlock {
+    pub span: BlockSpan,
+    pub buffer: Arc<PieceBuffer>,
+    pub bytes: Vec<u8>,
 }
 
 /// How a connection ends.
@@ -124,6 +136,7 @@ impl Connection {
             interest_held: false,
             buffers: Vec::new(),
             arriving: None,
+            held: Vec::new(),
             download_timer: None,
             held_wish: None,
             late: false,
@@ -255,6 +268,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         // An unfinished block is free for others from now on.
         connection.arriving = None;
         connection.buffers = Vec::new();
+        connection.held = Vec::new();
         if connection.connecting.is_some() {
             let target = Self::tag(OpKind::Connect, key);
             self.ring.push(Op::Cancel { target }, Tag { kind: OpKind::Cancel, ..target });

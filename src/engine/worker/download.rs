@@ -2,12 +2,14 @@
 //! to hear and decides.
 
 use super::super::message::{Fact, Order, OwnedStock};
+use super::super::piece_buffer::BlockClaim;
 use super::super::ring::Ring;
 use super::super::slab::Key;
 use super::super::store::BlockStore;
-use super::connection::{Arriving, Closing, Connection};
+use super::connection::{Arriving, Closing, Connection, HeldBlock};
 use super::{TimerOwner, ToWorker, Worker};
 use crate::id::{ConnId, InfoHash};
+use crate::limits::{BLOCKS_HELD_MAX, HELD_RETRY_INTERVAL};
 use crate::peer::{PeerError, PeerEvent, Stock, Wish};
 use crate::peer_list::Closed;
 use crate::pipeline::Verdict;
@@ -24,6 +26,8 @@ pub(super) enum BlockEnd {
     Written,
     /// It was asked for, and somebody else was quicker.
     Late,
+    /// It waits for somebody else to give it up.
+    Held,
     /// Nobody had asked for it.
     Unwanted,
 }
@@ -44,8 +48,13 @@ impl Connection {
         loop {
             if let Some(arriving) = &mut self.arriving {
                 let payload = self.machine.take_payload(now, input);
+                if arriving.claim.as_ref().is_some_and(BlockClaim::is_contested) {
+                    arriving.claim = None;
+                }
                 if let Some(claim) = &mut arriving.claim {
                     claim.write(payload);
+                } else if let Some(aside) = &mut arriving.aside {
+                    aside.extend_from_slice(payload);
                 }
                 if self.machine.payload_remaining() > 0 {
                     return Ok(None);
@@ -57,8 +66,11 @@ impl Connection {
             match self.machine.handle_bytes(now, input)? {
                 Some(PeerEvent::Block { span, asked }) => {
                     let buffer = self.buffers.iter().find(|(buffer, _)| buffer.piece() == span.piece);
-                    let claim = buffer.filter(|_| asked).and_then(|(buffer, _)| buffer.claim(span));
-                    self.arriving = Some(Arriving { span, asked, claim });
+                    let buffer = buffer.filter(|_| asked).map(|(buffer, _)| buffer);
+                    let claim = buffer.and_then(|buffer| buffer.claim(span));
+                    let aside = buffer.filter(|buffer| claim.is_none() && !buffer.is_done(span));
+                    let aside = aside.map(|_| Vec::new());
+                    self.arriving = Some(Arriving { span, asked, claim, aside });
                 }
                 other => return Ok(other),
             }
@@ -66,12 +78,45 @@ impl Connection {
     }
 
     fn end_block(&mut self, arriving: Arriving) -> BlockEnd {
-        let Arriving { span, asked, claim } = arriving;
+        let Arriving { span, asked, claim, aside } = arriving;
         if !asked {
             return BlockEnd::Unwanted;
         }
+        let buffer = self.buffers.iter().find(|(buffer, _)| buffer.piece() == span.piece);
+        let held = aside.zip(buffer).filter(|(bytes, _)| bytes.len() == span.len as usize);
+        let held = held.map(|(bytes, (buffer, _))| HeldBlock { span, buffer: Arc::clone(buffer), bytes });
         self.release_buffer(span.piece);
-        if claim.is_some_and(|claim| claim.finish()) { BlockEnd::Written } else { BlockEnd::Late }
+        match held {
+            Some(held) => self.hold(held),
+            None if claim.is_some_and(|claim| claim.finish()) => BlockEnd::Written,
+            None => BlockEnd::Late,
+        }
+    }
+
+    /// Writes a whole block where it belongs, as soon as nobody else is at it.
+    fn hold(&mut self, held: HeldBlock) -> BlockEnd {
+        let HeldBlock { span, buffer, bytes } = &held;
+        if let Some(mut claim) = buffer.claim(*span) {
+            claim.write(bytes);
+            return if claim.finish() { BlockEnd::Written } else { BlockEnd::Late };
+        }
+        if buffer.is_done(*span) || self.held.len() >= BLOCKS_HELD_MAX {
+            return BlockEnd::Late;
+        }
+        buffer.contest(*span);
+        self.held.push(held);
+        BlockEnd::Held
+    }
+
+    /// Tries again what is held; what has found its end is added to `arrived`.
+    fn retry_held(&mut self, arrived: &mut Vec<(BlockSpan, BlockEnd)>) {
+        for held in std::mem::take(&mut self.held) {
+            let span = held.span;
+            let end = self.hold(held);
+            if end != BlockEnd::Held {
+                arrived.push((span, end));
+            }
+        }
     }
 
     /// One block fewer of this piece is owed.
@@ -109,13 +154,22 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         let (mut written, mut late) = (Vec::with_capacity(self.arrived.len()), Vec::new());
         let (mut useful, mut wasted) = (0, 0);
+        let mut is_held = false;
         for (span, end) in self.arrived.drain(..) {
             match end {
                 BlockEnd::Written => written.push(span),
                 BlockEnd::Late => late.push(span),
                 BlockEnd::Unwanted => {}
+                // Counted when it has found its end.
+                BlockEnd::Held => {
+                    is_held = true;
+                    continue;
+                }
             }
             *(if end == BlockEnd::Written { &mut useful } else { &mut wasted }) += u64::from(span.len);
+        }
+        if is_held {
+            self.set_download_timer(key);
         }
         let Some(connection) = self.connections.get(key) else { return };
         if let Some(counters) = &connection.counters {
@@ -183,6 +237,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         if choked && self.is_followed(key) {
             self.tell_home(key, Fact::Wish(None));
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.held_wish = None;
+            }
             // What it owes comes back sooner than it would have been late.
             self.set_download_timer(key);
         }
@@ -240,6 +297,15 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         Some(wish)
     }
 
+    /// Whoever says nothing any more in the middle of a block does not keep it from those who have it whole.
+    pub(super) fn give_up_contested(&mut self) {
+        for connection in self.connections.values_mut() {
+            if let Some(arriving) = &mut connection.arriving {
+                arriving.claim = arriving.claim.take().filter(|claim| !claim.is_contested());
+            }
+        }
+    }
+
     /// The home of a connection's torrent has decided.
     pub(super) fn handle_order(&mut self, conn: ConnId, order: Order) {
         let key = Key { slot: conn.slot, generation: conn.generation };
@@ -288,7 +354,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
 
     fn set_download_timer(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(due) = connection.machine.poll_download_timeout() else { return };
+        let retry_at = (!connection.held.is_empty()).then(|| self.now + HELD_RETRY_INTERVAL);
+        let due = connection.machine.poll_download_timeout().into_iter().chain(retry_at).min();
+        let Some(due) = due else { return };
         if connection.download_timer.is_none_or(|timer| due < timer) {
             connection.download_timer = Some(due);
             self.timers.set(due, TimerOwner::Download(key));
@@ -302,6 +370,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         connection.download_timer = None;
         connection.machine.handle_download_timeout(self.now);
+        connection.retry_held(&mut self.arrived);
+        self.tell_arrived(key);
         self.settle_download(key);
         self.schedule(key);
         self.set_download_timer(key);

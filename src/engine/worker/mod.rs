@@ -383,6 +383,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let sample = LoadSample { at: self.now, busy, payload };
         self.tell_load(elapsed, self.load, sample);
         self.load = sample;
+        self.give_up_contested();
         self.active_before = std::mem::take(&mut self.active);
         self.ticks += 1;
         self.fast_grants.retain(|_, granted_at| self.now < *granted_at + ALLOWED_FAST_INTERVAL);
