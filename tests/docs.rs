@@ -156,7 +156,7 @@ fn help(command: &str) -> Option<String> {
 }
 
 fn help_of_all_commands() -> String {
-    let commands = ["seed", "create", "show", "check", "tracker", "bench", "generate"];
+    let commands = ["seed", "get", "create", "show", "check", "tracker", "bench", "generate"];
     commands.iter().filter_map(|command| help(command)).collect::<String>() + "\n--help --version\n"
 }
 
