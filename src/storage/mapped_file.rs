@@ -25,7 +25,7 @@ pub(super) struct MappedFile {
     /// Last write: when it was opened, or when its download ended.
     mtime: Mutex<(i64, u32)>,
     pub(super) residency: Residency,
-    /// Written to since it was last brought to the disk.
+    /// Written to since it was last brought to the disk, as far as is known.
     pub(super) is_unsynced: AtomicBool,
 }
 

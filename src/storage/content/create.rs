@@ -15,6 +15,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What is done about the disk space of files before their bytes come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,7 +105,10 @@ fn open(
     if state.len != len {
         return Err(StorageError::Length { path, expected: len, found: state.len });
     }
-    MappedFile::map(fd, state, &path).map(Some)
+    let file = MappedFile::map(fd, state, &path)?;
+    // What an earlier run wrote may be in memory alone, if that run was killed.
+    file.is_unsynced.store(true, Relaxed);
+    Ok(Some(file))
 }
 
 /// Reserves a file's space and extends it; false where the file system does not do that.

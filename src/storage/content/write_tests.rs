@@ -179,6 +179,18 @@ fn files_may_become_younger_until_the_download_ends() {
 }
 
 #[test]
+fn what_an_earlier_run_wrote_is_brought_to_the_disk_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = layout(16, [file("f", 16)]);
+    create(&layout, dir.path()).unwrap().0.write_piece(PieceIndex(0), &[1; 16]).unwrap();
+    let (content, _) = create(&layout, dir.path()).unwrap();
+    let is_unsynced = || content.files[0].as_ref().unwrap().is_unsynced.load(Acquire);
+    assert!(is_unsynced());
+    content.sync().unwrap();
+    assert!(!is_unsynced());
+}
+
+#[test]
 fn the_parts_file_is_watched_and_never_a_link() {
     let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let layout = layout(16, [file("a", 8), file("b", 8)]);
