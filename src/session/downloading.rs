@@ -9,7 +9,7 @@ use crate::bitfield::Bitfield;
 use crate::metainfo::Metainfo;
 use crate::storage::{
     Allocation, BootId, Content, FileIndex, FileSelection, Layout, Resume, StorageError, Subset, Verdict,
-    check_some, pieces_with_data, resume_path,
+    check_some, forget_cached, pieces_with_data, resume_path,
 };
 use crate::units::PieceIndex;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -110,11 +110,20 @@ impl Planned {
         cancel: &AtomicBool,
     ) -> Result<Checked, StorageError> {
         let Self { metainfo, options, layout, selection, resume, trusted, candidates } = self;
+        let mut durable = Bitfield::none(layout.piece_count());
+        let kept = resume.as_ref().into_iter().flat_map(|resume| resume.durable.iter());
+        kept.filter(|&piece| trusted.contains(piece)).for_each(|piece| {
+            durable.insert(piece);
+        });
         let mut verified = trusted;
         if candidates.count() > 0 {
             let info = metainfo.info();
             let expected = |piece: PieceIndex| info.piece_hash(piece);
             let subset = Subset { pieces: &candidates, selection: &selection };
+            if resume.as_ref().is_some_and(|resume| !resume.is_clean) {
+                // That run may have ended because the disk did not take what memory still shows.
+                forget_cached(&layout, &options.root, subset);
+            }
             let report = check_some(&layout, &options.root, subset, &expected, 0, on_progress, cancel)?;
             report.bitfield.iter().for_each(|piece| {
                 verified.insert(piece);
@@ -122,13 +131,29 @@ impl Planned {
         }
         let (content, _) = Content::create(layout, &options.root, &selection, options.allocation)?;
         let fingerprint = content.fingerprint();
+        let uploaded = resume.as_ref().map_or(0, |resume| resume.uploaded);
+        let downloaded = resume.as_ref().map_or(0, |resume| resume.downloaded);
+        if let Some(folder) = &options.state_dir {
+            let noted = Resume {
+                durable,
+                is_clean: false,
+                boot_id: BootId::current(),
+                selection: selection.clone(),
+                uploaded,
+                downloaded,
+                ..Resume::clean(metainfo.info_hash(), fingerprint.clone(), verified.clone())
+            };
+            // Before the first piece is written, since the old record does not know of writing. That it cannot be
+            // noted is told when more is to be.
+            let _ = noted.save_quick(&resume_path(folder, metainfo.info_hash()));
+        }
         Ok(Checked {
             metainfo,
             content: Arc::new(content),
             verified,
             fingerprint,
-            uploaded: resume.as_ref().map_or(0, |resume| resume.uploaded),
-            downloaded: resume.as_ref().map_or(0, |resume| resume.downloaded),
+            uploaded,
+            downloaded,
             problems: Vec::new(),
             selection: Some(selection),
         })

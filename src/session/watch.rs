@@ -6,12 +6,14 @@
 //! Of a torrent that is downloaded the resume file is written at each look at which there is something new, so that
 //! a kill costs two seconds of pieces at most, and those are found again by a look at what was written. About
 //! every half minute content and resume file are brought to the disk, so that a crash of the machine costs no more
-//! than that. When bringing content to the disk fails, only what had been brought there before counts as here.
+//! than that. When bringing content to the disk fails, what has come since the last time may be lost although memory still
+//! shows it (the kernel tells once, and the next fdatasync(2) succeeds): the torrent then fails, and only what had been
+//! brought to the disk before counts as here, until the next run has read the rest from there.
 
 use crate::bitfield::Bitfield;
 use crate::engine::SharedTorrent;
 use crate::id::InfoHash;
-use crate::storage::{BootId, Content, FileSelection, Fingerprint, Resume, resume_path};
+use crate::storage::{BootId, Content, FileSelection, Fingerprint, Resume, StorageError, resume_path};
 use crate::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::collections::BTreeMap;
@@ -129,7 +131,7 @@ struct Saved {
     pieces: u32,
     /// Pieces that have been brought to the disk.
     durable: Bitfield,
-    /// Bringing content to the disk has failed, so that what is only in memory may be lost.
+    /// Bringing content to the disk has failed once, so that what is only in memory may be lost. It stays so.
     doubtful: bool,
 }
 
@@ -231,13 +233,14 @@ impl Watch {
         let synced = kept.torrent.shared.content.sync();
         let Some(saved) = &mut kept.download else { return };
         match synced {
-            Ok(()) => {
-                (saved.durable, saved.doubtful) = (pieces, false);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "downloaded pieces could not be brought to the disk");
+            Ok(()) if saved.doubtful => {}
+            Ok(()) => saved.durable = pieces,
+            Err(error @ StorageError::Unsynced { .. }) => {
                 saved.doubtful = true;
+                // The session tells the user.
+                kept.torrent.shared.content.fail(error);
             }
+            Err(error) => tracing::warn!(%error, "downloaded pieces could not be brought to the disk"),
         }
         saved.pieces = kept.torrent.shared.facts.have.count();
         if let Some(resume) = kept.resume_of_download(false, None) {
@@ -278,8 +281,10 @@ impl Watch {
         }
         kept.torrent.fingerprint = fingerprint;
         kept.torrent.verified = kept.torrent.shared.facts.have.snapshot();
-        // Whole content is remembered as seeding remembers it; of a part the selection has to be remembered, too.
-        if is_clean && kept.torrent.verified.is_full() {
+        // Whole content is remembered as seeding remembers it. Of some files the selection has to be remembered, too,
+        // even when every piece has a byte of one of them.
+        let is_whole = kept.download.as_ref().is_some_and(|saved| saved.selection.is_all());
+        if is_clean && is_whole && kept.torrent.verified.is_full() {
             kept.download = None;
         }
         self.torrents.insert(info_hash, kept);

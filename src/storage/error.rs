@@ -76,6 +76,16 @@ pub enum StorageError {
     /// The file system takes no writes, perhaps since it met an error.
     #[error("{} lies on a file system that is mounted read-only; mount it for writing, or choose another folder", .0.display())]
     ReadOnly(PathBuf),
+    /// The kernel could not bring written bytes to the disk. It keeps none that it could not write, so they may be lost
+    /// even when a second try succeeds.
+    #[error("{} could not be brought to the disk, so that some of it may be lost; check the disk and its free space, then start again: what is there will be checked", .path.display())]
+    Unsynced {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        errno: Errno,
+    },
     /// Larger than the file system, or a limit of the process, takes.
     #[error("{} is larger than its file system or this process (ulimit -f) allows; choose another folder", .0.display())]
     TooLarge(PathBuf),

@@ -71,6 +71,11 @@ impl Fingerprint {
 }
 
 impl FileStamp {
+    /// Last write: seconds since 1970 and nanoseconds.
+    pub(super) fn mtime(self) -> (i64, u32) {
+        (self.mtime_secs, self.mtime_nanos)
+    }
+
     fn of(state: FileState) -> Self {
         Self { len: state.len, mtime_secs: state.mtime.0, mtime_nanos: state.mtime.1 }
     }

@@ -17,6 +17,7 @@ mod layout;
 mod locate;
 mod mapped_file;
 mod piece_reader;
+mod reread;
 mod residency;
 mod resume;
 mod root;
@@ -32,5 +33,6 @@ pub use finisher::{Finisher, FinisherCounters, PieceJob, PieceOutcome, QueueFull
 pub use hash::{CheckReport, FileProblem, Subset, check, check_some, hash_pieces, piece_hash, piece_hashes};
 pub use layout::{FileIndex, FileSpan, Layout, LayoutError, LayoutFile, Spans};
 pub use locate::locate;
+pub use reread::forget_cached;
 pub use resume::{BootId, Resume, ResumeProblem, Verdict, default_state_dir, resume_path};
 pub use selection::FileSelection;

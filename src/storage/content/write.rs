@@ -59,8 +59,9 @@ impl Content {
     }
 
     /// Brings to the disk what was written since the last call (fdatasync(2)), and, the first time, the folders' new
-    /// entries. Pieces whose `write_piece` had returned before this was called are durable when it succeeds. Waits
-    /// for the disk.
+    /// entries. Pieces whose `write_piece` had returned before this was called are durable when it succeeds, unless
+    /// it has ever answered [`StorageError::Unsynced`]: the kernel tells once that it has lost something. Waits for
+    /// the disk.
     pub fn sync(&self) -> Result<(), StorageError> {
         for (index, file) in (0..).map(FileIndex).zip(&self.files) {
             if let Some(file) = file
@@ -68,7 +69,7 @@ impl Content {
                 && let Err(errno) = rustix::fs::fdatasync(&file.fd)
             {
                 file.is_unsynced.store(true, Release);
-                return Err(StorageError::writing("write", &self.full_path(index), errno));
+                return Err(StorageError::Unsynced { path: self.full_path(index), errno });
             }
         }
         if self.are_folders_unsynced.load(Acquire) {

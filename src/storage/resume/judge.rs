@@ -60,7 +60,7 @@ impl Resume {
         let is_same_boot = boot_id.is_some() && boot_id == self.boot_id;
         let vouched = if self.is_clean || is_same_boot { &self.verified } else { &self.durable };
         let kept = intersection(vouched, &selection.kept_pieces(layout, &self.selection));
-        let sound = self.sound_pieces(layout, selection, &now, kept.clone());
+        let sound = self.sound_pieces(layout, selection, &now, is_same_boot, kept.clone());
         if self.is_clean && sound == kept && *selection == self.selection {
             return Verdict::Trust(sound);
         }
@@ -79,10 +79,14 @@ impl Resume {
         layout: &Layout,
         selection: &FileSelection,
         now: &Fingerprint,
+        is_same_boot: bool,
         mut pieces: Bitfield,
     ) -> Bitfield {
         let is_sound = |then: Option<FileStamp>, now: Option<FileStamp>, len: u64| {
-            now.is_some_and(|now| now.len == len) && (!self.is_clean || then == now)
+            let Some(now) = now.filter(|now| now.len == len) else { return false };
+            // Writing makes younger: an older file is another one, unless the machine forgot the time of its last write.
+            let is_older = |then: FileStamp| is_same_boot && now.mtime() < then.mtime();
+            if self.is_clean { then == Some(now) } else { !then.is_some_and(is_older) }
         };
         let stamps = self.fingerprint.files.iter().zip(&now.files);
         for ((index, file), (then, now)) in layout.stored_files().zip(stamps) {

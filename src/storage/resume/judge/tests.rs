@@ -152,3 +152,14 @@ fn a_record_of_another_shape_is_worth_nothing() {
     assert_eq!(scratch.judge(&Resume { selection, ..resume }, THIS_BOOT), Verdict::CheckAll);
     assert!(only(&[1]).contains(FileIndex(1)) && !only(&[1]).contains(FileIndex(9)));
 }
+
+#[test]
+fn after_a_kill_a_file_that_has_become_older_is_another_one() {
+    let scratch = scratch(&FileSelection::all(), &[0, 2, 3]);
+    let resume = scratch.resume(&[0, 2, 3], &[0, 2, 3], false);
+    let file = fs::OpenOptions::new().write(true).open(scratch.dir.path().join("b")).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(scratch.judge(&resume, THIS_BOOT), look_at(&[0], &[2, 3]));
+    // A crash of the machine may lose the time of a write whose bytes were brought to the disk.
+    assert_eq!(scratch.judge(&resume, OTHER_BOOT), look_at(&[0, 2, 3], &[]));
+}
