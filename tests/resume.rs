@@ -1,0 +1,151 @@
+//! What a download knows when it is started again: after an end in order, after somebody has touched the files, and
+//! with a resume file that tells nothing.
+
+mod getting;
+
+use getting::{Album, PATIENCE, Run, get, seed};
+use rustix::process::Signal;
+use seedring::storage::{FileSelection, Resume, resume_path};
+use seedring::time::Duration;
+use std::fs;
+use std::path::PathBuf;
+
+const PIECE: u64 = 64 << 10;
+
+fn album() -> Album {
+    Album::new(5, PIECE as usize, &[("one.flac", 2_000_001), ("notes.txt", 70_001), ("two.flac", 1_000_000)])
+}
+
+fn resume_file(album: &Album) -> PathBuf {
+    resume_path(&album.path("state"), album.metainfo.info_hash())
+}
+
+/// Downloads until some pieces are here, and ends it by this signal.
+fn stopped(album: &Album, signal: Signal) -> u64 {
+    let seed = seed(album, "1MB/s");
+    let mut run = Run::start(&mut get(album, Some(seed.address())));
+    loop {
+        let left = run.wait_for("status")["download"]["left"].as_u64().expect("it is in the middle");
+        if left < album.content.len() as u64 {
+            break;
+        }
+    }
+    run.signal(signal);
+    let (status, _, said) = run.ended();
+    if signal == Signal::KILL {
+        return u64::from(album.right_pieces(&album.path("out"), &FileSelection::all()).count());
+    }
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("the same command goes on from here"), "{said}");
+    u64::from(Resume::load(&resume_file(album)).unwrap().verified.count())
+}
+
+/// Pieces known at the next start, and bytes that were checked for it.
+fn started_again(album: &Album) -> (u64, u64) {
+    let mut run = Run::start(&mut get(album, None));
+    let pieces = run.started()["pieces"].as_u64().unwrap();
+    (pieces, run.checked_len())
+}
+
+fn complete(album: &Album) {
+    let seed = seed(album, "100MB/s");
+    let (status, _, said) = Run::start(&mut get(album, Some(seed.address()))).ended();
+    assert!(status.success(), "{said}");
+    album.assert_downloaded(&album.path("out"), |_| true);
+}
+
+#[test]
+fn after_a_signal_nothing_is_checked() {
+    let album = album();
+    for signal in [Signal::TERM, Signal::INT] {
+        let pieces = stopped(&album, signal);
+        assert!(Resume::load(&resume_file(&album)).unwrap().is_clean);
+        assert_eq!(started_again(&album), (pieces, 0));
+        fs::remove_dir_all(album.path("out")).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_was_touched_between_runs_is_checked_and_no_other() {
+    let album = album();
+    let pieces = stopped(&album, Signal::TERM);
+    let one = album.path("out/album/one.flac");
+    let mut bytes = fs::read(&one).unwrap();
+    let right = album.right_pieces(&album.path("out"), &FileSelection::all());
+    let in_one = album.layout.pieces_of(seedring::storage::FileIndex(0));
+    let victim = right.iter().find(|piece| in_one.contains(&piece.0)).expect("a piece of it is here");
+    bytes[victim.0 as usize * PIECE as usize] ^= 1;
+    fs::write(&one, bytes).unwrap();
+    let (known, checked) = started_again(&album);
+    assert_eq!(known, pieces - 1);
+    assert!(checked > 0 && checked <= (u64::from(in_one.end) + 1) * PIECE, "{checked}");
+    complete(&album);
+}
+
+#[test]
+fn a_file_that_was_removed_costs_its_pieces_only() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let album = album();
+        let pieces = stopped(&album, signal);
+        let right = album.right_pieces(&album.path("out"), &FileSelection::all());
+        let in_two = album.layout.pieces_of(seedring::storage::FileIndex(2));
+        let lost = right.iter().filter(|piece| in_two.contains(&piece.0)).count() as u64;
+        fs::remove_file(album.path("out/album/two.flac")).unwrap();
+        assert_eq!(started_again(&album).0, pieces - lost);
+        // The file was made again, and holds nothing.
+        assert_eq!(started_again(&album).0, pieces - lost);
+        complete(&album);
+    }
+}
+
+#[test]
+fn a_resume_file_that_tells_nothing_costs_a_check_and_is_kept_beside() {
+    let album = album();
+    let pieces = stopped(&album, Signal::TERM);
+    let path = resume_file(&album);
+    let good = fs::read(&path).unwrap();
+    let mut newer = good.clone();
+    newer[8] = 99;
+    for bad in [&good[..good.len() / 2], b"", b"what is this?", &newer] {
+        fs::write(&path, bad).unwrap();
+        let (known, checked) = started_again(&album);
+        assert_eq!(known, pieces, "nothing is lost");
+        assert!(checked >= pieces * PIECE - PIECE, "{checked}");
+        assert_eq!(fs::read(path.with_extension("resume.bak")).unwrap(), bad);
+        assert_eq!(Resume::load(&path).map(|resume| resume.verified.count()), Ok(pieces as u32));
+    }
+    complete(&album);
+}
+
+#[test]
+fn a_selection_that_touches_every_piece_is_remembered_as_one() {
+    let album = album();
+    let seed = seed(&album, "100MB/s");
+    let only = |seed| {
+        let mut command = get(&album, seed);
+        command.args(["--only", "*.flac"]);
+        Run::start(&mut command)
+    };
+    // The file that is left out is hardly longer than a piece, and lies in two.
+    let pieces = u64::from(album.layout.piece_count());
+    for seed in [Some(seed.address()), None] {
+        let mut run = only(seed);
+        let known = run.started()["pieces"].as_u64().unwrap();
+        assert_eq!((known, run.checked_len()), (if seed.is_some() { 0 } else { pieces }, 0));
+        assert!(run.ended().0.success());
+        album.assert_downloaded(&album.path("out"), |path| path != "notes.txt");
+    }
+}
+
+#[test]
+fn a_check_that_is_broken_off_loses_nothing() {
+    let album = album();
+    complete(&album);
+    fs::remove_file(resume_file(&album)).unwrap();
+    let mut run = Run::start(&mut get(&album, None));
+    assert!(run.next_of(&["checking"], PATIENCE).is_some());
+    run.signal(Signal::INT);
+    let _ = run.next_of(&["started"], Duration::from_millis(1));
+    drop(run);
+    assert_eq!(started_again(&album).0, u64::from(album.layout.piece_count()));
+}
