@@ -135,6 +135,8 @@ pub enum Op {
     Receive {
         /// Connected socket.
         socket: RawFd,
+        /// Much is expected, so that large buffers pay.
+        bulk: bool,
     },
     /// Send a whole message (a short result means that the connection is broken).
     Send {

@@ -23,9 +23,12 @@ use std::sync::atomic::{AtomicU16, Ordering};
 const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 8192;
 const ROUNDS_PER_TURN: usize = 16;
-const BUFFER_GROUP: u16 = 0;
-const BUFFERS: u16 = 512;
-const BUFFER_LEN: usize = 4096;
+/// Buffers for what most peers send: requests of 17 bytes.
+const SMALL: BufferShape = BufferShape { group: 0, count: 512, len: 4096 };
+/// Buffers for blocks: four and their headers with one receive. Their memory is touched only when blocks come.
+const BULK: BufferShape = BufferShape { group: 1, count: 64, len: 65_536 + 128 };
+/// Marks the number of a bulk buffer.
+const BULK_BIT: u16 = 1 << 15;
 /// `IORING_NOTIF_USAGE_ZC_COPIED` of io_uring.h.
 const NOTIFICATION_COPIED: u32 = 1 << 31;
 /// `IORING_SEND_ZC_REPORT_USAGE` of io_uring.h.
@@ -34,7 +37,8 @@ const SEND_ZC_REPORT_USAGE: u16 = 1 << 3;
 /// A ring of the kernel's.
 pub struct Uring {
     ring: IoUring,
-    buffers: ProvidedBuffers,
+    small: ProvidedBuffers,
+    bulk: ProvidedBuffers,
 }
 
 impl Uring {
@@ -47,9 +51,11 @@ impl Uring {
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)
             .map_err(|error| RingUnavailable::from_setup(&error))?;
-        let buffers =
-            ProvidedBuffers::register(&ring).map_err(|error| RingUnavailable::from_setup(&error))?;
-        Ok(Self { ring, buffers })
+        let register = |shape| {
+            ProvidedBuffers::register(&ring, shape).map_err(|error| RingUnavailable::from_setup(&error))
+        };
+        let (small, bulk) = (register(SMALL)?, register(BULK)?);
+        Ok(Self { ring, small, bulk })
     }
 
     fn entry(op: Op) -> squeue::Entry {
@@ -57,7 +63,10 @@ impl Uring {
             Op::Accept { listener } => {
                 opcode::AcceptMulti::new(Fd(listener)).flags(libc::SOCK_CLOEXEC).build()
             }
-            Op::Receive { socket } => opcode::RecvMulti::new(Fd(socket), BUFFER_GROUP).build(),
+            Op::Receive { socket, bulk } => {
+                let shape = if bulk { BULK } else { SMALL };
+                opcode::RecvMulti::new(Fd(socket), shape.group).build()
+            }
             Op::Send { socket, message, zero_copy: false } => {
                 opcode::SendMsg::new(Fd(socket), message.as_ptr())
                     .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
@@ -169,11 +178,17 @@ impl Ring for Uring {
     }
 
     fn received(&self, buffer: &BufferId, len: usize) -> &[u8] {
-        self.buffers.bytes(buffer.0, len)
+        match buffer.0 & BULK_BIT {
+            0 => self.small.bytes(buffer.0, len),
+            _ => self.bulk.bytes(buffer.0 & !BULK_BIT, len),
+        }
     }
 
     fn recycle(&mut self, buffer: BufferId) {
-        self.buffers.provide(buffer.0);
+        match buffer.0 & BULK_BIT {
+            0 => self.small.provide(buffer.0),
+            _ => self.bulk.provide(buffer.0 & !BULK_BIT),
+        }
     }
 
     fn major_faults(&self) -> u64 {
@@ -221,45 +236,62 @@ impl Ring for Uring {
     }
 }
 
-/// The buffers all receives of a worker share. Ring entries and bytes lie in one anonymous mapping each.
+/// How many buffers of which length a group has; the count is a power of two.
+#[derive(Clone, Copy, Debug)]
+struct BufferShape {
+    group: u16,
+    count: u16,
+    len: usize,
+}
+
+impl BufferShape {
+    /// The number under which the kernel and the worker know a buffer.
+    fn id(self, index: u16) -> u16 {
+        if self.group == BULK.group { index | BULK_BIT } else { index }
+    }
+}
+
+/// The buffers that receives of a worker share. Ring entries and bytes lie in one anonymous mapping each.
 struct ProvidedBuffers {
+    shape: BufferShape,
     ring: MmapMut,
     bytes: MmapMut,
     tail: u16,
 }
 
 impl ProvidedBuffers {
-    fn register(ring: &IoUring) -> io::Result<Self> {
-        let mut entries = MmapMut::map_anon(usize::from(BUFFERS) * size_of::<BufRingEntry>())?;
-        let bytes = MmapMut::map_anon(usize::from(BUFFERS) * BUFFER_LEN)?;
+    fn register(ring: &IoUring, shape: BufferShape) -> io::Result<Self> {
+        let mut entries = MmapMut::map_anon(usize::from(shape.count) * size_of::<BufRingEntry>())?;
+        let bytes = MmapMut::map_anon(usize::from(shape.count) * shape.len)?;
         // SAFETY: the mapping is page-aligned, large enough, and lives as long as the ring: both are fields
         // of `Uring`, and the kernel drops its registration with the ring's descriptor, which is the field
         // dropped first.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 entries.as_mut_ptr() as u64,
-                BUFFERS,
-                BUFFER_GROUP,
+                shape.count,
+                shape.group,
                 0,
             )
         }?;
-        let mut buffers = Self { ring: entries, bytes, tail: 0 };
-        for id in 0..BUFFERS {
-            buffers.provide(id);
+        let mut buffers = Self { shape, ring: entries, bytes, tail: 0 };
+        for index in 0..shape.count {
+            buffers.provide(index);
         }
         Ok(buffers)
     }
 
-    fn provide(&mut self, id: u16) {
-        let position = usize::from(self.tail & (BUFFERS - 1));
+    fn provide(&mut self, index: u16) {
+        let BufferShape { count, len, .. } = self.shape;
+        let position = usize::from(self.tail & (count - 1));
         let base = self.ring.as_mut_ptr().cast::<BufRingEntry>();
-        let address = self.bytes.as_ptr() as u64 + u64::from(id % BUFFERS) * BUFFER_LEN as u64;
+        let address = self.bytes.as_ptr() as u64 + u64::from(index % count) * len as u64;
         // SAFETY: `position` is below the number of entries, and the kernel does not read an entry before
         // the tail has passed it.
         let entry = unsafe { &mut *base.add(position) };
         entry.set_addr(address);
-        entry.set_len(BUFFER_LEN as u32);
-        entry.set_bid(id);
+        entry.set_len(len as u32);
+        entry.set_bid(self.shape.id(index));
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: `base` is the start of the registered ring.
         let tail = unsafe { BufRingEntry::tail(base) }.cast::<AtomicU16>();
@@ -267,9 +299,9 @@ impl ProvidedBuffers {
         unsafe { &*tail }.store(self.tail, Ordering::Release);
     }
 
-    fn bytes(&self, id: u16, len: usize) -> &[u8] {
-        let start = usize::from(id % BUFFERS) * BUFFER_LEN;
-        &self.bytes[start..start + len.min(BUFFER_LEN)]
+    fn bytes(&self, index: u16, len: usize) -> &[u8] {
+        let start = usize::from(index % self.shape.count) * self.shape.len;
+        &self.bytes[start..start + len.min(self.shape.len)]
     }
 }
 
@@ -321,25 +353,32 @@ mod tests {
         let socket = accepted.result;
         assert_eq!(ring.addresses(socket).unwrap().remote, client.local_addr().unwrap());
 
-        ring.push(Op::Receive { socket }, tag(OpKind::Receive));
-        // More rounds than there are buffers: each one has to come back.
-        for round in 0..u32::from(BUFFERS) * 2 {
-            client.write_all(&round.to_be_bytes()).unwrap();
-            while completions.is_empty() {
+        for shape in [SMALL, BULK] {
+            ring.push(Op::Receive { socket, bulk: shape.group == BULK.group }, tag(OpKind::Receive));
+            // More rounds than there are buffers: each one has to come back.
+            for round in 0..u32::from(shape.count) * 2 {
+                client.write_all(&round.to_be_bytes()).unwrap();
+                while completions.is_empty() {
+                    ring.turn(clock::now() + Duration::from_secs(5), &mut completions).unwrap();
+                }
+                for completion in completions.drain(..) {
+                    assert!(completion.more);
+                    let buffer = completion.buffer.unwrap();
+                    assert_eq!(ring.received(&buffer, completion.result as usize), round.to_be_bytes());
+                    ring.recycle(buffer);
+                }
+            }
+            if shape.group == SMALL.group {
+                ring.push(Op::Cancel { target: tag(OpKind::Receive) }, tag(OpKind::Cancel));
+            } else {
+                ring.shutdown(socket);
+            }
+            let mut ended = false;
+            while !ended {
                 ring.turn(clock::now() + Duration::from_secs(5), &mut completions).unwrap();
-            }
-            for completion in completions.drain(..) {
-                assert!(completion.more);
-                let buffer = completion.buffer.unwrap();
-                assert_eq!(ring.received(&buffer, completion.result as usize), round.to_be_bytes());
-                ring.recycle(buffer);
+                ended = completions.drain(..).any(|it| it.tag.kind == OpKind::Receive && !it.more);
             }
         }
-        ring.shutdown(socket);
-        while completions.is_empty() {
-            ring.turn(clock::now() + Duration::from_secs(5), &mut completions).unwrap();
-        }
-        assert!(!completions[0].more);
         ring.close(socket, false);
     }
 }

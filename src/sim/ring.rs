@@ -339,7 +339,9 @@ impl SimRing {
                 let wins = self.rng.below(2) == 0;
                 for pending in self.pending.iter_mut().filter(|pending| pending.tag == target) {
                     match &mut pending.what {
-                        What::Accept => pending.what = What::Result(-libc::ECANCELED),
+                        What::Accept | What::Receive { .. } => {
+                            pending.what = What::Result(-libc::ECANCELED);
+                        }
                         What::Connect { result, .. } if wins || result.is_none() => {
                             *result = Some(-libc::ECANCELED);
                         }
@@ -389,7 +391,7 @@ impl Ring for SimRing {
     fn push(&mut self, op: Op, tag: Tag) {
         let what = match op {
             Op::Accept { .. } => What::Accept,
-            Op::Receive { socket } => What::Receive { socket },
+            Op::Receive { socket, .. } => What::Receive { socket },
             Op::Send { socket, message, zero_copy } => {
                 let Some(state) = self.sockets.get_mut(&socket) else {
                     unreachable!("send on a closed socket")

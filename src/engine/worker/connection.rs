@@ -44,6 +44,8 @@ pub(super) struct Connection {
     pub dialled: Option<SocketAddr>,
     /// A multishot receive is armed.
     pub receiving: bool,
+    /// Blocks are to come, so that receives take large buffers.
+    pub bulk: bool,
     /// A send is in flight, since when.
     pub sending: Option<Instant>,
     /// A range is being read from disk.
@@ -124,6 +126,7 @@ impl Connection {
             connecting: None,
             dialled: None,
             receiving: false,
+            bulk: false,
             sending: None,
             fetching: None,
             scheduled: false,
@@ -186,7 +189,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.receiving = true;
         let socket = connection.socket;
-        self.ring.push(Op::Receive { socket }, Self::tag(OpKind::Receive, key));
+        let bulk = connection.bulk;
+        self.ring.push(Op::Receive { socket, bulk }, Self::tag(OpKind::Receive, key));
     }
 
     /// The handshake is over, one way or the other.

@@ -3,7 +3,7 @@
 
 use super::super::message::{Fact, Order, OwnedStock};
 use super::super::piece_buffer::BlockClaim;
-use super::super::ring::Ring;
+use super::super::ring::{Op, OpKind, Ring, Tag};
 use super::super::slab::Key;
 use super::super::store::BlockStore;
 use super::connection::{Arriving, Closing, Connection, HeldBlock};
@@ -349,6 +349,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             }
         }
         connection.machine.handle_assigned(self.now, &spans);
+        if !std::mem::replace(&mut connection.bulk, true) && connection.receiving {
+            let target = Self::tag(OpKind::Receive, key);
+            self.ring.push(Op::Cancel { target }, Tag { kind: OpKind::Cancel, ..target });
+        }
         self.set_download_timer(key);
     }
 

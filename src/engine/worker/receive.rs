@@ -56,7 +56,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         match result {
             1.. => self.handle_raw_bytes(key, event, bytes),
             0 => return self.close(key, Closing::Gracefully),
-            errno if errno == -libc::ENOBUFS => {}
+            // Without a buffer left, or ended by us to go on with larger buffers.
+            errno if errno == -libc::ENOBUFS || errno == -libc::ECANCELED => {}
             _ => return self.close(key, Closing::Abruptly),
         }
         if !more && self.connections.get(key).is_some_and(|connection| connection.closing.is_none()) {
