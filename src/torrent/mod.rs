@@ -22,6 +22,8 @@ mod superseeding;
 #[cfg(test)]
 mod exchange_tests;
 #[cfg(test)]
+mod download_tests;
+#[cfg(test)]
 mod leech_tests;
 #[cfg(test)]
 mod superseeding_tests;
