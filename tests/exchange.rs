@@ -51,6 +51,7 @@ impl Member {
             shape: PieceShape { piece_count, piece_length: PIECE, total_len },
             have: have.clone(),
             wanted: Bitfield::all(piece_count),
+            first: Bitfield::none(piece_count),
             order: Order::default(),
         };
         let torrent = Arc::new(SharedTorrent {

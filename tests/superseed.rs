@@ -58,6 +58,7 @@ fn client(folder: &Path, number: u8) -> (Rig, Arc<SharedTorrent<Content>>) {
         shape: PieceShape { piece_count: PIECES, piece_length: PIECE, total_len: TOTAL },
         have: have.clone(),
         wanted: Bitfield::all(PIECES),
+        first: Bitfield::none(PIECES),
         order: Order::default(),
     };
     let torrent = Arc::new(SharedTorrent {

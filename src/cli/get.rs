@@ -45,6 +45,9 @@ pub struct GetArgs {
     /// Only files whose path in the torrent matches this pattern, as '*.mkv' or '**/extras/*'; repeatable
     #[arg(long, value_name = "GLOB")]
     only: Vec<String>,
+    /// Files to have before the others, by pattern; repeatable
+    #[arg(long, value_name = "GLOB")]
+    first: Vec<String>,
     /// A peer to ask, besides those that trackers name; repeatable
     #[arg(long, value_name = "IP:PORT")]
     peer: Vec<SocketAddr>,
@@ -162,6 +165,7 @@ async fn get(
     let options = DownloadOptions {
         root: args.output.clone(),
         only: args.only.clone(),
+        first: args.first.clone(),
         only_indices,
         allocation: if args.preallocate { Allocation::Full } else { Allocation::Sparse },
         state_dir: state_dir.clone(),

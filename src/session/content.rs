@@ -54,6 +54,8 @@ pub struct Checked {
     pub problems: Vec<String>,
     /// The files that are wanted, of a torrent that is downloaded; `None` when it is only seeded.
     pub selection: Option<FileSelection>,
+    /// Pieces to have before the others.
+    pub first: Option<Bitfield>,
 }
 
 impl Located {
@@ -126,6 +128,7 @@ impl Located {
             downloaded,
             problems,
             selection,
+            first: None,
         })
     }
 }

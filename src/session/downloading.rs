@@ -13,7 +13,7 @@ use crate::storage::{
 };
 use crate::units::PieceIndex;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -24,6 +24,8 @@ pub struct DownloadOptions {
     pub root: PathBuf,
     /// The files wanted; all of them when empty.
     pub only: Vec<String>,
+    /// Files to have before the others.
+    pub first: Vec<String>,
     /// The files wanted by their numbers (BEP 53), as a magnet link says it; all of them when `None`.
     pub only_indices: Option<Vec<u32>>,
     /// What is done about disk space.
@@ -37,7 +39,7 @@ pub struct DownloadOptions {
 #[non_exhaustive]
 pub enum DownloadError {
     /// What `--only` says is no pattern; the user's fault.
-    #[error("{pattern:?} is no pattern for --only: {reason}")]
+    #[error("{pattern:?} is no pattern of file names: {reason}")]
     Pattern {
         /// As given.
         pattern: String,
@@ -60,6 +62,7 @@ pub struct Planned {
     options: DownloadOptions,
     layout: Arc<Layout>,
     selection: FileSelection,
+    first: Bitfield,
     resume: Option<Resume>,
     trusted: Bitfield,
     /// Pieces to hash.
@@ -74,6 +77,7 @@ impl Planned {
     pub fn new(metainfo: Metainfo, options: DownloadOptions) -> Result<Self, DownloadError> {
         let layout = Arc::new(Layout::of(metainfo.info()).map_err(StorageError::from)?);
         let selection = select(&metainfo, &layout, &options)?;
+        let first = first_pieces(&metainfo, &layout, &options)?;
         let resume = options
             .state_dir
             .as_deref()
@@ -92,7 +96,7 @@ impl Planned {
                 (none.clone(), pieces_with_data(&layout, &options.root, &selection).unwrap_or(none))
             }
         };
-        Ok(Self { metainfo, options, layout, selection, resume, trusted, candidates })
+        Ok(Self { metainfo, options, layout, selection, first, resume, trusted, candidates })
     }
 
     /// Bytes that have to be hashed first.
@@ -109,7 +113,7 @@ impl Planned {
         on_progress: &(dyn Fn(u64) + Sync),
         cancel: &AtomicBool,
     ) -> Result<Checked, StorageError> {
-        let Self { metainfo, options, layout, selection, resume, trusted, candidates } = self;
+        let Self { metainfo, options, layout, selection, first, resume, trusted, candidates } = self;
         let mut durable = Bitfield::none(layout.piece_count());
         let kept = resume.as_ref().into_iter().flat_map(|resume| resume.durable.iter());
         kept.filter(|&piece| trusted.contains(piece)).for_each(|piece| {
@@ -156,12 +160,12 @@ impl Planned {
             downloaded,
             problems: Vec::new(),
             selection: Some(selection),
+            first: Some(first),
         })
     }
 }
 
-/// Which files are wanted: those that any pattern matches, by their path within the torrent, with or without the
-/// torrent's own folder in front.
+/// Which files are wanted: those that any pattern matches, or a number names.
 fn select(
     metainfo: &Metainfo,
     layout: &Layout,
@@ -171,18 +175,40 @@ fn select(
         return Ok(FileSelection::all());
     }
     let patterns = patterns(&options.only)?;
-    let name = metainfo.info().name();
-    let matches = |path: &Path| {
-        patterns.is_match(path) || path.strip_prefix(name).is_ok_and(|inside| patterns.is_match(inside))
-    };
     let mut selected = false;
     let selection = FileSelection::only(layout, metainfo.info_hash(), |file: FileIndex| {
         let by_number = options.only_indices.as_ref().is_some_and(|some| some.contains(&file.0));
-        let is_wanted = by_number || layout.file(file).is_some_and(|file| matches(&file.path));
+        let is_wanted = by_number || matches(&patterns, metainfo, layout, file);
         selected |= is_wanted;
         is_wanted
     });
     if selected { Ok(selection) } else { Err(DownloadError::NothingSelected) }
+}
+
+/// The pieces of the files to have before the others.
+fn first_pieces(
+    metainfo: &Metainfo,
+    layout: &Layout,
+    options: &DownloadOptions,
+) -> Result<Bitfield, DownloadError> {
+    let patterns = patterns(&options.first)?;
+    let mut pieces = Bitfield::none(layout.piece_count());
+    let files = (0..).map(FileIndex).take(layout.files().len());
+    for file in files.filter(|&file| matches(&patterns, metainfo, layout, file)) {
+        for piece in layout.pieces_of(file) {
+            pieces.insert(PieceIndex(piece));
+        }
+    }
+    Ok(pieces)
+}
+
+/// Whether a pattern matches a file's path within the torrent, with or without the torrent's own folder in front.
+fn matches(patterns: &GlobSet, metainfo: &Metainfo, layout: &Layout, file: FileIndex) -> bool {
+    let name = metainfo.info().name();
+    layout.file(file).is_some_and(|file| {
+        let inside = file.path.strip_prefix(name);
+        patterns.is_match(&file.path) || inside.is_ok_and(|inside| patterns.is_match(inside))
+    })
 }
 
 fn patterns(only: &[String]) -> Result<GlobSet, DownloadError> {
@@ -243,6 +269,19 @@ mod tests {
         assert_eq!(selected(&["extras/*", "one.*"]).unwrap(), [0, 1]);
         assert!(matches!(selected(&["*.iso"]), Err(DownloadError::NothingSelected)));
         assert!(matches!(selected(&["[x"]), Err(DownloadError::Pattern { .. })));
+    }
+
+    #[test]
+    fn pieces_of_files_to_have_first_are_found() {
+        let metainfo = metainfo(&["one.mkv", "two.mkv"]);
+        let layout = Layout::of(metainfo.info()).expect("a good torrent");
+        let first = |pattern: &str| {
+            let first = vec![pattern.to_owned()];
+            first_pieces(&metainfo, &layout, &DownloadOptions { first, ..DownloadOptions::default() })
+        };
+        assert_eq!(first("two.*").unwrap().count(), 1);
+        assert_eq!(first("three.*").unwrap().count(), 0);
+        assert!(first("{").is_err());
     }
 
     #[test]

@@ -265,7 +265,8 @@ impl Seeding {
             let shape =
                 PieceShape { piece_count, piece_length: info.piece_length(), total_len: info.total_len() };
             let (have, wanted) = (checked.verified.clone(), wanted.clone());
-            let plan = DownloadPlan { shape, have, wanted, order: self.settings.order };
+            let first = checked.first.clone().unwrap_or_else(|| Bitfield::none(piece_count));
+            let plan = DownloadPlan { shape, have, wanted, first, order: self.settings.order };
             let (content, finisher) = (Arc::clone(&checked.content), Arc::clone(&self.finisher));
             Download { plan, sink: Arc::new(StorageSink::new(content, Arc::clone(&metainfo), finisher)) }
         });

@@ -79,6 +79,7 @@ impl LeechRig {
             shape,
             have: Bitfield::none(PIECES),
             wanted: Bitfield::all(PIECES),
+            first: Bitfield::none(PIECES),
             order: Order::RarestFirst,
         };
         let torrent = Arc::new(SharedTorrent {

@@ -34,6 +34,8 @@ pub struct DownloadPlan {
     pub have: Bitfield,
     /// Pieces that are wanted, those that are here included.
     pub wanted: Bitfield,
+    /// Pieces to have before the others.
+    pub first: Bitfield,
     /// Which piece is begun first.
     pub order: Order,
 }
@@ -87,7 +89,11 @@ impl Download {
             pieces_in_flight_max: in_flight,
             ..PickerSettings::default()
         };
-        let priority = |piece| if plan.wanted.contains(piece) { Priority::Normal } else { Priority::Skip };
+        let priority = |piece| match (plan.wanted.contains(piece), plan.first.contains(piece)) {
+            (false, _) => Priority::Skip,
+            (true, true) => Priority::High,
+            (true, false) => Priority::Normal,
+        };
         Self {
             picker: Picker::new(plan.shape, &plan.have, priority, settings, rng),
             convictions: Convictions::new(),

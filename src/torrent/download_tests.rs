@@ -66,6 +66,7 @@ impl Swarm {
                     shape,
                     have: Bitfield::none(PIECES),
                     wanted: Bitfield::all(PIECES),
+                    first: Bitfield::none(PIECES),
                     order: Order::RarestFirst,
                 };
                 machine.begin_download(&plan, &mut rng);

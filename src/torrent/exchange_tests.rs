@@ -47,6 +47,7 @@ impl Client {
             shape,
             have: crate::bitfield::Bitfield::none(pieces),
             wanted: crate::bitfield::Bitfield::all(pieces),
+            first: crate::bitfield::Bitfield::none(pieces),
             order: Order::RarestFirst,
         };
         client.machine.begin_download(&plan, &mut client.rng);
