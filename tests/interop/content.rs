@@ -1,9 +1,14 @@
 //! What the swarms carry: files with reproducible bytes, and the comparison of what arrived.
 
+use seedring::metainfo::builder::{Builder, NewFile};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+/// The folder of files that only pad.
+pub const PADDING: &str = ".pad";
 
 /// Files below a folder.
 pub struct Content {
@@ -72,14 +77,79 @@ impl Content {
         Self { root: folder.join(name), files }
     }
 
+    /// The files' paths, beginning with the torrent's own name, and their lengths.
+    pub fn files(&self) -> &[(PathBuf, usize)] {
+        &self.files
+    }
+
+    /// Copies all files into `folder`, with those that pad (see [`Self::make_padded_torrent`]): clients that do not know
+    /// what padding is want to see it.
+    pub fn copy_to(&self, folder: &Path) {
+        let origin = self.root.parent().expect("the content lies in a scratch folder");
+        for (path, _) in &self.files {
+            let copy = folder.join(path);
+            fs::create_dir_all(copy.parent().expect("every file lies in a folder"))
+                .expect("a scratch folder");
+            fs::copy(origin.join(path), copy).expect("a scratch folder takes files");
+        }
+        let padding = self.root.join(PADDING);
+        if padding.exists() {
+            let copies = folder.join(self.root.file_name().expect("content has a name")).join(PADDING);
+            fs::create_dir_all(&copies).expect("a scratch folder takes folders");
+            for file in fs::read_dir(padding).expect("a folder of ours").map(|file| file.expect("an entry")) {
+                fs::copy(file.path(), copies.join(file.file_name())).expect("a scratch folder takes files");
+            }
+        }
+    }
+
+    /// Makes a torrent in which every file begins with a piece of its own, since zeros stand between them (BEP 47).
+    /// `mark` gives the same content an info-hash of its own.
+    pub fn make_padded_torrent(&self, tracker: &str, mark: &str, torrent: &Path) {
+        const PIECE_LEN: usize = 32 * 1024;
+        let origin = self.root.parent().expect("the content lies in a scratch folder");
+        let padding = self.root.join(PADDING);
+        fs::create_dir_all(&padding).expect("a scratch folder takes folders");
+        let (mut bytes, mut files) = (Vec::new(), Vec::new());
+        for (path, len) in &self.files {
+            let components =
+                path.iter().skip(1).map(|component| component.to_str().expect("UTF-8").to_owned());
+            bytes.extend(fs::read(origin.join(path)).expect("the content can be read"));
+            files.push(NewFile { path: components.collect(), len: *len as u64, ..NewFile::default() });
+            let gap = bytes.len().next_multiple_of(PIECE_LEN) - bytes.len();
+            if gap > 0 {
+                let name = format!("{}-{gap}", files.len());
+                fs::write(padding.join(&name), vec![0; gap]).expect("a scratch folder takes files");
+                bytes.resize(bytes.len() + gap, 0);
+                let path = vec![PADDING.to_owned(), name];
+                files.push(NewFile { path, len: gap as u64, padding: true, executable: false });
+            }
+        }
+        let hashes: Vec<[u8; 20]> =
+            bytes.chunks(PIECE_LEN).map(|piece| sha1_smol::Sha1::from(piece).digest().bytes()).collect();
+        let name = self.root.file_name().and_then(|name| name.to_str()).expect("content has a UTF-8 name");
+        let builder = Builder {
+            name: name.to_owned(),
+            files,
+            piece_length: u32::try_from(PIECE_LEN).expect("a small number"),
+            tiers: vec![vec![tracker.to_owned()]],
+            source: Some(mark.to_owned()),
+            ..Builder::default()
+        };
+        let (bytes, _) = builder.build(&hashes).expect("a good torrent");
+        fs::write(torrent, bytes).expect("a scratch folder takes files");
+    }
+
     /// Panics unless `folder` holds the same bytes. Not every client creates files without bytes:
     /// `with_empty_files` says whether they too have to be there.
     pub fn assert_same(&self, folder: &Path, with_empty_files: bool, who: &str) {
+        let lens: BTreeMap<&Path, usize> = self.files.iter().map(|(path, len)| (&**path, *len)).collect();
+        self.assert_same_files(folder, |path| with_empty_files || lens[path] > 0, who);
+    }
+
+    /// The same for some files, by their paths beginning with the torrent's own name.
+    pub fn assert_same_files(&self, folder: &Path, is_meant: impl Fn(&Path) -> bool, who: &str) {
         let origin = self.root.parent().expect("the content lies in a scratch folder");
-        for (path, len) in &self.files {
-            if *len == 0 && !with_empty_files {
-                continue;
-            }
+        for (path, _) in self.files.iter().filter(|(path, _)| is_meant(path)) {
             assert_same_bytes(&origin.join(path), &folder.join(path), who);
         }
     }

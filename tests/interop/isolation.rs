@@ -12,9 +12,10 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 
 /// Participants that can have an address of their own.
-const PARTICIPANTS: u8 = 9;
+const PARTICIPANTS: u8 = 30;
 
-/// The address (RFC 1918) of one participant, from 1 to [`PARTICIPANTS`]: 1 is the seeder and its tracker.
+/// The address (RFC 1918) of one participant, from 1 to [`PARTICIPANTS`]: 1 is the seeder and its tracker, up to 9 are
+/// the clients, the others are whoever a test calls for.
 pub const fn address(participant: u8) -> Ipv4Addr {
     assert!(0 < participant && participant <= PARTICIPANTS);
     Ipv4Addr::new(10, 45, 0, participant)

@@ -1,18 +1,26 @@
-//! `seedring seed` against the unmodified clients that people use: libtorrent, Transmission, aria2, rTorrent
-//! and qBittorrent, through the embedded tracker and through opentracker.
+//! `seedring seed` and `seedring get` against the unmodified clients that people use: libtorrent, Transmission, aria2,
+//! rTorrent and qBittorrent, through the embedded tracker and through opentracker.
 //!
 //! tools/install-test-clients installs them; a test that misses one fails and says so. Each test runs in
 //! network and process namespaces of its own (isolation.rs). Discovery beyond trackers is off everywhere.
 
 mod clients;
 mod content;
+mod download;
+mod ending;
 mod http;
 mod isolation;
+mod leech;
+mod liar;
 mod life;
 mod opentracker;
+mod partial;
 mod process;
+mod scripted_peer;
 mod scripted_tracker;
 mod seeder;
+mod standalone_tracker;
+mod swarm;
 mod waiting;
 
 use clients::{CLIENTS, Client, Running};

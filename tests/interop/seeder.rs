@@ -38,7 +38,7 @@ pub fn make_torrent(path: &Path, tracker: &str, scratch: &Path) -> (PathBuf, Str
 }
 
 /// `seedring` with its data folders in `home`.
-fn seedring(home: &Path) -> std::process::Command {
+pub fn seedring(home: &Path) -> std::process::Command {
     client_command(env!("CARGO_BIN_EXE_seedring"), home)
 }
 
@@ -67,6 +67,16 @@ impl Seeder {
         Self { process, torrent, started }
     }
 
+    /// Where it takes peers' connections.
+    pub fn peer_address(&self) -> String {
+        peer_address(&self.started)
+    }
+
+    /// Bytes of blocks that it has sent, as its last figures say.
+    pub fn served(&self) -> u64 {
+        served(&self.events())
+    }
+
     /// All events it has printed so far.
     pub fn events(&self) -> Vec<serde_json::Value> {
         events(&self.process)
@@ -86,12 +96,26 @@ impl Seeder {
     }
 }
 
+/// Where the sender of the event `started` takes peers' connections.
+pub fn peer_address(started: &serde_json::Value) -> String {
+    started["peer_addresses"][0].as_str().expect("it tells where it listens").to_owned()
+}
+
+/// Bytes of blocks sent, as the last figures among these events say.
+pub fn served(events: &[serde_json::Value]) -> u64 {
+    events
+        .iter()
+        .rev()
+        .find(|event| event["event"] == "status")
+        .map_or(0, |status| status["served"].as_u64().expect("every status has it"))
+}
+
 /// Whether an event has this name.
-fn is(name: &str) -> impl Fn(&serde_json::Value) -> bool {
+pub fn is(name: &str) -> impl Fn(&serde_json::Value) -> bool {
     move |event| event["event"] == name
 }
 
 /// The JSON lines among what was printed; diagnostics on stderr are none, and the last line may be half written.
-fn events(process: &Process) -> Vec<serde_json::Value> {
+pub fn events(process: &Process) -> Vec<serde_json::Value> {
     process.printed().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }

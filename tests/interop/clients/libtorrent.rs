@@ -16,7 +16,7 @@ fn start(paths: &Paths) -> Download {
         .arg(&paths.source)
         .arg(&paths.saved)
         .arg(CLIENT.address.to_string())
-        .args(paths.encrypted.then_some("encrypted"));
+        .args(paths.wishes.encrypted.then_some("encrypted"));
     Download {
         process: Process::start(&mut command, paths.log()),
         is_complete: Box::new(|process| {

@@ -6,6 +6,7 @@ mod qbittorrent;
 mod rtorrent;
 mod transmission;
 
+use crate::content::Content;
 use crate::process::Process;
 use crate::waiting::wait_for;
 use seedring::clock;
@@ -40,8 +41,16 @@ struct Paths {
     home: PathBuf,
     /// What it downloads.
     saved: PathBuf,
+    wishes: Wishes,
+}
+
+/// How a client is run.
+#[derive(Clone, Copy, Default)]
+struct Wishes {
     /// It speaks to nobody in plaintext.
     encrypted: bool,
+    /// It has everything before it starts, and stays when it has checked that.
+    seeds: bool,
 }
 
 impl Paths {
@@ -70,22 +79,40 @@ pub struct Running {
 impl Client {
     /// Starts it on `torrent` with everything it writes in a new folder below `scratch`.
     pub fn start(&'static self, torrent: &Path, scratch: &Path) -> Running {
-        self.start_copy(torrent, scratch, false)
+        self.start_as(torrent, scratch, Wishes::default())
     }
 
     /// The same, told to take encrypted connections only.
     pub fn start_encrypted(&'static self, torrent: &Path, scratch: &Path) -> Running {
-        self.start_copy(torrent, scratch, true)
+        self.start_as(torrent, scratch, Wishes { encrypted: true, seeds: false })
     }
 
-    fn start_copy(&'static self, torrent: &Path, scratch: &Path, encrypted: bool) -> Running {
+    fn start_as(&'static self, torrent: &Path, scratch: &Path, wishes: Wishes) -> Running {
         let home = scratch.join(self.name);
         let saved = home.join("saved");
         std::fs::create_dir_all(&saved).expect("a scratch folder takes folders");
         // A copy with a plain name: rTorrent's settings file cannot name every path.
         let copy = home.join("wanted.torrent");
         std::fs::copy(torrent, &copy).expect("the seeder's torrent file can be read");
-        self.start_on(copy.display().to_string(), home, saved, encrypted)
+        self.start_on(copy.display().to_string(), home, saved, wishes)
+    }
+
+    /// Starts it with everything there already: it checks what it has, and then seeds. `content` is a folder with the
+    /// torrent's file or folder in it; it works on a copy.
+    pub fn start_seeding(&'static self, torrent: &Path, content: &Content, scratch: &Path) -> Running {
+        content.copy_to(&scratch.join(self.name).join("saved"));
+        self.start_as(torrent, scratch, Wishes { seeds: true, encrypted: false })
+    }
+
+    /// The same, told to take encrypted connections only.
+    pub fn start_seeding_encrypted(
+        &'static self,
+        torrent: &Path,
+        content: &Content,
+        scratch: &Path,
+    ) -> Running {
+        content.copy_to(&scratch.join(self.name).join("saved"));
+        self.start_as(torrent, scratch, Wishes { seeds: true, encrypted: true })
     }
 
     /// The same with nothing but a magnet link.
@@ -93,11 +120,11 @@ impl Client {
         let home = scratch.join(self.name);
         let saved = home.join("saved");
         std::fs::create_dir_all(&saved).expect("a scratch folder takes folders");
-        self.start_on(link.to_owned(), home, saved, false)
+        self.start_on(link.to_owned(), home, saved, Wishes::default())
     }
 
-    fn start_on(&'static self, source: String, home: PathBuf, saved: PathBuf, encrypted: bool) -> Running {
-        let paths = Paths { source, home, saved: saved.clone(), encrypted };
+    fn start_on(&'static self, source: String, home: PathBuf, saved: PathBuf, wishes: Wishes) -> Running {
+        let paths = Paths { source, home, saved: saved.clone(), wishes };
         Running { client: self, download: (self.start)(&paths), saved }
     }
 }

@@ -18,7 +18,7 @@ fn start(paths: &Paths) -> Download {
     fs::create_dir_all(&settings).expect("a scratch folder takes folders");
     // The whitelist of subnets lets this test in without a password.
     // 1: required, 0: allowed, as it is by default.
-    let encryption = u8::from(paths.encrypted);
+    let encryption = u8::from(paths.wishes.encrypted);
     let text = format!(
         "[LegalNotice]\nAccepted=true\n\
          [BitTorrent]\n\

@@ -1,4 +1,5 @@
 //! rTorrent in daemon mode. An event of its own tells that it has everything: it creates a file.
+//! When it has everything from the start, the event is the end of its check.
 
 use super::{Client, Download, Paths};
 use crate::isolation::address;
@@ -12,7 +13,8 @@ fn start(paths: &Paths) -> Download {
     fs::create_dir(&session).expect("a scratch folder takes folders");
     let finished = paths.home.join("finished");
     let settings = paths.home.join("rtorrent.rc");
-    let encryption = if paths.encrypted { "allow_incoming,try_outgoing,require,require_RC4" } else { "none" };
+    let encryption =
+        if paths.wishes.encrypted { "allow_incoming,try_outgoing,require,require_RC4" } else { "none" };
     let text = format!(
         "system.daemon.set = true\n\
          session.path.set = {session}\n\
@@ -26,7 +28,7 @@ fn start(paths: &Paths) -> Download {
          protocol.encryption.set = {encryption}\n\
          trackers.use_udp.set = yes\n\
          pieces.hash.on_completion.set = yes\n\
-         method.set_key = event.download.finished, tell, \"execute2 = touch, {finished}\"\n\
+         method.set_key = event.download.{event}, tell, \"execute2 = touch, {finished}\"\n\
          log.open_file = \"log\", {log}\n\
          log.add_output = \"info\", \"log\"\n\
          log.add_output = \"connection_debug\", \"log\"\n\
@@ -34,6 +36,7 @@ fn start(paths: &Paths) -> Download {
          log.add_output = \"tracker_debug\", \"log\"\n\
          schedule2 = load, 0, 0, \"load.start = {torrent}\"\n",
         session = session.display(),
+        event = if paths.wishes.seeds { "hash_done" } else { "finished" },
         address = CLIENT.address,
         saved = paths.saved.display(),
         finished = finished.display(),

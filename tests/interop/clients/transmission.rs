@@ -20,7 +20,7 @@ fn start(paths: &Paths) -> Download {
         "bind-address-ipv4": CLIENT.address.to_string(),
         "bind-address-ipv6": "::1",
         // 2: required, 1: preferred, as it is by default.
-        "encryption": if paths.encrypted { 2 } else { 1 },
+        "encryption": if paths.wishes.encrypted { 2 } else { 1 },
         "dht-enabled": false,
         "lpd-enabled": false,
         "pex-enabled": false,
