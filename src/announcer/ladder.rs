@@ -29,6 +29,8 @@ struct Entry {
     knows_us: bool,
     /// It believes that we leech, and we do no longer.
     owes_completed: bool,
+    /// It believes that we still want something, and we do not.
+    owes_paused: bool,
 }
 
 impl Ladder {
@@ -44,6 +46,7 @@ impl Ladder {
                 failures: 0,
                 knows_us: false,
                 owes_completed: false,
+                owes_paused: false,
             })
             .collect();
         Self { family, entries }
@@ -56,7 +59,8 @@ impl Ladder {
             None | Some(AnnounceEvent::Stopped) => return,
             Some(AnnounceEvent::Started) => entry.knows_us = true,
             Some(AnnounceEvent::Completed) => entry.owes_completed = false,
-            Some(AnnounceEvent::None | AnnounceEvent::Paused) => {}
+            Some(AnnounceEvent::Paused) => entry.owes_paused = false,
+            Some(AnnounceEvent::None) => {}
         }
         (entry.failures, entry.not_before, entry.due) = (0, not_before, due);
         // BEP 12: the tracker that worked is asked first from now on.
@@ -87,6 +91,12 @@ impl Ladder {
     pub(super) fn completed(&mut self) {
         for entry in &mut self.entries {
             entry.owes_completed |= entry.knows_us || entry.in_flight == Some(AnnounceEvent::Started);
+        }
+    }
+
+    pub(super) fn paused(&mut self, hears_of_it: impl Fn(TrackerIndex) -> bool) {
+        for entry in &mut self.entries {
+            entry.owes_paused |= hears_of_it(entry.tracker);
         }
     }
 
@@ -158,10 +168,11 @@ impl Ladder {
 
     fn launch(&mut self, position: usize) -> AnnounceJob {
         let entry = &mut self.entries[position];
-        let event = match (entry.knows_us, entry.owes_completed) {
-            (false, _) => AnnounceEvent::Started,
-            (true, true) => AnnounceEvent::Completed,
-            (true, false) => AnnounceEvent::None,
+        let event = match (entry.knows_us, entry.owes_completed, entry.owes_paused) {
+            (false, ..) => AnnounceEvent::Started,
+            (true, true, _) => AnnounceEvent::Completed,
+            (true, false, true) => AnnounceEvent::Paused,
+            (true, false, false) => AnnounceEvent::None,
         };
         entry.in_flight = Some(event);
         AnnounceJob { endpoint: Endpoint { tracker: entry.tracker, family: self.family }, event }
@@ -173,9 +184,9 @@ impl Ladder {
 }
 
 impl Entry {
-    /// When it is to be asked, were it the current one. `completed` does not wait for the interval.
+    /// When it is to be asked, were it the current one. `completed` and the first `paused` do not wait for the interval.
     fn due(&self) -> Instant {
-        let tell_now = self.owes_completed && self.knows_us && self.failures == 0;
+        let tell_now = (self.owes_completed || self.owes_paused) && self.knows_us && self.failures == 0;
         if tell_now { Instant::ZERO } else { self.due }
     }
 

@@ -180,6 +180,17 @@ impl Announcer {
         self.ladders.iter_mut().for_each(Ladder::completed);
     }
 
+    /// The torrent wants nothing more although pieces are missing, from the start or from now on: HTTP trackers are told
+    /// once, at once, since they count us as a leech until then (BEP 21). UDP has no word for it.
+    pub fn paused(&mut self) {
+        let urls = &self.urls;
+        let hears_of_it = |tracker: TrackerIndex| {
+            urls.get(usize::from(tracker.0))
+                .is_some_and(|url| !url.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("udp:")))
+        };
+        self.ladders.iter_mut().for_each(|ladder| ladder.paused(hears_of_it));
+    }
+
     /// Peers are wanted before the next regular announce: announces as early as the trackers' `min interval`
     /// allows.
     pub fn hurry(&mut self, now: Instant) {

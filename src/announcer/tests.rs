@@ -182,6 +182,36 @@ fn completed_goes_at_once_to_who_knows_us_as_a_leech() {
 }
 
 #[test]
+fn a_partial_seed_says_so_at_once_and_once_where_that_can_be_said() {
+    let mut announcer = announcer(&[&["http://a"], &["udp://b"]], only_v4(Reach::EveryTier));
+    let (_, a, _) = next(&mut announcer, at(0)).unwrap();
+    let (_, b, _) = next(&mut announcer, at(0)).unwrap();
+    announcer.handle_response(at(0), a, terms(1800));
+    announcer.handle_response(at(0), b, terms(1800));
+    announcer.paused();
+    let (_, endpoint, event) = next(&mut announcer, at(1)).unwrap();
+    assert_eq!((endpoint, event), (a, AnnounceEvent::Paused));
+    announcer.handle_failure(at(1), a, Failure::Passing, &mut Rng::from_seed(1));
+    let (_, endpoint, event) = next(&mut announcer, at(60)).unwrap();
+    assert_eq!((endpoint, event), (a, AnnounceEvent::Paused), "it has not heard");
+    announcer.handle_response(at(60), a, terms(1800));
+    assert_eq!(announcer.poll_timeout(), Some(at(1800)), "the other tracker is in no hurry");
+    assert_eq!(next(&mut announcer, at(1800)).unwrap().1, b);
+    assert_eq!(next(&mut announcer, at(1860)).unwrap().2, AnnounceEvent::None, "the caller says the rest");
+}
+
+#[test]
+fn a_partial_seed_from_the_start_is_told_after_started() {
+    let mut announcer = announcer(&[&["http://a"]], only_v4(Reach::FirstWorking));
+    announcer.paused();
+    let (_, a, event) = next(&mut announcer, at(0)).unwrap();
+    assert_eq!(event, AnnounceEvent::Started);
+    assert_eq!(announcer.poll_announce(at(1)), None, "one at a time");
+    announcer.handle_response(at(1), a, terms(1800));
+    assert_eq!(next(&mut announcer, at(1)).unwrap().2, AnnounceEvent::Paused);
+}
+
+#[test]
 fn a_hurry_waits_for_the_min_interval() {
     let mut announcer = announcer(&[&["a"]], only_v4(Reach::FirstWorking));
     let (_, endpoint, _) = next(&mut announcer, at(0)).unwrap();
@@ -226,6 +256,7 @@ enum Step {
     Fail { which: usize, failure: Failure },
     Hurry,
     Completed,
+    Paused,
     Stop,
 }
 
@@ -244,6 +275,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (any::<usize>(), failure).prop_map(|(which, failure)| Step::Fail { which, failure }),
         1 => Just(Step::Hurry),
         1 => Just(Step::Completed),
+        1 => Just(Step::Paused),
         1 => Just(Step::Stop),
     ]
 }
@@ -328,6 +360,7 @@ proptest! {
                 Step::Respond { .. } | Step::Fail { .. } => {}
                 Step::Hurry => announcer.hurry(now),
                 Step::Completed => announcer.completed(),
+                Step::Paused => announcer.paused(),
                 Step::Stop => {
                     announcer.stop();
                     stopping = true;

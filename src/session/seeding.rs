@@ -333,6 +333,10 @@ impl Seeding {
         }
         let running = Running { shared, name, uploaded_before, download, progress, commands, announcer };
         running.report_progress();
+        if running.progress.borrow().partial {
+            // A fresh channel has room.
+            let _ = running.commands.try_send(Command::Paused);
+        }
         self.torrents.insert(info_hash, running);
     }
 
@@ -415,10 +419,9 @@ impl Seeding {
             wanted.done_at = Some(clock::now());
         }
         running.report_progress();
-        if running.shared.facts.have.is_full() {
-            // A full channel has an announcer that is leaving already.
-            let _ = running.commands.try_send(Command::Completed);
-        }
+        let is_whole = running.shared.facts.have.is_full();
+        // A full channel has an announcer that is leaving already.
+        let _ = running.commands.try_send(if is_whole { Command::Completed } else { Command::Paused });
         self.watcher.finished(info_hash);
         tell(SessionEvent::Downloaded { name: running.name.clone(), info_hash });
     }

@@ -345,8 +345,12 @@ impl TorrentMachine {
 
     fn convict(&mut self, now: Instant, guilty: Vec<Contributor>) {
         for Contributor { ip, peer_id, conn } in guilty {
+            // Blocks of one peer in several pieces convict it as often; it is banned once.
+            let is_new = !self.members.is_banned(now, ip, peer_id);
             let closing = self.members.ban(now, ip, peer_id, BanReason::WrongData);
-            self.actions.push_back(TorrentAction::Banned { ip, peer_id });
+            if is_new {
+                self.actions.push_back(TorrentAction::Banned { ip, peer_id });
+            }
             let with_liar = closing.iter().chain([&conn]).copied().collect::<BTreeSet<_>>();
             self.actions.extend(with_liar.into_iter().map(TorrentAction::Close));
         }

@@ -166,7 +166,7 @@ impl Swarm {
                 leech.machine.handle_closed(now, of, Closed::Normal, rng);
             }
             TorrentAction::Banned { peer_id, .. } => {
-                leech.banned.insert(peer_id.0[0] as usize);
+                assert!(leech.banned.insert(peer_id.0[0] as usize), "a peer is banned once");
             }
             TorrentAction::Satisfied => assert!(!std::mem::replace(&mut leech.satisfied, true)),
             other => {

@@ -51,6 +51,10 @@ impl Members {
         self.list().map(|list| list.ban(now, ip, peer_id, reason)).unwrap_or_default()
     }
 
+    pub fn is_banned(&self, now: Instant, ip: IpAddr, peer_id: PeerId) -> bool {
+        self.list.as_ref().is_some_and(|list| list.is_banned(now, ip, Some(peer_id)))
+    }
+
     pub fn left(&mut self, now: Instant, conn: ConnId, why: Closed) {
         if let Some(list) = &mut self.list {
             list.handle_closed(now, conn, why);

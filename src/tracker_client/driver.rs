@@ -50,6 +50,8 @@ pub struct Progress {
 pub enum Command {
     /// The last piece arrived. Not for torrents that were complete from the start.
     Completed,
+    /// Nothing more is wanted although pieces are missing (BEP 21).
+    Paused,
     /// Peers are wanted before the next regular announce.
     Hurry,
     /// The torrent leaves the swarm. A closed channel says the same.
@@ -99,6 +101,7 @@ pub async fn run_announcer(
         tokio::select! {
             command = commands.recv() => match command {
                 Some(Command::Completed) => announcer.completed(),
+                Some(Command::Paused) => announcer.paused(),
                 Some(Command::Hurry) => announcer.hurry(clock::now()),
                 Some(Command::Stop) | None => break,
             },

@@ -59,7 +59,9 @@ fn selected_files_come_alone_and_are_given_on() {
 
         // By now it is the only one that has anything.
         let of_first = first.peer_address();
-        let told = Conversation::start(&of_first, &info_hash, address(30));
+        let piece_count = seeder.started["piece_count"].as_u64().and_then(|count| u32::try_from(count).ok());
+        let piece_count = piece_count.expect("it tells the number of pieces");
+        let told = Conversation::start(&of_first, &info_hash, piece_count, address(30));
         assert!(told.extensions.upload_only, "it wants nothing more and says so: {:?}", told.extensions);
 
         let mut second = Leech::start(12, &torrent, &[&only[..], &[&of_first]].concat(), scratch);
@@ -68,8 +70,10 @@ fn selected_files_come_alone_and_are_given_on() {
             let who = "a leech of some files";
             content.assert_same_files(&leech.saved, is_selected, who);
             let mut expected: Vec<PathBuf> = wanted.iter().map(|path| leech.saved.join(path)).collect();
+            // The other ends of shared pieces, without which nobody could be given those pieces.
+            expected.push(leech.saved.join(format!(".{info_hash}.parts")));
             expected.sort();
-            assert_eq!(files_below(&leech.saved), expected, "only what is selected lies there");
+            assert_eq!(files_below(&leech.saved), expected, "no unselected file lies there");
             assert_eq!(leech.interrupt().code(), Some(0), "all that is wanted is there: {}", leech.printed());
         }
         assert!(first.served() > 0, "the second had everything from the first");

@@ -28,14 +28,15 @@ pub struct Conversation {
 
 impl Conversation {
     /// Connects, exchanges handshakes and waits for the extension handshake.
-    pub fn start(peer: &str, info_hash: &str, own: Ipv4Addr) -> Self {
+    pub fn start(peer: &str, info_hash: &str, piece_count: u32, own: Ipv4Addr) -> Self {
         let peer: SocketAddr = peer.parse().expect("peers tell addresses");
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let socket = socket.expect("there are descriptors");
         socket.bind(&SocketAddr::from((own, 0)).into()).expect("the namespace has this address");
         socket.connect(&peer.into()).expect("the peer listens");
         let info_hash = InfoHash::from_hex(info_hash).expect("40 hexadecimal digits");
-        Self::introduce(socket.into(), info_hash, 1).expect("the peer answers as BEP 3 and 10 have it")
+        Self::introduce(socket.into(), info_hash, piece_count)
+            .expect("the peer answers as BEP 3 and 10 have it")
     }
 
     fn introduce(mut stream: TcpStream, info_hash: InfoHash, piece_count: u32) -> io::Result<Self> {
