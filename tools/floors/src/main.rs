@@ -3,10 +3,12 @@
 //!
 //! `writev`, `sendmsg` and `sendfile` speak just enough of the peer wire for `seedring bench` (one mapped
 //! file, every peer unchoked, no bounds, no fairness beyond a batch per turn); `raw` streams without framing
-//! into a discarding sink; `receive` takes blocks, hashes pieces and writes them. Each prints its own CPU seconds per GiB. These are prototypes to compare with and
-//! nothing to serve a swarm with: a peer that misbehaves is merely dropped.
+//! into a discarding sink; `receive` takes blocks, hashes pieces and writes them; `hash` reads and hashes. Each prints its
+//! own CPU seconds per GiB. These are prototypes to compare with and nothing to serve a swarm with: a peer that
+//! misbehaves is merely dropped.
 
 mod framed;
+mod hash;
 mod raw;
 mod receive;
 
@@ -36,6 +38,8 @@ enum Floor {
     Raw(Raw),
     /// Receive blocks from a loopback sender, hash their pieces, write them; one line of JSON
     Receive(Receive),
+    /// Read a file piece by piece and hash it on one thread; one line of JSON
+    Hash(Hash),
 }
 
 #[derive(Debug, clap::Args)]
@@ -108,6 +112,21 @@ struct Receive {
     pin_sender: Option<usize>,
 }
 
+#[derive(Debug, clap::Args)]
+struct Hash {
+    /// The file
+    data: PathBuf,
+    /// Bytes of a piece
+    #[arg(long, default_value = "256KiB")]
+    piece_length: ByteSize,
+    /// Pieces hashed at once: 1 or 4
+    #[arg(long, default_value_t = 1)]
+    lanes: usize,
+    /// Core to run on
+    #[arg(long)]
+    pin: Option<usize>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ReceiveMethod {
     /// Into a buffer of 64 KiB, copied to the piece's buffer, pwrite
@@ -130,6 +149,7 @@ fn main() -> ExitCode {
         Floor::Sendfile(serve) => framed::run(&serve, framed::Method::Sendfile),
         Floor::Raw(raw) => raw::run(&raw),
         Floor::Receive(receive) => receive::run(&receive),
+        Floor::Hash(hash) => hash::run(&hash),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
