@@ -13,7 +13,7 @@ use crate::service;
 use crate::session::downloading::{DownloadOptions, Planned};
 use crate::session::magnet_fetch::{self, FetchOptions};
 use crate::session::metrics_server::MetricsServer;
-use crate::session::seeding::{Arrival, Ending, Seeding, SeedingSettings, Until};
+use crate::session::seeding::{Arrival, Ending, Seeding, SeedingSettings, SessionEvent, Until};
 use crate::session::torrent_file::{read_torrent, write_new_file};
 use crate::storage::{Allocation, Content, default_state_dir, raise_file_limit};
 use crate::time::Duration;
@@ -198,8 +198,12 @@ async fn get(
     let (mut failure, mut failed) = (None, None);
     let ending = session
         .run(arrivals, shutdown, |event| {
-            if let crate::session::seeding::SessionEvent::Failed { reason, .. } = &event {
+            if let SessionEvent::Failed { reason, .. } = &event {
                 failed = Some(reason.clone());
+                if !args.json {
+                    // It is the last thing that the user reads.
+                    return;
+                }
             }
             if let Err(error) = view.tell(event, &BTreeMap::new()) {
                 failure.get_or_insert(error);
@@ -209,12 +213,14 @@ async fn get(
     cancel.store(true, Relaxed);
     view.end();
     let left = session.left();
-    session.stop().await;
+    let stored = session.stop().await;
     match (ending, failure) {
         (_, Some(error)) => Err(error.into()),
         (Ending::NothingLeft, None) => {
             Err(failed.unwrap_or_else(|| "nothing is left to do".to_owned()).into())
         }
+        // What was downloaded is no use when the disk did not take it.
+        (_, None) if stored.is_err() => stored.map_err(Into::into),
         (Ending::Asked, None) if left > 0 => {
             let left = crate::units::ByteSize(left);
             Err(format!("stopped with {left} to go; the same command goes on from here").into())

@@ -1,6 +1,7 @@
 //! The command line: what the user typed becomes one call into the floors below, and its result an exit
 //! code: 0 done, 1 failed (one sentence on stderr: whose fault, what to do), 2 usage.
 
+use crate::storage::outlive_file_size_limit;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_diagnostics();
+    outlive_file_size_limit();
     let result = match cli.command {
         Command::Seed(args) => seed::run(args),
         Command::Get(args) => get::run(args),

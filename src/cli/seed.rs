@@ -147,7 +147,8 @@ async fn serve(
         .await;
     cancel.store(true, Relaxed);
     view.end();
-    session.stop().await;
+    // A fault of content that nobody seeds any more harms nobody.
+    let _ = session.stop().await;
     match (ending, failure) {
         (_, Some(error)) => Err(error.into()),
         (Ending::NothingLeft, None) => Err("no torrent is left to seed; the lines above say why".into()),

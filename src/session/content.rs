@@ -44,6 +44,8 @@ pub struct Checked {
     pub content: Arc<Content>,
     /// The pieces that are right.
     pub verified: Bitfield,
+    /// Those of them that had been brought to the disk before.
+    pub durable: Bitfield,
     /// Its files at the time of the check.
     pub fingerprint: Fingerprint,
     /// Bytes uploaded in earlier runs.
@@ -122,6 +124,7 @@ impl Located {
         Ok(Checked {
             metainfo: self.metainfo,
             content,
+            durable: verified.clone(),
             verified,
             fingerprint,
             uploaded,

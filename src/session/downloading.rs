@@ -139,7 +139,7 @@ impl Planned {
         let downloaded = resume.as_ref().map_or(0, |resume| resume.downloaded);
         if let Some(folder) = &options.state_dir {
             let noted = Resume {
-                durable,
+                durable: durable.clone(),
                 is_clean: false,
                 boot_id: BootId::current(),
                 selection: selection.clone(),
@@ -155,6 +155,7 @@ impl Planned {
             metainfo,
             content: Arc::new(content),
             verified,
+            durable,
             fingerprint,
             uploaded,
             downloaded,

@@ -17,6 +17,7 @@ use crate::announcer::{Announcer, AnnouncerConfig};
 use crate::bitfield::Bitfield;
 use crate::choker::Role;
 use crate::clock;
+use crate::engine::store::BlockStore;
 use crate::engine::{Download, Engine, EngineEvent, SharedTorrent};
 use crate::id::{InfoHash, PeerId};
 use crate::meter::Meter;
@@ -192,7 +193,10 @@ impl Seeding {
 
     /// Tells trackers, closes connections, stores what is on its way, writes resume files. Within the five seconds of
     /// the contract.
-    pub async fn stop(mut self) {
+    ///
+    /// # Errors
+    /// What the user has to know of content that turns out bad at the last moment: the disk did not take it.
+    pub async fn stop(mut self) -> Result<(), String> {
         self.metrics = None;
         let torrents = std::mem::take(&mut self.torrents);
         let (mut announcers, mut left) = (Vec::new(), Vec::new());
@@ -200,7 +204,7 @@ impl Seeding {
             running.report_progress();
             drop(running.commands);
             announcers.push(running.announcer);
-            left.push(info_hash);
+            left.push((info_hash, running.shared));
         }
         let farewell = async {
             for announcer in announcers {
@@ -220,10 +224,12 @@ impl Seeding {
         // In this order: nothing comes any more, what has come is stored, and then it is noted.
         drop(self.engine);
         self.finisher.finish();
-        for info_hash in left {
-            self.watcher.forget(info_hash);
+        for (info_hash, _) in &left {
+            self.watcher.forget(*info_hash);
         }
         drop(self.watcher);
+        let fault = left.iter().find_map(|(_, shared)| BlockStore::fault(&*shared.content));
+        fault.map_or(Ok(()), Err)
     }
 
     fn handle_arrival(&mut self, arrival: Arrival, tell: &mut impl FnMut(SessionEvent)) {
@@ -306,6 +312,7 @@ impl Seeding {
             shared: Arc::clone(&shared),
             fingerprint: checked.fingerprint,
             verified: checked.verified,
+            durable: checked.durable,
             uploaded_before: checked.uploaded,
             downloaded_before: checked.downloaded,
             selection: checked.selection,
@@ -493,7 +500,7 @@ impl Seeding {
             .torrents
             .iter()
             .filter_map(|(info_hash, running)| {
-                let fault = crate::engine::store::BlockStore::fault(&*running.shared.content)?;
+                let fault = BlockStore::fault(&*running.shared.content)?;
                 Some((*info_hash, fault))
             })
             .collect();

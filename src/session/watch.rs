@@ -41,6 +41,8 @@ pub struct Watched {
     pub fingerprint: Fingerprint,
     /// The pieces that were right then.
     pub verified: Bitfield,
+    /// Those of them that had been brought to the disk before.
+    pub durable: Bitfield,
     /// Bytes uploaded in earlier runs.
     pub uploaded_before: u64,
     /// Bytes downloaded in earlier runs.
@@ -156,7 +158,7 @@ impl Watch {
         let download = torrent.selection.take().map(|selection| Saved {
             selection,
             pieces: 0,
-            durable: torrent.verified.clone(),
+            durable: torrent.durable.clone(),
             doubtful: false,
         });
         let is_download = download.is_some();

@@ -1,0 +1,219 @@
+//! `seedring get` as a user runs it: what it refuses and with which words, what it prints, how it ends.
+
+mod getting;
+
+use getting::{Album, Run, get, seed, seedring};
+use seedring::session::torrent_file::read_torrent;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn album() -> Album {
+    Album::new(3, 32 << 10, &[("one.flac", 300_001), ("notes.txt", 20_000), ("two.flac", 100_000)])
+}
+
+/// `seedring get` with these arguments and nothing else, in a folder of its own.
+fn bare(arguments: &[&str]) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = seedring("get");
+    command.args(arguments).current_dir(folder.path()).arg("--state-dir").arg(folder.path().join("state"));
+    told(&mut command)
+}
+
+fn told(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().expect("it ends by itself"), text(stdout), text(stderr))
+}
+
+#[test]
+fn what_cannot_be_meant_is_a_usage_error() {
+    for arguments in [
+        &[][..],
+        &["x.torrent", "y.torrent"],
+        &["x.torrent", "--seed", "--seed-ratio", "2"],
+        &["x.torrent", "--seed-ratio", "2", "--seed-time", "1h"],
+        &["x.torrent", "--seed-ratio", "much"],
+        &["x.torrent", "--seed-time", "soon"],
+        &["x.torrent", "--peer", "somebody"],
+        &["x.torrent", "--tracker", "gopher://example.org"],
+        &["x.torrent", "--download-limit", "fast"],
+        &["x.torrent", "--everything"],
+    ] {
+        let (code, out, err) = bare(arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
+        assert!(err.contains("Usage") || err.contains("--help"), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn what_is_no_torrent_is_told_in_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let diary = folder.path().join("diary.torrent");
+    fs::write(&diary, "my diary").unwrap();
+    for (argument, part) in [
+        ("missing.torrent", "missing.torrent"),
+        (diary.to_str().unwrap(), "diary.torrent"),
+        (folder.path().to_str().unwrap(), folder.path().to_str().unwrap()),
+        ("magnet:?xt=urn:btih:abc", "is no info-hash"),
+        ("magnet:?dn=name", "xt=urn:btih"),
+        ("MAGNET:?xt=urn:btih:zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", "is no info-hash"),
+    ] {
+        let (code, out, err) = bare(&[argument]);
+        assert_eq!((code, out.as_str()), (1, ""), "{argument}: {err}");
+        assert!(err.starts_with("seedring: ") && err.lines().count() == 1, "{argument}: {err}");
+        assert!(err.contains(part), "{argument}: {err}");
+    }
+}
+
+#[test]
+fn a_magnet_link_that_names_nobody_to_ask_says_so() {
+    let (code, _, err) = bare(&["magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567"]);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("--peer") || err.contains("tracker"), "{err}");
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_downloads_nothing() {
+    let album = album();
+    for (pattern, part) in [("*.mkv", "seedring show --files"), ("[x", "no pattern for --only")] {
+        let (code, _, err) = told(get(&album, None).args(["--only", pattern]));
+        assert_eq!(code, 1, "{err}");
+        assert!(err.contains(part), "{err}");
+        assert!(!album.path("out").exists() && !album.path("state").exists());
+    }
+}
+
+#[test]
+fn the_folder_is_made_and_events_tell_the_story() {
+    let album = album();
+    let seed = seed(&album, "100MB/s");
+    let mut command = seedring("get");
+    command.arg(album.path("album.torrent")).arg("-o").arg(album.path("far/away/out"));
+    command.args(["--peer", &seed.address().to_string()]).arg("--state-dir").arg(album.path("state"));
+    let (status, heard, said) = Run::start(&mut command).ended();
+    assert!(status.success() && said.is_empty(), "{said}");
+    album.assert_downloaded(&album.path("far/away/out"), |_| true);
+    let names: Vec<_> = heard.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(names.first(), Some(&"started"));
+    assert!(names.contains(&"downloaded"), "{names:?}");
+    let started = &heard[0];
+    assert_eq!(started["name"], "album");
+    assert_eq!(started["info_hash"], album.metainfo.info_hash().to_string());
+    assert_eq!((&started["pieces"], &started["piece_count"]), (&0.into(), &13.into()));
+    for status in heard.iter().filter(|event| event["event"] == "status") {
+        assert!(status["download"].is_null() || status["download"]["left"].is_u64(), "{status}");
+    }
+}
+
+#[test]
+fn a_magnet_link_is_enough() {
+    let album = album();
+    let seed = seed(&album, "100MB/s");
+    let magnet = format!("{}&x.pe={}", album.metainfo.magnet(), seed.address());
+    let mut command = seedring("get");
+    command.arg(magnet).arg("-o").arg(album.path("out")).arg("--state-dir").arg(album.path("state"));
+    let (status, _, said) = Run::start(&mut command).ended();
+    assert!(status.success(), "{said}");
+    album.assert_downloaded(&album.path("out"), |_| true);
+    assert!(read_torrent(&album.path("album.torrent")).is_ok());
+}
+
+/// Without `--json`, which the tests otherwise give.
+fn plain(album: &Album, seed: &Run) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seedring"));
+    command.arg("get").arg(album.path("album.torrent")).arg("-o").arg(album.path("out"));
+    command.arg("--state-dir").arg(album.path("state")).args(["--peer", &seed.address().to_string()]);
+    command.args(["--bind", "127.0.0.1", "--port", "0", "--workers", "1", "--no-pin"]).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn plain_lines_have_no_colour_and_say_that_it_is_here() {
+    let album = album();
+    let seed = seed(&album, "100MB/s");
+    for colour in ["", "1"] {
+        let (code, out, err) = told(plain(&album, &seed).env("NO_COLOR", colour));
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        assert!(!out.contains('\x1b') && out.contains("name        album\n"), "{out}");
+        assert!(out.contains("downloaded  album\n"), "{out}");
+        fs::remove_dir_all(album.path("out")).unwrap();
+    }
+}
+
+#[test]
+fn a_failure_is_told_once_and_in_the_words_of_a_download() {
+    let album = album();
+    let seed = seed(&album, "100MB/s");
+    fs::write(album.path("out"), "in the way").unwrap();
+    let (code, _, err) = told(&mut plain(&album, &seed));
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("is a file where a folder is due"), "{err}");
+    assert!(!err.contains("seeded") && err.lines().count() == 1, "{err}");
+    assert_eq!(fs::read(album.path("out")).unwrap(), b"in the way");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let album = album();
+    let seed = seed(&album, "50KB/s");
+    let mut child =
+        get(&album, Some(seed.address())).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    drop(stdout);
+    let status = child.wait().unwrap();
+    let mut said = String::new();
+    child.stderr.take().expect("it is piped").read_to_string(&mut said).unwrap();
+    assert!(status.success(), "{said}");
+}
+
+#[test]
+fn a_limit_on_the_length_of_files_is_told_and_kills_nobody() {
+    let album = album();
+    let seedring = env!("CARGO_BIN_EXE_seedring");
+    let script = "ulimit -f 256; exec \"$0\" \"$@\"";
+    let get = get(&album, None);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", script, seedring]).args(get.get_args()).stdin(Stdio::null());
+    let (code, _, err) = told(&mut limited);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("ulimit -f"), "{err}");
+}
+
+/// What nobody may do, as the user nobody; root may do everything.
+#[test]
+fn a_folder_that_may_not_be_written_is_told_with_its_name() {
+    let album = album();
+    fs::create_dir(album.path("out")).unwrap();
+    let out = album.path("out");
+    let mut command = get(&album, None);
+    if rustix::process::getuid().is_root() {
+        let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+        let mut as_nobody = Command::new("setpriv");
+        as_nobody.args(nobody).arg(env!("CARGO_BIN_EXE_seedring"));
+        let may_run = as_nobody.arg("--version").output().is_ok_and(|output| output.status.success());
+        if !may_run {
+            eprintln!("not tested: nobody may not run {}", env!("CARGO_BIN_EXE_seedring"));
+            return;
+        }
+        open_to_all(album.folder.path());
+        let mut as_nobody = Command::new("setpriv");
+        as_nobody.args(nobody).arg(env!("CARGO_BIN_EXE_seedring")).args(command.get_args());
+        command = as_nobody;
+    } else {
+        let mut permissions = fs::metadata(&out).unwrap().permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(&out, permissions).unwrap();
+    }
+    let (code, _, err) = told(&mut command);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("out") && err.contains("may not be written by this user"), "{err}");
+}
+
+fn open_to_all(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+}
