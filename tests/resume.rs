@@ -22,7 +22,7 @@ fn resume_file(album: &Album) -> PathBuf {
 
 /// Downloads until some pieces are here, and ends it by this signal.
 fn stopped(album: &Album, signal: Signal) -> u64 {
-    let seed = seed(album, "1MB/s");
+    let seed = seed(album, "500KB/s");
     let mut run = Run::start(&mut get(album, Some(seed.address())));
     loop {
         let left = run.wait_for("status")["download"]["left"].as_u64().expect("it is in the middle");

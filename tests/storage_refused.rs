@@ -5,42 +5,15 @@
 
 mod getting;
 
+use getting::mounts::{Device, is_inside, run_ignored_tests, sh};
 use getting::observer::fetch;
 use getting::{Album, Run, get, seed};
 use seedring::storage::{FileSelection, Resume, resume_path};
-use std::path::Path;
-use std::process::Command;
-
-const INSIDE: &str = "SEEDRING_TEST_HAS_ITS_OWN_MOUNTS";
 
 /// Runs the ignored tests of this file where they may mount.
 #[test]
 fn disks_that_refuse_are_told_waited_for_and_never_believed() {
-    let run = |script: &str| {
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "sh", "-c", script]).arg(std::env::current_exe().unwrap());
-        unshare.args(["--ignored", "--nocapture"]).env(INSIDE, "1").output()
-    };
-    if !run("mount -t tmpfs none /mnt").is_ok_and(|output| output.status.success()) {
-        eprintln!("not tested: this user may not mount");
-        return;
-    }
-    let output = run("exec \"$0\" \"$@\"").unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("test result: ok") && !said.contains(" 0 passed"), "{said}");
-}
-
-fn is_inside() -> bool {
-    std::env::var_os(INSIDE).is_some()
-}
-
-/// Runs a command that has to succeed; what it printed.
-fn sh(script: &str, folder: &Path) -> String {
-    let output = Command::new("sh").args(["-ec", script]).current_dir(folder).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    run_ignored_tests();
 }
 
 /// Six MiB, and a disk for them at `out` with room for so many.
@@ -140,14 +113,9 @@ fn inside_what_the_disk_has_lost_is_not_believed_although_memory_shows_it() {
     }
     let album = Album::new(8, 128 << 10, &[("one.flac", 9_000_001), ("two.flac", 2_291_455)]);
     let folder = album.folder.path();
-    let attach = "mkdir back out; mount -t tmpfs -o size=4m none back; truncate -s 64M back/image; \
-        mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=1,nodiscard back/image; losetup -f --show back/image";
-    let attached = Command::new("sh").args(["-ec", attach]).current_dir(folder).output().unwrap();
-    if !attached.status.success() {
-        eprintln!("not tested: {}", String::from_utf8_lossy(&attached.stderr));
-        return;
-    }
-    let device = Device(String::from_utf8(attached.stdout).unwrap().trim().to_owned());
+    sh("mkdir back out; mount -t tmpfs -o size=4m none back; truncate -s 64M back/image", folder);
+    sh("mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=1,nodiscard back/image", folder);
+    let Some(device) = Device::of(&album.path("back/image")) else { return };
     sh(&format!("mount -o errors=continue {} out", device.0), folder);
     let seed = seed(&album, "100MB/s");
     // Memory takes it all, the device does not.
@@ -166,14 +134,4 @@ fn inside_what_the_disk_has_lost_is_not_believed_although_memory_shows_it() {
     sh("umount out", folder);
     drop(device);
     sh("umount back", folder);
-}
-
-/// A loop device, given back at the end.
-struct Device(String);
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        // Whatever still uses it ends with the namespace, and the kernel then lets it go.
-        let _ = Command::new("losetup").args(["-d", &self.0]).status();
-    }
 }

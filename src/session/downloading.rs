@@ -84,7 +84,7 @@ impl Planned {
             .and_then(|folder| Resume::load(&resume_path(folder, metainfo.info_hash())).ok())
             .filter(|resume| resume.info_hash == metainfo.info_hash());
         let verdict = match &resume {
-            Some(resume) => resume.judge(&layout, &options.root, &selection, BootId::current()),
+            Some(resume) => resume.judge(&layout, &options.root, &selection, BootId::of(&options.root)),
             None => Verdict::CheckAll,
         };
         let none = Bitfield::none(layout.piece_count());
@@ -141,7 +141,7 @@ impl Planned {
             let noted = Resume {
                 durable: durable.clone(),
                 is_clean: false,
-                boot_id: BootId::current(),
+                boot_id: content.boot_id(),
                 selection: selection.clone(),
                 uploaded,
                 downloaded,

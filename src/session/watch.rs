@@ -13,7 +13,7 @@
 use crate::bitfield::Bitfield;
 use crate::engine::SharedTorrent;
 use crate::id::InfoHash;
-use crate::storage::{BootId, Content, FileSelection, Fingerprint, Resume, StorageError, resume_path};
+use crate::storage::{Content, FileSelection, Fingerprint, Resume, StorageError, resume_path};
 use crate::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::collections::BTreeMap;
@@ -322,7 +322,7 @@ impl Kept {
             verified: if saved.doubtful { saved.durable.clone() } else { here },
             durable: saved.durable.clone(),
             is_clean,
-            boot_id: BootId::current(),
+            boot_id: shared.content.boot_id(),
             selection: saved.selection.clone(),
             uploaded: self.total_uploaded(),
             downloaded: self.total_downloaded(),

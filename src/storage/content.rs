@@ -16,6 +16,7 @@ use super::layout::{FileIndex, FileSpan, Layout};
 use super::mapped_file::MappedFile;
 use super::piece_reader::read_exactly;
 use super::residency::WINDOW_LEN;
+use super::resume::BootId;
 use super::root::Root;
 use super::selection::{FileSelection, parts_index};
 use crate::time::Instant;
@@ -147,6 +148,11 @@ impl Content {
         };
         let files = self.layout.stored_files().map(|(index, _)| state(index));
         Fingerprint::of(files, state(parts_index(&self.layout)))
+    }
+
+    /// The life of the page cache that has what is written here.
+    pub fn boot_id(&self) -> Option<BootId> {
+        BootId::of_root(&self.root)
     }
 
     /// Whether a send of these bytes would find all of them in memory, as far as can be known: pages may be

@@ -7,12 +7,14 @@
 
 use super::error::StorageError;
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
 /// Times an open is repeated when a rename elsewhere made the kernel unsure (openat2(2), EAGAIN).
 const OPEN_RETRIES: usize = 16;
+/// Asks for a mount's number that is never given again (statx(2), since Linux 6.8).
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
 /// An open folder below which content lies.
 #[derive(Debug)]
@@ -48,6 +50,15 @@ impl Root {
     /// The folder's path as the user gave it.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The number of the folder's mount, which is never given again until the machine restarts; before Linux 6.8 perhaps
+    /// to a later mount. `None` when the kernel does not tell.
+    pub(super) fn mount_id(&self) -> Option<u64> {
+        let unique = StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);
+        let stat = rustix::fs::statx(&self.dir, "", AtFlags::EMPTY_PATH, unique | StatxFlags::MNT_ID).ok()?;
+        let told = unique | StatxFlags::MNT_ID;
+        StatxFlags::from_bits_retain(stat.stx_mask).intersects(told).then_some(stat.stx_mnt_id)
     }
 
     /// The path that the user reads of a file below.

@@ -18,6 +18,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 
+pub mod mounts;
 pub mod observer;
 
 /// Time after which a test gives up waiting.
@@ -113,9 +114,14 @@ pub fn seedring(command: &str) -> Command {
 
 /// `seedring get` of an album from a seed into the folder `out`, with its resume files in `state`.
 pub fn get(album: &Album, seed: Option<SocketAddr>) -> Command {
+    get_in(album, seed, "")
+}
+
+/// [`get`] in the folder `below` of the test's own.
+pub fn get_in(album: &Album, seed: Option<SocketAddr>, below: &str) -> Command {
     let mut command = seedring("get");
-    command.arg(album.path("album.torrent")).arg("-o").arg(album.path("out"));
-    command.arg("--state-dir").arg(album.path("state"));
+    command.arg(album.path("album.torrent")).arg("-o").arg(album.path(below).join("out"));
+    command.arg("--state-dir").arg(album.path(below).join("state"));
     if let Some(seed) = seed {
         command.args(["--peer", &seed.to_string()]);
     }

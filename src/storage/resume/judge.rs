@@ -1,8 +1,8 @@
 //! What of a remembered download still holds.
 //!
 //! After a run that ended in order the fingerprint vouches, file by file. After one that did not, files may be younger
-//! than any record, but no piece that was verified has been written to since: within one boot the page cache still
-//! has it, after a restart of the machine the disk has what had been synced. Pieces that lie where something was written
+//! than any record, but no piece that was verified has been written to since: within one boot and mount the page cache still
+//! has it, after a restart of the machine, or storage that was pulled, the disk has what had been synced. Pieces that lie where something was written
 //! may be right, too: those that the last second brought. Hashing them costs less than fetching them.
 //! Invariant: nothing is trusted of a file that is missing or of a wrong length, of a hole, or of bytes whose place
 //! a changed selection has moved.

@@ -2,12 +2,13 @@
 //!
 //! A [`Resume`] keeps the pieces found right with a [`Fingerprint`] of the files. While a torrent is downloaded its
 //! files change all the time, so the record also says how far each of three witnesses goes: the page cache vouches
-//! for `verified` until the machine restarts, the disk vouches for `durable`, and after a run that ended in
+//! for `verified` until the machine restarts or the file system is unmounted, the disk vouches for `durable`, and after a run that ended in
 //! order the fingerprint vouches for everything. [`Resume::judge`] weighs them.
 //! Deliberately absent: peers, and anything else that a tracker tells again.
 
 use super::fingerprint::Fingerprint;
 use super::layout::Layout;
+use super::root::Root;
 use super::selection::FileSelection;
 use crate::bitfield::Bitfield;
 use crate::id::InfoHash;
@@ -20,13 +21,29 @@ mod judge;
 pub use file::{ResumeProblem, default_state_dir, resume_path};
 pub use judge::Verdict;
 
-/// What the kernel calls the time since the machine started (`/proc/sys/kernel/random/boot_id`).
+/// The life of a file system's page cache: from the mount until it is unmounted, or pulled, or the machine restarts. Made
+/// of what the kernel calls the time since the machine started (`/proc/sys/kernel/random/boot_id`) and of the mount's
+/// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootId(pub [u8; 16]);
 
 impl BootId {
+    /// Of the file system that `folder` lies on, as it is mounted now; `None` where the kernel does not tell.
+    pub fn of(folder: &Path) -> Option<Self> {
+        Self::of_root(&Root::open(folder).ok()?)
+    }
+
+    /// [`Self::of`] an open folder, wherever its path now leads.
+    pub(in crate::storage) fn of_root(root: &Root) -> Option<Self> {
+        let Self(mut bytes) = Self::current()?;
+        for (byte, of_mount) in bytes.iter_mut().zip(root.mount_id()?.to_le_bytes()) {
+            *byte ^= of_mount;
+        }
+        Some(Self(bytes))
+    }
+
     /// This boot's; `None` where the kernel does not tell.
-    pub fn current() -> Option<Self> {
+    fn current() -> Option<Self> {
         Self::parse(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim())
     }
 

@@ -151,6 +151,9 @@ fn a_quick_save_loads_again_and_leaves_nothing_beside() {
 #[test]
 fn the_boot_has_an_id_and_nonsense_is_none() {
     assert!(BootId::current().is_some() && BootId::current() == BootId::current());
+    let here = BootId::of(Path::new("."));
+    assert!(here.is_some() && here == BootId::of(Path::new("..")) && here != BootId::of(Path::new("/proc")));
+    assert_eq!(BootId::of(Path::new("not-there")), None);
     let id = BootId::parse("01020304-0506-0708-090a-0b0c0d0e0f10").unwrap();
     assert_eq!(id.0, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
     assert_eq!([BootId::parse(""), BootId::parse("+1020304-0506-0708-090a-0b0c0d0e0f10")], [None; 2]);
