@@ -1,6 +1,6 @@
 """Downloads one torrent with libtorrent and prints its progress, one JSON object a line.
 
-usage: libtorrent_client.py TORRENT-or-MAGNET FOLDER ADDRESS [encrypted]
+usage: libtorrent_client.py TORRENT-or-MAGNET FOLDER ADDRESS [encrypted | rc4]
 
 Discovery beyond trackers, port mapping and peer exchange are off. Runs until it is killed.
 """
@@ -12,9 +12,10 @@ import time
 import libtorrent as lt
 
 
-def settings(address, encrypted):
-    # Forced: plaintext neither out nor in; plaintext payload behind an encrypted handshake is still offered.
-    forced = {"out_enc_policy": 0, "in_enc_policy": 0, "allowed_enc_level": 3} if encrypted else {}
+def settings(address, wishes):
+    # Forced: plaintext neither out nor in. Plaintext payload behind an encrypted handshake is offered (3), or not (2).
+    forced = {"out_enc_policy": 0, "in_enc_policy": 0, "allowed_enc_level": 2 if "rc4" in wishes else 3}
+    forced = forced if wishes else {}
     return forced | {
         "listen_interfaces": f"{address}:0",
         "outgoing_interfaces": address,
@@ -34,7 +35,7 @@ def settings(address, encrypted):
 
 def main():
     source, folder, address, *wishes = sys.argv[1:]
-    session = lt.session(settings(address, "encrypted" in wishes))
+    session = lt.session(settings(address, wishes))
     if source.startswith("magnet:"):
         parameters = lt.parse_magnet_uri(source)
     else:

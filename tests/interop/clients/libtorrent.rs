@@ -16,7 +16,8 @@ fn start(paths: &Paths) -> Download {
         .arg(&paths.source)
         .arg(&paths.saved)
         .arg(CLIENT.address.to_string())
-        .args(paths.wishes.encrypted.then_some("encrypted"));
+        // What it seeds it gives with RC4 only; what it takes may be plaintext behind an encrypted handshake.
+        .args(paths.wishes.encrypted.then_some(if paths.wishes.seeds { "rc4" } else { "encrypted" }));
     Download {
         process: Process::start(&mut command, paths.log()),
         is_complete: Box::new(|process| {
