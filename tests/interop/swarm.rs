@@ -17,7 +17,7 @@ fn in_a_mixed_swarm_everybody_completes() {
         let scratch = scratch.path();
         let content = Content::multi_file(&scratch.join("content"));
         let port = free_port();
-        let url = format!("http://{}:{port}/announce", address(1));
+        let url = format!("udp://{}:{port}/announce", address(1));
         let (torrent, info_hash) = make_torrent(&content.root, &url, scratch);
         let _tracker = Opentracker::start(port, &info_hash, scratch);
         let data = content.root.parent().expect("the content lies in a folder").display().to_string();
