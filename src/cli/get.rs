@@ -195,9 +195,10 @@ async fn get(
     if let Some(metrics) = metrics {
         session.serve_metrics(metrics)?;
     }
-    let (mut failure, mut failed) = (None, None);
+    let (mut failure, mut failed, mut has_begun) = (None, None, false);
     let ending = session
         .run(arrivals, shutdown, |event| {
+            has_begun |= matches!(event, SessionEvent::Serving(_));
             if let SessionEvent::Failed { reason, .. } = &event {
                 failed = Some(reason.clone());
                 if !args.json {
@@ -221,6 +222,9 @@ async fn get(
         }
         // What was downloaded is no use when the disk did not take it.
         (_, None) if stored.is_err() => stored.map_err(Into::into),
+        (Ending::Asked, None) if !has_begun => {
+            Err("stopped before it was known what is here; the same command starts again".into())
+        }
         (Ending::Asked, None) if left > 0 => {
             let left = crate::units::ByteSize(left);
             Err(format!("stopped with {left} to go; the same command goes on from here").into())
