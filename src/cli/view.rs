@@ -7,7 +7,7 @@ use crate::id::InfoHash;
 use crate::session::magnet_fetch::FetchProgress;
 use crate::session::seeding::{DownloadStatus, Serving, SessionEvent, Status};
 use crate::units::ByteSize;
-use indicatif::{HumanDuration, ProgressBar};
+use indicatif::{FormattedDuration, ProgressBar};
 use serde_json::{Value, json as object};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -193,7 +193,10 @@ impl View {
             text += &format!("torrent     {}\n", Plain(&torrent));
         }
         text += &format!("magnet      {}\n", serving.magnet);
-        if serving.pieces < serving.piece_count {
+        if serving.left > 0 {
+            let (here, of) = (serving.pieces, serving.piece_count);
+            text += &format!("pieces      {here} of {of} are here, {} to go\n", ByteSize(serving.left));
+        } else if serving.pieces < serving.piece_count {
             text += &format!(
                 "pieces      {} of {} are good and are served\n",
                 serving.pieces, serving.piece_count
@@ -298,14 +301,15 @@ impl View {
 
 /// How far the download is, as a bar and in words.
 fn downloading(status: &Status, download: DownloadStatus, peers: &str) -> String {
-    const BAR_LEN: u64 = 30;
+    const BAR_LEN: u64 = 20;
     let done = download.wanted.saturating_sub(download.left);
     let of =
         |whole: u64| (u128::from(done) * u128::from(whole) / u128::from(download.wanted.max(1))) as usize;
     let (filled, percent) = (of(BAR_LEN), of(100));
     let bar =
         format!("{}{}", "█".repeat(filled), "░".repeat(BAR_LEN as usize - filled.min(BAR_LEN as usize)));
-    let eta = download.eta.map_or_else(|| "waiting".to_owned(), |eta| format!("{} left", HumanDuration(eta)));
+    let eta =
+        download.eta.map_or_else(|| "waiting".to_owned(), |eta| format!("{} left", FormattedDuration(eta)));
     format!(
         "{bar} {percent} % of {} · {} · {} {peers} · {eta} · up {}",
         ByteSize(download.wanted),

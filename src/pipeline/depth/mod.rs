@@ -6,7 +6,7 @@
 //! - The delay is the least time seen between a request and its block: what lies above it is the queue that we made
 //!   ourselves. The rate is the best of the last one or two seconds, so that a pause of our own does not count
 //!   against the peer. The depth covers twice the delay, because lines are shared and the least is optimistic, and a
-//!   margin: a quarter of a second of data while that is below 1 MiB, which outlives a short stall, but for faster
+//!   margin: a tenth of a second of data while that is below 1 MiB, which outlives a short stall, but for faster
 //!   peers 20 ms, which is what our own cores may come late.
 //! - Before anything is known the depth starts at `REQUESTS_START` and doubles with each round trip, until the rate
 //!   stops rising by a quarter (the slow start of TCP, the end of it as in BBR, Cardwell et al. 2016).
@@ -49,7 +49,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(1);
 /// Time that our own cores may be late with the next requests.
 const MARGIN_MIN: Duration = Duration::from_millis(20);
 /// Margin of a peer that is slow enough for `MARGIN_LEN`.
-const MARGIN_MAX: Duration = Duration::from_millis(250);
+const MARGIN_MAX: Duration = Duration::from_millis(100);
 /// Bytes of margin that are cheap to ask of any peer.
 const MARGIN_LEN: u64 = 1024 * 1024;
 /// Time after which the least delay is to be seen again.
