@@ -65,6 +65,19 @@ fn after_a_signal_nothing_is_checked() {
 }
 
 #[test]
+fn pieces_that_are_on_their_way_to_the_disk_at_a_signal_are_kept() {
+    let album = Album::new(6, 1 << 20, &[("one.flac", 60_000_001)]);
+    let seed = seed(&album, "20MB/s");
+    let mut run = Run::start(&mut get(&album, Some(seed.address())));
+    while run.wait_for("status")["download"]["left"].as_u64().expect("it is in the middle") == 60_000_001 {}
+    run.signal(Signal::TERM);
+    let (_, _, said) = run.ended();
+    let right = album.right_pieces(&album.path("out"), &FileSelection::all());
+    assert!(right.count() > 0);
+    assert_eq!(started_again(&album), (u64::from(right.count()), 0), "{said}");
+}
+
+#[test]
 fn a_file_that_was_touched_between_runs_is_checked_and_no_other() {
     let album = album();
     let pieces = stopped(&album, Signal::TERM);

@@ -14,7 +14,7 @@ use super::metrics_server::{MetricsError, MetricsServer, Scrapes};
 use super::storage_sink::StorageSink;
 use super::watch::{Watched, Watcher};
 use crate::announcer::{Announcer, AnnouncerConfig};
-use crate::bitfield::Bitfield;
+use crate::bitfield::{Bitfield, SharedBitfield};
 use crate::choker::Role;
 use crate::clock;
 use crate::engine::store::BlockStore;
@@ -265,6 +265,7 @@ impl Seeding {
             problems: checked.problems,
             left: if is_download { left } else { 0 },
         }));
+        let stored: Arc<SharedBitfield> = Arc::new(checked.verified.clone().into());
         let metainfo = Arc::new(checked.metainfo);
         let info = metainfo.info();
         let download = wanted.as_ref().filter(|_| is_download).map(|wanted| {
@@ -274,7 +275,8 @@ impl Seeding {
             let first = checked.first.clone().unwrap_or_else(|| Bitfield::none(piece_count));
             let plan = DownloadPlan { shape, have, wanted, first, order: self.settings.order };
             let (content, finisher) = (Arc::clone(&checked.content), Arc::clone(&self.finisher));
-            Download { plan, sink: Arc::new(StorageSink::new(content, Arc::clone(&metainfo), finisher)) }
+            let sink = StorageSink::new(content, Arc::clone(&metainfo), finisher, Arc::clone(&stored));
+            Download { plan, sink: Arc::new(sink) }
         });
         let shared = Arc::new(SharedTorrent {
             facts: Arc::new(TorrentFacts {
@@ -313,6 +315,7 @@ impl Seeding {
             fingerprint: checked.fingerprint,
             verified: checked.verified,
             durable: checked.durable,
+            stored,
             uploaded_before: checked.uploaded,
             downloaded_before: checked.downloaded,
             selection: checked.selection,

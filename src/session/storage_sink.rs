@@ -1,5 +1,6 @@
 //! Where the workers' whole pieces go: to the storage threads, and their answers back.
 
+use crate::bitfield::SharedBitfield;
 use crate::engine::piece_buffer::PieceBuffer;
 use crate::engine::store::PieceSink;
 use crate::metainfo::Metainfo;
@@ -17,12 +18,19 @@ pub struct StorageSink {
     finisher: Arc<Finisher>,
     /// Pieces that found the storage threads' queue full. Each answer makes room for one.
     waiting: Arc<Mutex<VecDeque<PieceJob>>>,
+    stored: Arc<SharedBitfield>,
 }
 
 impl StorageSink {
-    /// Pieces of `metainfo` go into `content`, through these storage threads.
-    pub fn new(content: Arc<Content>, metainfo: Arc<Metainfo>, finisher: Arc<Finisher>) -> Self {
-        Self { content, metainfo, finisher, waiting: Arc::default() }
+    /// Pieces of `metainfo` go into `content`, through these storage threads; those that are there are added to
+    /// `stored`, be there an engine left that hears of it or not.
+    pub fn new(
+        content: Arc<Content>,
+        metainfo: Arc<Metainfo>,
+        finisher: Arc<Finisher>,
+        stored: Arc<SharedBitfield>,
+    ) -> Self {
+        Self { content, metainfo, finisher, waiting: Arc::default(), stored }
     }
 }
 
@@ -38,7 +46,11 @@ impl PieceSink for StorageSink {
             return reply(PieceResult::Failed { block_hashes: Vec::new() });
         };
         let (finisher, waiting) = (Arc::downgrade(&self.finisher), Arc::clone(&self.waiting));
+        let stored = Arc::clone(&self.stored);
         let reply = move |outcome| {
+            if let PieceOutcome::Verified { .. } = outcome {
+                stored.insert(piece);
+            }
             reply(result_of(outcome));
             let next = lock(&waiting).pop_front();
             if let Some((finisher, job)) = finisher.upgrade().zip(next) {

@@ -10,7 +10,7 @@
 //! shows it (the kernel tells once, and the next fdatasync(2) succeeds): the torrent then fails, and only what had been
 //! brought to the disk before counts as here, until the next run has read the rest from there.
 
-use crate::bitfield::Bitfield;
+use crate::bitfield::{Bitfield, SharedBitfield};
 use crate::engine::SharedTorrent;
 use crate::id::InfoHash;
 use crate::storage::{Content, FileSelection, Fingerprint, Resume, StorageError, resume_path};
@@ -43,6 +43,9 @@ pub struct Watched {
     pub verified: Bitfield,
     /// Those of them that had been brought to the disk before.
     pub durable: Bitfield,
+    /// The pieces that are right now: those, and what has been stored since. The engine, which may be gone by then, need
+    /// not have heard of the last ones.
+    pub stored: Arc<SharedBitfield>,
     /// Bytes uploaded in earlier runs.
     pub uploaded_before: u64,
     /// Bytes downloaded in earlier runs.
@@ -219,7 +222,7 @@ impl Watch {
 
     /// Notes quickly which pieces of a download are here, when there are more than at the last time.
     fn save_progress(&self, kept: &mut Kept) {
-        let count = kept.torrent.shared.facts.have.count();
+        let count = kept.torrent.stored.count();
         if let Some(resume) = kept.resume_of_download(false, None)
             && let Some(saved) = &mut kept.download
             && std::mem::replace(&mut saved.pieces, count) != count
@@ -231,7 +234,7 @@ impl Watch {
     /// Brings a download to the disk and notes durably which pieces are there.
     fn sync(&self, kept: &mut Kept) {
         // What is verified now was written before now.
-        let pieces = kept.torrent.shared.facts.have.snapshot();
+        let pieces = kept.torrent.stored.snapshot();
         let synced = kept.torrent.shared.content.sync();
         let Some(saved) = &mut kept.download else { return };
         match synced {
@@ -244,7 +247,7 @@ impl Watch {
             }
             Err(error) => tracing::warn!(%error, "downloaded pieces could not be brought to the disk"),
         }
-        saved.pieces = kept.torrent.shared.facts.have.count();
+        saved.pieces = kept.torrent.stored.count();
         if let Some(resume) = kept.resume_of_download(false, None) {
             self.write(resume, true);
         }
@@ -255,13 +258,15 @@ impl Watch {
     fn save_last(&self, kept: &mut Kept) {
         let Some(saved) = &kept.download else { return self.save(kept) };
         let facts = &kept.torrent.shared.facts;
-        let new = u64::from(facts.have.count().saturating_sub(saved.durable.count()));
+        let new = u64::from(kept.torrent.stored.count().saturating_sub(saved.durable.count()));
         if new * u64::from(facts.piece_length) <= SYNC_AT_END_LEN_MAX {
             self.sync(kept);
             let is_clean = kept.download.as_ref().is_some_and(|saved| !saved.doubtful);
             let fingerprint = kept.torrent.shared.content.fingerprint();
             if let Some(resume) = kept.resume_of_download(is_clean, Some(fingerprint)) {
-                self.write(resume, true);
+                // Of a torrent that failed something may still be written.
+                let is_clean = is_clean && resume.verified == resume.durable;
+                self.write(Resume { is_clean, ..resume }, true);
             }
         } else {
             self.save_progress(kept);
@@ -282,7 +287,7 @@ impl Watch {
             self.write(resume, true);
         }
         kept.torrent.fingerprint = fingerprint;
-        kept.torrent.verified = kept.torrent.shared.facts.have.snapshot();
+        kept.torrent.verified = kept.torrent.stored.snapshot();
         // Whole content is remembered as seeding remembers it. Of some files the selection has to be remembered, too,
         // even when every piece has a byte of one of them.
         let is_whole = kept.download.as_ref().is_some_and(|saved| saved.selection.is_all());
@@ -315,7 +320,7 @@ impl Kept {
         let saved = self.download.as_ref()?;
         let shared = &self.torrent.shared;
         // Before the look at the files: what is written after it changes them again.
-        let here = shared.facts.have.snapshot();
+        let here = self.torrent.stored.snapshot();
         Some(Resume {
             info_hash: shared.facts.info_hash,
             fingerprint: fingerprint.unwrap_or_else(|| shared.content.fingerprint()),

@@ -135,8 +135,9 @@ impl Finisher {
 
     /// Answers what was submitted, waits for that, and ends the threads. What is submitted afterwards starts new ones.
     pub fn finish(&self) {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Threads { jobs, joins }) = threads {
+        // An answer may submit what had found the queue full, which starts threads again: until none does.
+        let take = || self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        while let Some(Threads { jobs, joins }) = take() {
             drop(jobs);
             for thread in joins {
                 // A thread that panicked has told so itself.
