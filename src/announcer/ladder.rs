@@ -116,6 +116,10 @@ impl Ladder {
         let ready = |entry: &Entry| entry.knows_us && entry.in_flight.is_none();
         let position = self.entries.iter().position(ready)?;
         let entry = &mut self.entries[position];
+        if entry.owes_completed && entry.failures == 0 {
+            // Who leaves as soon as everything is there has completed it all the same.
+            return Some(self.launch(position));
+        }
         entry.knows_us = false;
         entry.in_flight = Some(AnnounceEvent::Stopped);
         let endpoint = Endpoint { tracker: entry.tracker, family: self.family };

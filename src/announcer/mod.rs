@@ -197,7 +197,8 @@ impl Announcer {
         self.ladders.iter_mut().for_each(|ladder| ladder.hurry(now));
     }
 
-    /// The torrent leaves the swarm. From now on only `stopped` is announced, once, to trackers that know us;
+    /// The torrent leaves the swarm. From now on only `stopped` is announced, once, to trackers that know us, after the
+    /// `completed` that they are owed;
     /// a `started` still in flight is followed by its `stopped` when it is answered.
     pub fn stop(&mut self) {
         self.stopping = true;

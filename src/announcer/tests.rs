@@ -182,6 +182,28 @@ fn completed_goes_at_once_to_who_knows_us_as_a_leech() {
 }
 
 #[test]
+fn who_leaves_when_everything_is_there_says_completed_before_stopped() {
+    let mut announcer = announcer(&[&["a"], &["b"]], only_v4(Reach::EveryTier));
+    let (_, a, _) = next(&mut announcer, at(0)).unwrap();
+    let (_, b, _) = next(&mut announcer, at(0)).unwrap();
+    announcer.handle_response(at(0), a, terms(1800));
+    announcer.handle_response(at(0), b, terms(1800));
+    announcer.completed();
+    announcer.stop();
+    assert_eq!(next(&mut announcer, at(1)).unwrap().2, AnnounceEvent::Completed);
+    assert_eq!(next(&mut announcer, at(1)).unwrap().2, AnnounceEvent::Completed);
+    assert_eq!(announcer.poll_announce(at(1)), None, "one after the other");
+    announcer.handle_response(at(1), a, terms(1800));
+    announcer.handle_failure(at(1), b, Failure::Passing, &mut Rng::from_seed(1));
+    for endpoint in [a, b] {
+        let job = AnnounceJob { endpoint, event: AnnounceEvent::Stopped };
+        assert_eq!(announcer.poll_announce(at(1)), Some(job));
+        announcer.handle_response(at(1), endpoint, terms(1800));
+    }
+    assert!(announcer.is_stopped());
+}
+
+#[test]
 fn a_partial_seed_says_so_at_once_and_once_where_that_can_be_said() {
     let mut announcer = announcer(&[&["http://a"], &["udp://b"]], only_v4(Reach::EveryTier));
     let (_, a, _) = next(&mut announcer, at(0)).unwrap();
@@ -312,7 +334,9 @@ proptest! {
                 let tracker = seen.entry(job.endpoint).or_default();
                 prop_assert!(tracker.in_flight.is_none(), "one in flight per tracker");
                 prop_assert!(!tracker.stopped, "nothing after stopped");
-                prop_assert_eq!(stopping, job.event == AnnounceEvent::Stopped);
+                let says_goodbye = matches!(job.event, AnnounceEvent::Stopped | AnnounceEvent::Completed);
+                let fits = if stopping { says_goodbye } else { job.event != AnnounceEvent::Stopped };
+                prop_assert!(fits, "{:?} while stopping is {stopping}", job.event);
                 prop_assert_eq!(tracker.knows_us, job.event != AnnounceEvent::Started);
                 if job.event == AnnounceEvent::None {
                     prop_assert!(now >= tracker.earliest_regular, "min interval");

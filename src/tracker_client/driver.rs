@@ -198,10 +198,11 @@ impl Driver {
     }
 
     /// Before the farewells: only a `started` that may have arrived is worth its answer, since without it we
-    /// would not know whom to tell.
+    /// would not know whom to tell, and a `completed`, which would be counted twice if it were told again.
     fn give_up_what_can_wait(&mut self, announcer: &mut Announcer) {
         self.in_flight.retain(|&endpoint, in_flight| {
-            let worth_it = in_flight.sent.get() && in_flight.event == AnnounceEvent::Started;
+            let counts = matches!(in_flight.event, AnnounceEvent::Started | AnnounceEvent::Completed);
+            let worth_it = in_flight.sent.get() && counts;
             if !worth_it {
                 in_flight.abort.abort();
                 announcer.handle_cancelled(endpoint);

@@ -3,6 +3,7 @@
 use crate::content::Content;
 use crate::isolation::isolated;
 use crate::leech::Leech;
+use crate::scripted_tracker::{Answer, ScriptedTracker};
 use crate::seeder::{EMBEDDED_TRACKER, Seeder, is, make_torrent};
 use crate::waiting::wait_for;
 use std::time::Duration;
@@ -61,8 +62,11 @@ fn sigint_in_the_middle_ends_it_in_time_and_the_next_start_goes_on() {
         let printed = first.printed();
         assert!(printed.contains("to go; the same command goes on from here"), "{printed}");
 
-        let mut second = Leech::start(11, &seeder.torrent, &[""; 0], scratch);
+        let tracker = ScriptedTracker::start(Answer::NoPeers);
+        let told = ["--tracker", &tracker.url(), "--peer", &seeder.peer_address()];
+        let mut second = Leech::start(11, &seeder.torrent, &told, scratch);
         second.wait_until_complete();
+        assert_eq!(tracker.events(), ["started", "completed", "stopped"], "though it leaves at once");
         let started = second.wait_for_event("started");
         assert!(started["pieces"].as_u64() > Some(3), "what was there is there again: {started}");
         assert!(
