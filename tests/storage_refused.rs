@@ -8,6 +8,7 @@ mod getting;
 use getting::mounts::{Device, is_inside, run_ignored_tests, sh};
 use getting::observer::fetch;
 use getting::{Album, Run, get, seed};
+use rustix::process::Signal;
 use seedring::storage::{FileSelection, Resume, resume_path};
 
 /// Runs the ignored tests of this file where they may mount.
@@ -48,10 +49,19 @@ fn inside_a_full_disk_is_waited_for() {
     let pieces = u64::from(album.right_pieces(&album.path("out"), &FileSelection::all()).count());
     assert_eq!(run.started()["pieces"], pieces);
     run.wait_for("storage_refused");
+    run.signal(Signal::TERM);
+    let (status, _, said) = run.ended();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("the same command goes on from here"), "{said}");
+
+    let mut run = start();
+    let pieces = u64::from(album.right_pieces(&album.path("out"), &FileSelection::all()).count());
+    assert_eq!((run.started()["pieces"].as_u64(), run.checked_len()), (Some(pieces), 0));
+    run.wait_for("storage_refused");
     sh("mount -o remount,size=16m out", album.folder.path());
     run.wait_for("storage_recovered");
     run.wait_for("downloaded");
-    run.signal(rustix::process::Signal::TERM);
+    run.signal(Signal::TERM);
     assert!(run.ended().0.success());
     album.assert_downloaded(&album.path("out"), |_| true);
     sh("umount out", album.folder.path());
