@@ -77,7 +77,7 @@ fn a_magnet_link_that_names_nobody_to_ask_says_so() {
 #[test]
 fn a_pattern_that_matches_nothing_downloads_nothing() {
     let album = album();
-    for (pattern, part) in [("*.mkv", "seedring show --files"), ("[x", "no pattern for --only")] {
+    for (pattern, part) in [("*.mkv", "seedring show --files"), ("[x", "is no pattern of file names")] {
         let (code, _, err) = told(get(&album, None).args(["--only", pattern]));
         assert_eq!(code, 1, "{err}");
         assert!(err.contains(part), "{err}");

@@ -213,23 +213,23 @@ async fn get(
         .await;
     cancel.store(true, Relaxed);
     view.end();
-    let left = session.left();
-    let stored = session.stop().await;
+    let left = session.stop().await;
     match (ending, failure) {
         (_, Some(error)) => Err(error.into()),
         (Ending::NothingLeft, None) => {
             Err(failed.unwrap_or_else(|| "nothing is left to do".to_owned()).into())
         }
-        // What was downloaded is no use when the disk did not take it.
-        (_, None) if stored.is_err() => stored.map_err(Into::into),
         (Ending::Asked, None) if !has_begun => {
             Err("stopped before it was known what is here; the same command starts again".into())
         }
-        (Ending::Asked, None) if left > 0 => {
-            let left = crate::units::ByteSize(left);
-            Err(format!("stopped with {left} to go; the same command goes on from here").into())
-        }
-        (Ending::Asked | Ending::Served | Ending::Downloaded, None) => Ok(()),
+        // What was downloaded is no use when the disk did not take it.
+        (Ending::Asked | Ending::Served | Ending::Downloaded, None) => match left? {
+            0 => Ok(()),
+            left => {
+                let left = crate::units::ByteSize(left);
+                Err(format!("stopped with {left} to go; the same command goes on from here").into())
+            }
+        },
     }
 }
 

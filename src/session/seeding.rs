@@ -81,6 +81,7 @@ struct Running {
     name: String,
     uploaded_before: u64,
     download: Option<Wanted>,
+    stored: Arc<SharedBitfield>,
     progress: watch::Sender<Progress>,
     commands: mpsc::Sender<Command>,
     announcer: JoinHandle<()>,
@@ -192,11 +193,11 @@ impl Seeding {
     }
 
     /// Tells trackers, closes connections, stores what is on its way, writes resume files. Within the five seconds of
-    /// the contract.
+    /// the contract. Answers the bytes wanted that are not here, after the last piece has been stored.
     ///
     /// # Errors
     /// What the user has to know of content that turns out bad at the last moment: the disk did not take it.
-    pub async fn stop(mut self) -> Result<(), String> {
+    pub async fn stop(mut self) -> Result<u64, String> {
         self.metrics = None;
         let torrents = std::mem::take(&mut self.torrents);
         let (mut announcers, mut left) = (Vec::new(), Vec::new());
@@ -204,7 +205,7 @@ impl Seeding {
             running.report_progress();
             drop(running.commands);
             announcers.push(running.announcer);
-            left.push((info_hash, running.shared));
+            left.push((info_hash, running.shared, running.download.zip(Some(running.stored))));
         }
         let farewell = async {
             for announcer in announcers {
@@ -224,12 +225,19 @@ impl Seeding {
         // In this order: nothing comes any more, what has come is stored, and then it is noted.
         drop(self.engine);
         self.finisher.finish();
-        for (info_hash, _) in &left {
+        for (info_hash, ..) in &left {
             self.watcher.forget(*info_hash);
         }
         drop(self.watcher);
-        let fault = left.iter().find_map(|(_, shared)| BlockStore::fault(&*shared.content));
-        fault.map_or(Ok(()), Err)
+        if let Some(fault) = left.iter().find_map(|(_, shared, _)| BlockStore::fault(&*shared.content)) {
+            return Err(fault);
+        }
+        let missing = left.iter().filter_map(|(_, shared, download)| {
+            let (wanted, stored) = download.as_ref()?;
+            let is_here = |piece| stored.contains(piece);
+            Some(missing_len(shared.content.layout(), &wanted.pieces, is_here))
+        });
+        Ok(missing.sum())
     }
 
     fn handle_arrival(&mut self, arrival: Arrival, tell: &mut impl FnMut(SessionEvent)) {
@@ -315,7 +323,7 @@ impl Seeding {
             fingerprint: checked.fingerprint,
             verified: checked.verified,
             durable: checked.durable,
-            stored,
+            stored: Arc::clone(&stored),
             uploaded_before: checked.uploaded,
             downloaded_before: checked.downloaded,
             selection: checked.selection,
@@ -341,7 +349,8 @@ impl Seeding {
         if download.is_some() && !is_download {
             tell(SessionEvent::Downloaded { name: name.clone(), info_hash });
         }
-        let running = Running { shared, name, uploaded_before, download, progress, commands, announcer };
+        let running =
+            Running { shared, name, uploaded_before, download, stored, progress, commands, announcer };
         running.report_progress();
         if running.progress.borrow().partial {
             // A fresh channel has room.
@@ -449,12 +458,6 @@ impl Seeding {
                     Until::Time(time) => clock::now().since(done_at) >= time,
                 }
             })
-    }
-
-    /// Bytes wanted that are not here.
-    pub fn left(&self) -> u64 {
-        let of = |running: &Running| running.download.as_ref().map_or(0, |wanted| running.left(wanted));
-        self.torrents.values().map(of).sum()
     }
 
     fn fail(&mut self, info_hash: InfoHash, reason: String, tell: &mut impl FnMut(SessionEvent)) {
