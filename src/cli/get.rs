@@ -121,7 +121,9 @@ async fn get(
 ) -> Result<(), CommandError> {
     let mut shutdown = std::pin::pin!(service::shutdown_signal()?);
     let state_dir = args.state_dir.clone().or_else(default_state_dir);
-    let peer_id = PeerId::generate(&mut clock::random_rng());
+    let mut rng = clock::random_rng();
+    // The fetch of a magnet link's description and the download are one client to trackers.
+    let (peer_id, tracker_key) = (PeerId::generate(&mut rng), rng.next_u64() as u32);
     let listening = engine.addresses().to_vec();
     let port = listening.first().map_or(0, SocketAddr::port);
     view.begin(&listening, &args.tracker, None);
@@ -134,8 +136,13 @@ async fn get(
             let metainfo = match known.as_deref().and_then(|path| remembered(path, &magnet)) {
                 Some(metainfo) => metainfo,
                 None => {
-                    let identity =
-                        Identity { info_hash: magnet.info_hash, peer_id, port, key: 0, num_want: None };
+                    let identity = Identity {
+                        info_hash: magnet.info_hash,
+                        peer_id,
+                        port,
+                        key: tracker_key,
+                        num_want: None,
+                    };
                     let mut options = FetchOptions::new(identity);
                     (options.peers, options.trackers, options.bind) =
                         (peers.clone(), args.tracker.clone(), args.engine.bind);
@@ -185,6 +192,7 @@ async fn get(
         },
         peers,
         peer_id: Some(peer_id),
+        tracker_key: Some(tracker_key),
         order: if args.sequential { Order::Sequential } else { Order::RarestFirst },
         super_seed: false,
         state_dir,

@@ -107,6 +107,7 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
         until: Until::Asked,
         peers: Vec::new(),
         peer_id: None,
+        tracker_key: None,
         order: Order::RarestFirst,
         super_seed: args.super_seed,
         state_dir,

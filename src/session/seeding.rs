@@ -382,7 +382,7 @@ impl Seeding {
             info_hash: shared.facts.info_hash,
             peer_id: shared.peer_id,
             port: self.port(),
-            key: self.rng.next_u64() as u32,
+            key: self.settings.tracker_key.unwrap_or_else(|| self.rng.next_u64() as u32),
             num_want: None,
         };
         let (commands, receiver) = mpsc::channel(4);

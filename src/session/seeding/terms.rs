@@ -28,6 +28,8 @@ pub struct SeedingSettings {
     pub peers: Vec<SocketAddr>,
     /// Our name in every swarm; one at random for each torrent when `None`.
     pub peer_id: Option<PeerId>,
+    /// Our secret towards trackers; one at random for each torrent when `None`.
+    pub tracker_key: Option<u32>,
     /// Which piece is begun first.
     pub order: Order,
     /// Super-seed the torrents that are whole (BEP 16).
