@@ -224,6 +224,7 @@ impl View {
                 "served": status.served,
                 "ratio": (status.ratio * 1000.0).round() / 1000.0,
                 "completed": status.completed,
+                "wasted": status.wasted,
                 "banned": status.banned,
                 "download": status.download.map(|download| object!({
                     "wanted": download.wanted,

@@ -237,14 +237,6 @@ impl Download {
         std::mem::take(&mut self.returned)
     }
 
-    pub fn interested(&self) -> bool {
-        self.interested
-    }
-
-    pub fn rate(&self) -> ByteRate {
-        self.pipeline.rate()
-    }
-
     pub fn outstanding(&self) -> usize {
         self.asked.len()
     }

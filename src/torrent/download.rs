@@ -77,7 +77,6 @@ pub(super) struct Download {
     /// Pieces that storage refused, and when they are tried again.
     unwritten: BTreeSet<PieceIndex>,
     retry_at: Option<Instant>,
-    failed_pieces: u64,
     scratch: Vec<BlockSpan>,
 }
 
@@ -104,7 +103,6 @@ impl Download {
             in_endgame: false,
             unwritten: BTreeSet::new(),
             retry_at: None,
-            failed_pieces: 0,
             scratch: Vec::new(),
         }
     }
@@ -304,7 +302,6 @@ impl TorrentMachine {
                 self.convict(now, guilty.unwrap_or_default());
             }
             PieceResult::Failed { block_hashes } => {
-                download.failed_pieces += 1;
                 download.unwritten.remove(&piece);
                 let contributors = download.contributors.remove(&piece).unwrap_or_default();
                 let blocks: Option<Vec<_>> = block_hashes
@@ -395,11 +392,6 @@ impl TorrentMachine {
     /// Copies of the torrent among the connected peers, as far as a download follows them.
     pub fn distributed_copies(&self) -> Option<f64> {
         self.download.as_ref().map(|download| download.picker.distributed_copies())
-    }
-
-    /// Pieces that failed their hash so far.
-    pub fn failed_pieces(&self) -> u64 {
-        self.download.as_ref().map_or(0, |download| download.failed_pieces)
     }
 
     /// Pieces begun and not yet verified.

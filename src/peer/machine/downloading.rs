@@ -5,7 +5,7 @@ use crate::peer::download::{Download, Wish};
 use crate::peer::facts::TorrentFacts;
 use crate::pipeline::Verdict;
 use crate::time::Instant;
-use crate::units::{BlockSpan, ByteRate};
+use crate::units::BlockSpan;
 use crate::wire::{Message, encode};
 use std::sync::Arc;
 
@@ -108,15 +108,5 @@ impl PeerMachine {
     /// Requests under way.
     pub fn outstanding(&self) -> usize {
         self.download.as_ref().map_or(0, |download| download.outstanding())
-    }
-
-    /// What the peer gives lately.
-    pub fn download_rate(&self) -> ByteRate {
-        self.download.as_ref().map_or(ByteRate(0), |download| download.rate())
-    }
-
-    /// We told the peer that it has something for us.
-    pub fn interested_in_them(&self) -> bool {
-        self.download.as_ref().is_some_and(|download| download.interested())
     }
 }

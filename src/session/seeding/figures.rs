@@ -46,6 +46,7 @@ impl Seeding {
             ratio: if total == 0 { 0.0 } else { uploaded as f64 / total as f64 },
             completed: self.completed_count,
             download,
+            wasted: self.torrents.values().map(|running| running.shared.wasted.load(Relaxed)).sum(),
             banned: self.banned,
             engine,
         }

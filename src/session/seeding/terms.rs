@@ -154,6 +154,8 @@ pub struct Status {
     pub completed: u64,
     /// What is being downloaded; `None` when everything wanted is here.
     pub download: Option<DownloadStatus>,
+    /// Bytes received for nothing: sent twice or unasked, or of pieces that failed their hash.
+    pub wasted: u64,
     /// Connections that were banned for sending wrong data.
     pub banned: u64,
     /// The workers' counters, added up.
