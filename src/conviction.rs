@@ -98,11 +98,6 @@ impl Convictions {
         self.blocks
     }
 
-    /// Forgets what is known of a piece, as when it is no longer wanted.
-    pub fn handle_unwanted(&mut self, piece: PieceIndex) {
-        self.forget(piece);
-    }
-
     /// Forgets the oldest pieces until `blocks` more fit.
     fn make_room(&mut self, blocks: usize) {
         while self.blocks + blocks.min(SUSPECT_BLOCKS_MAX) > SUSPECT_BLOCKS_MAX

@@ -1,7 +1,8 @@
 //! The worker among enemies, where only the simulator can go: storms, races, floods from many networks, calls
 //! that nobody answers, and a home on another core that does not keep up.
 
-use super::rig::{INFO_HASH, PREFIX_CONNECTIONS_MAX, Rig, SimPeer, until};
+use super::crew::PREFIX_CONNECTIONS_MAX;
+use super::rig::{INFO_HASH, Rig, SimPeer, until};
 use super::ring::Faults;
 use crate::engine::message::ToWorker;
 use crate::engine::zero_copy::ZeroCopyMode;

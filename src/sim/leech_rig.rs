@@ -1,19 +1,17 @@
 //! A leech: one or two production workers on simulated rings, simulated storage, and peers that give.
 
+use super::crew::{Crew, Terms};
 use super::giver::{Giver, Manner, Truth};
 use super::ring::{Faults, SimRing};
 use super::sink::SimSink;
 use super::store::SimStore;
 use crate::bitfield::Bitfield;
 use crate::choker::{Role, Slots};
-use crate::engine::listener::listen;
-use crate::engine::mailbox::{Address, mailbox};
+use crate::engine::mailbox::Address;
 use crate::engine::message::{Download, EngineEvent, SharedTorrent, ToWorker};
-use crate::engine::prefix_table::PrefixTable;
 use crate::engine::ring::Ring;
-use crate::engine::statistics::WorkerStatistics;
-use crate::engine::worker::{Worker, WorkerParts};
-use crate::engine::zero_copy::{ZeroCopyMode, ZeroCopyPolicy};
+use crate::engine::worker::Worker;
+use crate::engine::zero_copy::ZeroCopyMode;
 use crate::id::{InfoHash, PeerId};
 use crate::peer::TorrentFacts;
 use crate::peer_list::Source;
@@ -24,11 +22,11 @@ use crate::time::{Duration, Instant};
 use crate::torrent::{DownloadPlan, TorrentParameters};
 use crate::units::BLOCK_LEN;
 use crate::wire::Encryption;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 
 pub const INFO_HASH: InfoHash = InfoHash([7; 20]);
 pub const PIECE: u32 = 4 * BLOCK_LEN;
@@ -100,38 +98,17 @@ impl LeechRig {
             wasted: 0.into(),
             connections: 0.into(),
         });
-        let mailboxes: Vec<_> = (0..count).map(|_| mailbox(mailbox_len).unwrap()).collect();
-        let addresses: Vec<_> = mailboxes.iter().map(|(_, address)| address.clone()).collect();
-        let statistics: Arc<[WorkerStatistics]> = (0..count).map(|_| WorkerStatistics::default()).collect();
-        let prefixes = Arc::new(PrefixTable::new(300));
-        let gate = Arc::new(RateGate::new(None, 0));
-        let (sender, events) = channel();
-        let workers = mailboxes.into_iter().enumerate().map(|(index, (mailbox, _))| {
-            let sender = sender.clone();
-            let mut ring = SimRing::new(seed + index as u64 * 1000, faults);
-            ring.buffer_len = 4096;
-            Worker::new(WorkerParts {
-                index: index as u16,
-                ring,
-                listeners: listen(Some(Ipv4Addr::LOCALHOST.into()), 0, 1).unwrap().sockets.remove(0),
-                port: 6881,
-                bind: None,
-                mailbox,
-                workers: addresses.clone(),
-                events: Box::new(move |event| sender.send(event).map_err(|unsent| unsent.0)),
-                statistics: Arc::clone(&statistics),
-                gate: Arc::clone(&gate),
-                download_gate: Arc::new(RateGate::new(None, 0)),
-                encryption: Encryption::Allow,
-                secret: || [5; 20],
-                prefixes: Arc::clone(&prefixes),
-                zero_copy: ZeroCopyPolicy::new(ZeroCopyMode::Auto, 8 << 20),
-                rng: Rng::from_seed(seed ^ 1),
-            })
-        });
-        let workers = workers.collect();
-        for address in addresses.iter().rev() {
-            address.post(ToWorker::Add(Arc::clone(&torrent))).unwrap();
+        let terms = Terms {
+            seed,
+            faults,
+            mailbox_lens: &vec![mailbox_len; count],
+            zero_copy: ZeroCopyMode::Auto,
+            upload_limit: None,
+            encryption: Encryption::Allow,
+        };
+        let Crew { mut workers, addresses, events, .. } = Crew::gather(terms, &torrent);
+        for worker in &mut workers {
+            worker.ring_mut().buffer_len = 4096;
         }
         let at_first = Bitfield::none(PIECES);
         let mut rig = Self {

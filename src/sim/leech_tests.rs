@@ -35,21 +35,6 @@ fn one_seed_gives_everything_and_nothing_is_asked_twice() {
     }
 }
 
-fn bad_day(rng: &mut Rng) -> Faults {
-    Faults {
-        no_buffers: rng.below(200),
-        resets: rng.below(10),
-        short_sends: rng.below(10),
-        refused_zero_copy: rng.below(100),
-        copied_zero_copy: rng.below(1000),
-        busy_disk: 0,
-        submissions_max: rng.index(20),
-        refused_connects: rng.below(500),
-        silent_connects: rng.below(300),
-        delay_max: Duration::from_micros(rng.below(5000)),
-    }
-}
-
 fn bad_manner(rng: &mut Rng) -> Manner {
     let one_in = |rng: &mut Rng, chance, most| if rng.below(chance) == 0 { rng.below(most) } else { 0 };
     Manner {
@@ -69,7 +54,7 @@ fn bad_manner(rng: &mut Rng) -> Manner {
 /// One run: peers give badly on a bad day, and the disk refuses now and then; then all that ends.
 fn run_by_seed(seed: u64) {
     let mut rng = Rng::from_seed(seed);
-    let faults = bad_day(&mut rng);
+    let faults = Faults::drawn(&mut rng);
     let workers = 1 + rng.index(2);
     let mailbox_len = [4, 64][rng.index(2)];
     let mut rig = LeechRig::with_mailboxes(seed, faults, workers, mailbox_len);

@@ -4,9 +4,11 @@
 //! byte is known and whose disk can be slow or broken; [`sink::SimSink`] takes downloaded pieces, or refuses them.
 
 #[cfg(test)]
-mod giver;
+mod crew;
 #[cfg(test)]
 mod encrypted_tests;
+#[cfg(test)]
+mod giver;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]

@@ -1,20 +1,19 @@
 //! One or two production workers on simulated rings, and peers that check everything they are told.
 
+use super::crew::{Crew, Terms};
 use super::ring::{Faults, SimRing};
 use super::store::SimStore;
 use crate::bitfield::Bitfield;
 use crate::choker::{Role, Slots};
-use crate::engine::listener::listen;
-use crate::engine::mailbox::{Address, mailbox};
+use crate::engine::mailbox::Address;
 use crate::engine::message::{EngineEvent, SharedTorrent, ToWorker};
-use crate::engine::prefix_table::PrefixTable;
 use crate::engine::ring::Ring;
 use crate::engine::statistics::WorkerStatistics;
-use crate::engine::worker::{Worker, WorkerParts};
-use crate::engine::zero_copy::{ZeroCopyMode, ZeroCopyPolicy};
+use crate::engine::worker::Worker;
+use crate::engine::zero_copy::ZeroCopyMode;
 use crate::id::{InfoHash, PeerId};
 use crate::peer::TorrentFacts;
-use crate::pipeline::{RateGate, burst_for};
+use crate::pipeline::RateGate;
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::torrent::TorrentParameters;
@@ -25,17 +24,14 @@ use crate::wire::{
 };
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 
 pub const PIECE: u32 = 4 * BLOCK_LEN;
 pub const TOTAL: usize = 40 * PIECE as usize + 5000;
-/// Connections of one address prefix that both workers admit together.
-pub const PREFIX_CONNECTIONS_MAX: u32 = 300;
 pub const INFO_HASH: InfoHash = InfoHash([7; 20]);
 
 pub struct Rig {
@@ -112,42 +108,13 @@ impl Rig {
             wasted: 0.into(),
             connections: 0.into(),
         });
-        let mut mailboxes = vec![mailbox(16).unwrap()];
-        mailboxes.extend(home_mailbox_len.map(|len| mailbox(len).unwrap()));
-        let addresses: Vec<_> = mailboxes.iter().map(|(_, address)| address.clone()).collect();
-        let statistics: Arc<[WorkerStatistics]> =
-            Arc::new([WorkerStatistics::default(), WorkerStatistics::default()]);
-        let gate = Arc::new(RateGate::new(limit, burst_for(limit)));
-        let prefixes = Arc::new(PrefixTable::new(PREFIX_CONNECTIONS_MAX));
-        let (sender, events) = channel();
-        let mut workers = mailboxes.into_iter().enumerate().map(|(index, (mailbox, _))| {
-            let sender = sender.clone();
-            Worker::new(WorkerParts {
-                index: index as u16,
-                ring: SimRing::new(seed + index as u64 * 1000, faults),
-                listeners: listen(Some(Ipv4Addr::LOCALHOST.into()), 0, 1).unwrap().sockets.remove(0),
-                port: 6881,
-                bind: None,
-                mailbox,
-                workers: addresses.clone(),
-                events: Box::new(move |event| sender.send(event).map_err(|unsent| unsent.0)),
-                statistics: Arc::clone(&statistics),
-                gate: Arc::clone(&gate),
-                download_gate: Arc::new(RateGate::new(None, 0)),
-                prefixes: Arc::clone(&prefixes),
-                zero_copy: ZeroCopyPolicy::new(zero_copy, 8 << 20),
-                encryption,
-                secret: || [5; 20],
-                rng: Rng::from_seed(seed ^ 1),
-            })
-        });
-        let worker = workers.next().unwrap();
-        let home = workers.next();
-        for address in addresses.iter().rev() {
-            address.post(ToWorker::Add(Arc::clone(&torrent))).unwrap();
-        }
-        let address = addresses[0].clone();
-        let home_address = addresses.get(1).cloned();
+        let mailbox_lens: Vec<_> = std::iter::once(16).chain(home_mailbox_len).collect();
+        let terms =
+            Terms { seed, faults, mailbox_lens: &mailbox_lens, zero_copy, upload_limit: limit, encryption };
+        let Crew { workers, addresses, statistics, events } = Crew::gather(terms, &torrent);
+        let mut workers = workers.into_iter();
+        let (worker, home) = (workers.next().unwrap(), workers.next());
+        let (address, home_address) = (addresses[0].clone(), addresses.get(1).cloned());
         let mut rig =
             Self { worker, home, home_sleeps: false, address, home_address, torrent, statistics, events };
         rig.run(3);

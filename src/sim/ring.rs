@@ -43,6 +43,24 @@ pub struct Faults {
     pub delay_max: Duration,
 }
 
+impl Faults {
+    /// A bad day in all things but the disk, whose troubles are a rig's own.
+    pub fn drawn(rng: &mut Rng) -> Self {
+        Self {
+            no_buffers: rng.below(200),
+            resets: rng.below(10),
+            short_sends: rng.below(10),
+            refused_zero_copy: rng.below(100),
+            copied_zero_copy: rng.below(1000),
+            busy_disk: 0,
+            refused_connects: rng.below(500),
+            silent_connects: rng.below(400),
+            submissions_max: rng.index(20),
+            delay_max: Duration::from_micros(rng.below(5000)),
+        }
+    }
+}
+
 /// The ring of one simulated worker.
 #[derive(Debug)]
 pub struct SimRing {

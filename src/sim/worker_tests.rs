@@ -9,30 +9,14 @@ use crate::id::PeerId;
 use crate::limits::HANDSHAKE_TIMEOUT;
 use crate::pipeline::burst_for;
 use crate::rng::Rng;
-use crate::time::Duration;
 use crate::units::ByteRate;
 use crate::wire::{CryptoMethods, Encryption, Handshake, Message, Reserved};
 use std::os::fd::RawFd;
 
-fn bad_day(rng: &mut Rng) -> Faults {
-    Faults {
-        no_buffers: rng.below(200),
-        resets: rng.below(10),
-        short_sends: rng.below(10),
-        refused_zero_copy: rng.below(100),
-        copied_zero_copy: rng.below(1000),
-        busy_disk: rng.below(300),
-        submissions_max: rng.index(20),
-        refused_connects: rng.below(500),
-        silent_connects: rng.below(500),
-        delay_max: Duration::from_micros(rng.below(5000)),
-    }
-}
-
 /// One run: peers come, ask, cancel, stall and go while everything that can go wrong does; then the faults end.
 fn run_by_seed(seed: u64) {
     let mut rng = Rng::from_seed(seed);
-    let faults = bad_day(&mut rng);
+    let faults = Faults { busy_disk: rng.below(300), ..Faults::drawn(&mut rng) };
     let mode = [ZeroCopyMode::Auto, ZeroCopyMode::Always, ZeroCopyMode::Never][rng.index(3)];
     let limit = (rng.below(3) == 0).then_some(ByteRate(20_000_000));
     let mut rig = match [Encryption::Allow, Encryption::Prefer][rng.index(2)] {
