@@ -103,9 +103,11 @@ def shown_options(parser, arguments, hidden):
 class Programs:
     """The rivals' programs, and their versions as far as they have been asked for."""
 
-    def __init__(self, folder, rqbit=None, install_rqbit=False):
-        self.folder, self.named_rqbit, self.install_rqbit = folder, rqbit, install_rqbit
-        self.versions, self.left_out = {}, {}
+    def __init__(self, folder, rqbit=None, install_rqbit=False, install=True):
+        self.folder, self.named_rqbit, self.installs = folder, rqbit, install
+        self.install_rqbit = install_rqbit
+        #: Name to version, to program, and to the reason why there is none.
+        self.versions, self.found, self.left_out = {}, {}, {}
         self.python = None
 
     def find(self, names):
@@ -115,14 +117,15 @@ class Programs:
                 program = RIVALS[name].find(self)
             except (OSError, subprocess.SubprocessError) as error:
                 program, self.left_out[name] = None, type(error).__name__
-            if program and name not in self.versions:
-                self.versions[name] = first_line([program, RIVALS[name].version_option])
-            elif not program:
+            if program:
+                self.found[name] = program
+                self.versions.setdefault(name, first_line([program, RIVALS[name].version_option]))
+            else:
                 self.left_out.setdefault(name, "not installed")
 
     def install(self, program, package):
         """The program, where it is there or could be installed from the distribution."""
-        if not shutil.which(program) and os.geteuid() == 0 and shutil.which("apt-get"):
+        if self.installs and not shutil.which(program) and os.geteuid() == 0 and shutil.which("apt-get"):
             subprocess.run(["apt-get", "install", "-y", "-q", package], stdout=subprocess.DEVNULL,
                            stderr=subprocess.DEVNULL, timeout=300, check=False)
         return shutil.which(program)
