@@ -162,9 +162,9 @@ impl Seeding {
         let mut tick = tokio::time::interval(TICK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut more_arrive = true;
-        loop {
+        let ending = loop {
             tokio::select! {
-                () = &mut shutdown => return Ending::Asked,
+                () = &mut shutdown => break Ending::Asked,
                 arrival = arrivals.recv(), if more_arrive => match arrival {
                     Some(arrival) => self.handle_arrival(arrival, &mut tell),
                     None => more_arrive = false,
@@ -181,15 +181,20 @@ impl Seeding {
                 _ = tick.tick() => self.tick(&mut tell),
             }
             if self.settings.once.is_some_and(|wanted| self.completed_count >= wanted) {
-                return Ending::Served;
+                break Ending::Served;
             }
             if !more_arrive && self.torrents.is_empty() {
-                return Ending::NothingLeft;
+                break Ending::NothingLeft;
             }
             if !more_arrive && self.has_given_enough() {
-                return Ending::Downloaded;
+                break Ending::Downloaded;
             }
+        };
+        // The last figures of a run are those that count.
+        if self.has_served {
+            tell(SessionEvent::Status(self.status()));
         }
+        ending
     }
 
     /// Tells trackers, closes connections, stores what is on its way, writes resume files. Within the five seconds of

@@ -99,6 +99,9 @@ pub enum StorageError {
         /// Bytes on disk.
         found: u64,
     },
+    /// Another process downloads into it.
+    #[error("{} is being downloaded into by another process; end that one, or choose another folder", .0.display())]
+    InUse(PathBuf),
     /// Content that was opened for seeding, or whose download has ended.
     #[error("{} is open for reading only; add the torrent again to download into it", .0.display())]
     NotOpenForWriting(PathBuf),
@@ -154,6 +157,7 @@ impl StorageError {
             | Self::Denied(_)
             | Self::NotContent { .. }
             | Self::NotWritable(_)
+            | Self::InUse(_)
             | Self::NotOpenForWriting(_)
             | Self::NoThread(_)
             | Self::Cancelled => Blame::Config,

@@ -11,7 +11,7 @@ use crate::storage::layout::Layout;
 use crate::storage::root::{FileState, Root};
 use crate::storage::selection::{FileSelection, parts_index};
 use rustix::fd::OwnedFd;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl Content {
     /// that are not there are made, `root` itself included. Takes one descriptor and one mapping a file that has bytes.
     ///
     /// # Errors
-    /// A folder, FIFO or device in the way; a link on the way; a file that is longer than the torrent's; no
+    /// Another process (or content) that downloads into the same files; a folder, FIFO or device in the way; a link on the way; a file that is longer than the torrent's; no
     /// permission; no space, with [`Allocation::Full`]; too many files for this process's limits. Files made until
     /// then remain.
     pub fn create(
@@ -86,6 +86,7 @@ fn open(
 ) -> Result<Option<MappedFile>, StorageError> {
     let path = root.full_path(relative);
     let (fd, state, is_new) = root.create_file(relative)?;
+    lock(&fd, &path)?;
     created.made += u32::from(is_new);
     created.found += u32::from(state.len > 0);
     if state.len > len {
@@ -109,6 +110,14 @@ fn open(
     // What an earlier run wrote may be in memory alone, if that run was killed.
     file.is_unsynced.store(true, Relaxed);
     Ok(Some(file))
+}
+
+/// Keeps other processes from downloading into the file as long as it is open. A file system without locks goes without.
+fn lock(fd: &OwnedFd, path: &Path) -> Result<(), StorageError> {
+    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(StorageError::InUse(path.into())),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Reserves a file's space and extends it; false where the file system does not do that.

@@ -50,6 +50,8 @@ fn root_folders_and_files_are_made_where_the_user_said_and_nowhere_else() {
     assert_eq!(fs::metadata(root.join("w")).unwrap().permissions().mode() & 0o7111, 0);
     assert!(!root.join(".pad").exists(), "padding takes no disk");
     assert!(content.is_writable() && content.verify_files() == Ok(()));
+    assert_eq!(create(&layout, &root).unwrap_err(), StorageError::InUse(root.join("x/y/z")));
+    drop(content);
     let (_, again) = create(&layout, &root).unwrap();
     assert_eq!(again, Created { made: 0, found: 2, unreserved: 0 });
 }
