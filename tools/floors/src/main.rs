@@ -4,17 +4,18 @@
 //! `writev`, `sendmsg` and `sendfile` speak just enough of the peer wire for `seedring bench` (one mapped
 //! file, every peer unchoked, no bounds, no fairness beyond a batch per turn); `raw` streams without framing
 //! into a discarding sink; `receive` takes blocks, hashes pieces and writes them; `hash` reads and hashes. Each prints its
-//! own CPU seconds per GiB. These are prototypes to compare with and nothing to serve a swarm with: a peer that
+//! own CPU seconds per GiB. `nocopy-sink` is the far end of a device that sends without copying. These are prototypes to compare with and nothing to serve a swarm with: a peer that
 //! misbehaves is merely dropped.
 
 mod framed;
 mod hash;
+mod nocopy;
 mod raw;
 mod receive;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use seedring::units::ByteSize;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,6 +41,8 @@ enum Floor {
     Receive(Receive),
     /// Read a file piece by piece and hash it on one thread; one line of JSON
     Hash(Hash),
+    /// Take blocks from a seeder behind a device that never copies what it sends; needs root
+    NocopySink(NocopySink),
 }
 
 #[derive(Debug, clap::Args)]
@@ -127,6 +130,35 @@ struct Hash {
     pin: Option<usize>,
 }
 
+#[derive(Debug, clap::Args)]
+struct NocopySink {
+    /// The seeder
+    seeder: SocketAddrV4,
+    /// Its torrent
+    torrent: PathBuf,
+    /// The veth device of the seeder's side
+    #[arg(long)]
+    near: String,
+    /// Its other end, where nobody has an address
+    #[arg(long)]
+    far: String,
+    /// The peers' address, in the near end's network
+    #[arg(long)]
+    address: Ipv4Addr,
+    /// Peers
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    connections: u16,
+    /// Blocks that each asks for in advance; half of them come as one send, up to the seeder's bound
+    #[arg(long, default_value_t = 128)]
+    depth: u32,
+    /// Seconds
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Core to run on, of which it takes all
+    #[arg(long)]
+    pin: Option<usize>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ReceiveMethod {
     /// Into a buffer of 64 KiB, copied to the piece's buffer, pwrite
@@ -150,6 +182,7 @@ fn main() -> ExitCode {
         Floor::Raw(raw) => raw::run(&raw),
         Floor::Receive(receive) => receive::run(&receive),
         Floor::Hash(hash) => hash::run(&hash),
+        Floor::NocopySink(sink) => nocopy::run(&sink),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
