@@ -2,6 +2,7 @@
 
 mod support;
 
+use seedring::attribution::SharedWaits;
 use seedring::bitfield::Bitfield;
 use seedring::choker::{Role, Slots};
 use seedring::engine::SharedTorrent;
@@ -80,6 +81,7 @@ impl Member {
             downloaded: 0.into(),
             wasted: 0.into(),
             connections: 0.into(),
+            waited: SharedWaits::default(),
         });
         rig.engine.add(&torrent);
         Self { rig, torrent }

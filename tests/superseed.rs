@@ -3,6 +3,7 @@
 
 mod support;
 
+use seedring::attribution::SharedWaits;
 use seedring::bitfield::Bitfield;
 use seedring::choker::{Role, Slots};
 use seedring::engine::message::Download;
@@ -87,6 +88,7 @@ fn client(folder: &Path, number: u8) -> (Rig, Arc<SharedTorrent<Content>>) {
         downloaded: 0.into(),
         wasted: 0.into(),
         connections: 0.into(),
+        waited: SharedWaits::default(),
     });
     rig.engine.add(&torrent);
     (rig, torrent)

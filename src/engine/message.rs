@@ -2,6 +2,7 @@
 
 use super::piece_buffer::PieceBuffer;
 use super::store::{BlockStore, PieceSink};
+use crate::attribution::SharedWaits;
 use crate::bitfield::Bitfield;
 use crate::id::{ConnId, InfoHash, PeerId};
 use crate::meter::PeerCounters;
@@ -39,6 +40,8 @@ pub struct SharedTorrent<S> {
     pub wasted: AtomicU64,
     /// Connections that have finished their handshake, on all workers.
     pub connections: AtomicU64,
+    /// What its connections have waited for, by all workers; told once a second.
+    pub waited: SharedWaits,
 }
 
 /// What a torrent that is downloaded has in addition.

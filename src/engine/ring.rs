@@ -221,6 +221,9 @@ pub trait Ring {
     /// The time, sampled by the worker once per turn.
     fn now(&self) -> Instant;
 
+    /// How the last [`turn`](Self::turn) went.
+    fn last_entry(&self) -> Entry;
+
     /// Processor time this thread has used so far, for the busy fraction.
     fn processor_time(&self) -> Duration;
 
@@ -249,6 +252,15 @@ pub trait Ring {
 
     /// The two ends of a connected socket; `None` when it is gone already.
     fn addresses(&self, socket: RawFd) -> Option<Ends>;
+}
+
+/// How an entry into the kernel went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// When it began.
+    pub began: Instant,
+    /// Nothing had completed when all operations had been handed over, so that the thread may have slept.
+    pub waited: bool,
 }
 
 /// The two ends of a connection.

@@ -2,6 +2,8 @@
 //!
 //! One declaration gives a figure its storage, its place in the snapshot and what readers are told about it.
 
+use super::histogram::{Histogram, HistogramSnapshot};
+use crate::attribution::{Cause, WaitTimes};
 use crossbeam::utils::CachePadded;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -44,7 +46,7 @@ macro_rules! counters {
     ($($(#[doc = $help:literal])+ $name:ident: $kind:ident of $unit:ident,)*) => {
         /// Counters and gauges of one worker. Counters only grow.
         #[derive(Debug, Default)]
-        pub struct WorkerStatistics(CachePadded<Counters>);
+        pub struct WorkerStatistics(CachePadded<Counters>, CachePadded<WorkerHistograms>);
 
         #[derive(Debug, Default)]
         struct Counters {
@@ -129,6 +131,114 @@ counters! {
     busy_nanos: Counter of Nanoseconds,
     /// Page faults of this worker that waited for a disk; stays zero while sends touch resident pages only.
     major_faults: Counter of Count,
+    /// Time that connections waited for a disk, added up over connections.
+    waited_disk_nanos: Counter of Nanoseconds,
+    /// Time that connections waited because the peer or its line took no more, added up over connections.
+    waited_window_nanos: Counter of Nanoseconds,
+    /// Time that interested peers were choked, added up over connections.
+    waited_choke_nanos: Counter of Nanoseconds,
+    /// Time that connections waited for an upload limit, added up over connections.
+    waited_limit_nanos: Counter of Nanoseconds,
+    /// Time that connections waited for this worker's turn and work, added up over connections.
+    waited_cpu_nanos: Counter of Nanoseconds,
+    /// Time that interested and unchoked peers asked for nothing more, added up over connections.
+    waited_asking_nanos: Counter of Nanoseconds,
+}
+
+macro_rules! histograms {
+    ($($(#[doc = $help:literal])+ $name:ident of $unit:ident,)*) => {
+        /// How often which value, of one worker.
+        #[derive(Debug, Default)]
+        struct WorkerHistograms {
+            $($name: Histogram,)*
+        }
+
+        /// The histograms at one moment, of one worker or added up.
+        #[derive(Clone, Debug, Default)]
+        pub struct HistogramsSnapshot {
+            $($(#[doc = $help])+ pub $name: HistogramSnapshot,)*
+        }
+
+        impl WorkerStatistics {
+            /// All histograms now.
+            pub fn histograms(&self) -> HistogramsSnapshot {
+                HistogramsSnapshot { $($name: self.1.$name.snapshot(),)* }
+            }
+
+            $(
+                $(#[doc = $help])+
+                pub(super) fn $name(&self) -> &Histogram {
+                    &self.1.$name
+                }
+            )*
+        }
+
+        /// Every histogram of a worker, in the order of the declaration.
+        pub const HISTOGRAMS: &[HistogramFigure] = &[$(HistogramFigure {
+            name: stringify!($name),
+            unit: FigureUnit::$unit,
+            help: concat!($($help),+),
+            read: |snapshot| &snapshot.$name,
+        },)*];
+
+        impl std::ops::AddAssign<&Self> for HistogramsSnapshot {
+            fn add_assign(&mut self, other: &Self) {
+                $(self.$name += &other.$name;)*
+            }
+        }
+    };
+}
+
+/// One histogram of [`HistogramsSnapshot`], described.
+#[derive(Clone, Copy, Debug)]
+pub struct HistogramFigure {
+    /// Its name there.
+    pub name: &'static str,
+    /// What its values are counted in.
+    pub unit: FigureUnit,
+    /// What it says, in a sentence; may open with a space.
+    pub help: &'static str,
+    /// Takes it out of a snapshot.
+    pub read: fn(&HistogramsSnapshot) -> &HistogramSnapshot,
+}
+
+histograms! {
+    /// Time from a request to the moment at which the kernel had all of its block; one request of a connection at a time.
+    request_nanos of Nanoseconds,
+    /// Time of one turn of the worker between two entries into the kernel.
+    turn_nanos of Nanoseconds,
+    /// Time of an entry into the kernel that handed something over and did not have to wait.
+    entry_nanos of Nanoseconds,
+    /// Bytes of blocks handed over with one send.
+    send_batch_bytes of Bytes,
+    /// Time until blocks that were not in memory were there.
+    cold_fetch_nanos of Nanoseconds,
+}
+
+impl WorkerStatistics {
+    /// Adds to what connections have waited for.
+    pub(super) fn add_waited(&self, new: &WaitTimes) {
+        self.waited_disk_nanos().add(new.of(Cause::Disk));
+        self.waited_window_nanos().add(new.of(Cause::Window));
+        self.waited_choke_nanos().add(new.of(Cause::Choke));
+        self.waited_limit_nanos().add(new.of(Cause::Limit));
+        self.waited_cpu_nanos().add(new.of(Cause::Cpu));
+        self.waited_asking_nanos().add(new.of(Cause::Asking));
+    }
+}
+
+impl StatisticsSnapshot {
+    /// What connections have waited for.
+    pub fn waited(&self) -> WaitTimes {
+        WaitTimes(Cause::ALL.map(|cause| match cause {
+            Cause::Disk => self.waited_disk_nanos,
+            Cause::Window => self.waited_window_nanos,
+            Cause::Choke => self.waited_choke_nanos,
+            Cause::Limit => self.waited_limit_nanos,
+            Cause::Cpu => self.waited_cpu_nanos,
+            Cause::Asking => self.waited_asking_nanos,
+        }))
+    }
 }
 
 /// One counter, for its one writer.

@@ -6,7 +6,7 @@
 //! into one provided-buffer ring per worker, so an idle connection owns no buffer.
 #![expect(unsafe_code, reason = "submissions, the provided-buffer ring and received bytes")]
 
-use super::ring::{BufferId, Completion, Ends, Op, Ring, Tag, ZeroCopyUse};
+use super::ring::{BufferId, Completion, Ends, Entry, Op, Ring, Tag, ZeroCopyUse};
 use super::ring_error::RingUnavailable;
 use crate::clock;
 use crate::limits::UNSENT_LEN_MAX;
@@ -39,6 +39,7 @@ pub struct Uring {
     ring: IoUring,
     small: ProvidedBuffers,
     bulk: ProvidedBuffers,
+    last_entry: Entry,
 }
 
 impl Uring {
@@ -55,7 +56,7 @@ impl Uring {
             ProvidedBuffers::register(&ring, shape).map_err(|error| RingUnavailable::from_setup(&error))
         };
         let (small, bulk) = (register(SMALL)?, register(BULK)?);
-        Ok(Self { ring, small, bulk })
+        Ok(Self { ring, small, bulk, last_entry: Entry::default() })
     }
 
     fn entry(op: Op) -> squeue::Entry {
@@ -103,12 +104,30 @@ impl Uring {
         let _ = self.ring.submit();
     }
 
+    /// Hands so many operations over and has the kernel do what it has put off for us, without waiting.
+    fn get_events(&mut self, queued: u32) -> io::Result<usize> {
+        const GETEVENTS: u32 = 1;
+        // SAFETY: no argument is passed.
+        unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) }
+    }
+
     fn reap(&mut self, completions: &mut Vec<Completion>) {
         for entry in self.ring.completion() {
             if let Some(tag) = Tag::from_user_data(entry.user_data()) {
                 completions.push(completion_of(tag, &entry));
             }
         }
+    }
+}
+
+/// What the next turn mends is no error.
+fn told(entered: io::Result<usize>) -> io::Result<()> {
+    match entered {
+        Ok(_) => Ok(()),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+            _ => Err(error),
+        },
     }
 }
 
@@ -143,14 +162,18 @@ impl Ring for Uring {
     }
 
     fn turn(&mut self, deadline: Instant, completions: &mut Vec<Completion>) -> io::Result<()> {
-        let timeout = Timespec::from(deadline.since(clock::now()));
-        let arguments = SubmitArgs::new().timespec(&timeout);
-        match self.ring.submitter().submit_with_args(1, &arguments) {
-            Ok(_) => {}
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
-                _ => return Err(error),
-            },
+        self.last_entry = Entry { began: clock::now(), waited: false };
+        // What is handed over often completes at once. Only when nothing has is there something to wait for, and the
+        // worker knows then that its sends did not go through.
+        let queued = self.ring.submission().len() as u32;
+        if queued > 0 {
+            told(self.get_events(queued))?;
+        }
+        if self.ring.completion().is_empty() {
+            self.last_entry.waited = true;
+            let timeout = Timespec::from(deadline.since(self.last_entry.began));
+            let arguments = SubmitArgs::new().timespec(&timeout);
+            told(self.ring.submitter().submit_with_args(1, &arguments))?;
         }
         for _ in 0..ROUNDS_PER_TURN {
             let before = completions.len();
@@ -158,14 +181,15 @@ impl Ring for Uring {
             if completions.len() == before || !self.ring.submission().taskrun() {
                 break;
             }
-            const GETEVENTS: u32 = 1;
-            // SAFETY: no argument is passed.
-            let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 0, GETEVENTS, None) };
-            if entered.is_err() {
+            if self.get_events(0).is_err() {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn last_entry(&self) -> Entry {
+        self.last_entry
     }
 
     fn now(&self) -> Instant {

@@ -594,6 +594,11 @@ impl PeerMachine {
         Some(span)
     }
 
+    /// Blocks that wait to be taken.
+    pub fn queued_blocks(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether there is anything to send.
     pub fn has_output(&self) -> bool {
         self.has_control() || !self.queue.is_empty()

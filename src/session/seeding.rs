@@ -14,6 +14,7 @@ use super::metrics_server::{MetricsError, MetricsServer, Scrapes};
 use super::storage_sink::StorageSink;
 use super::watch::{Watched, Watcher};
 use crate::announcer::{Announcer, AnnouncerConfig};
+use crate::attribution::SharedWaits;
 use crate::bitfield::{Bitfield, SharedBitfield};
 use crate::choker::Role;
 use crate::clock;
@@ -320,6 +321,7 @@ impl Seeding {
             downloaded: 0.into(),
             wasted: 0.into(),
             connections: 0.into(),
+            waited: SharedWaits::default(),
         });
         self.engine.add(&shared);
         self.has_served = true;

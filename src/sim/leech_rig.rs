@@ -5,6 +5,7 @@ use super::giver::{Giver, Manner, Truth};
 use super::ring::{Faults, SimRing};
 use super::sink::SimSink;
 use super::store::SimStore;
+use crate::attribution::SharedWaits;
 use crate::bitfield::Bitfield;
 use crate::choker::{Role, Slots};
 use crate::engine::mailbox::Address;
@@ -97,6 +98,7 @@ impl LeechRig {
             downloaded: 0.into(),
             wasted: 0.into(),
             connections: 0.into(),
+            waited: SharedWaits::default(),
         });
         let terms = Terms {
             seed,

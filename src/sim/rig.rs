@@ -3,6 +3,7 @@
 use super::crew::{Crew, Terms};
 use super::ring::{Faults, SimRing};
 use super::store::SimStore;
+use crate::attribution::SharedWaits;
 use crate::bitfield::Bitfield;
 use crate::choker::{Role, Slots};
 use crate::engine::mailbox::Address;
@@ -107,6 +108,7 @@ impl Rig {
             downloaded: 0.into(),
             wasted: 0.into(),
             connections: 0.into(),
+            waited: SharedWaits::default(),
         });
         let mailbox_lens: Vec<_> = std::iter::once(16).chain(home_mailbox_len).collect();
         let terms =

@@ -6,7 +6,7 @@
 //! reuses memory too early sends wrong bytes, and the peer notices.
 #![expect(unsafe_code, reason = "reads messages as the kernel would")]
 
-use crate::engine::ring::{BufferId, Completion, Ends, MessagePointer, Op, Ring, Tag, ZeroCopyUse};
+use crate::engine::ring::{BufferId, Completion, Ends, Entry, MessagePointer, Op, Ring, Tag, ZeroCopyUse};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
@@ -79,6 +79,7 @@ pub struct SimRing {
     next_socket: RawFd,
     closed: u64,
     called: Vec<RawFd>,
+    last_entry: Entry,
 }
 
 #[derive(Debug)]
@@ -149,6 +150,7 @@ impl SimRing {
             next_socket: 100,
             closed: 0,
             called: Vec::new(),
+            last_entry: Entry::default(),
         }
     }
 
@@ -448,6 +450,7 @@ impl Ring for SimRing {
         pending.append(&mut self.pending);
         self.pending = pending;
         let idle = completions.len() == before;
+        self.last_entry = Entry { began: self.now, waited: idle };
         let step = Duration::from_micros(1 + self.rng.below(500));
         self.now = if idle {
             (self.now + step).max(deadline.min(self.now + Duration::from_millis(50)))
@@ -459,6 +462,10 @@ impl Ring for SimRing {
 
     fn now(&self) -> Instant {
         self.now
+    }
+
+    fn last_entry(&self) -> Entry {
+        self.last_entry
     }
 
     fn processor_time(&self) -> Duration {

@@ -1,6 +1,7 @@
 //! What the tests on real sockets share: an engine on loopback and a leech with a blocking socket.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use seedring::attribution::SharedWaits;
 use seedring::bitfield::Bitfield;
 use seedring::choker::{Role, Slots};
 use seedring::engine::{Engine, EngineConfig, EngineEvent, SharedTorrent};
@@ -96,6 +97,7 @@ impl Rig {
             downloaded: 0.into(),
             wasted: 0.into(),
             connections: 0.into(),
+            waited: SharedWaits::default(),
         });
         self.engine.add(&torrent);
         torrent

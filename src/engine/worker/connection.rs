@@ -5,6 +5,7 @@ use super::super::ring::{Ends, Op, OpKind, Ring, Tag};
 use super::super::slab::Key;
 use super::super::store::{BlockStore, ColdRange};
 use super::super::zero_copy::ZeroCopyState;
+use super::waiting::Waits;
 use super::{TimerOwner, Worker};
 use crate::id::{AddressPrefix, ConnId, InfoHash, PeerId};
 use crate::limits::SEND_STALL_TIMEOUT;
@@ -48,6 +49,8 @@ pub(super) struct Connection {
     pub bulk: bool,
     /// A send is in flight, since when.
     pub sending: Option<Instant>,
+    /// That send has blocks.
+    pub sending_blocks: bool,
     /// A range is being read from disk.
     pub fetching: Option<ColdRange>,
     /// Waits in the ready queue.
@@ -81,6 +84,8 @@ pub(super) struct Connection {
     pub closing: Option<Closing>,
     /// What its home is told of its end.
     pub why: Closed,
+    /// What it waits for.
+    pub waits: Waits,
 }
 
 /// A block on its way in.
@@ -128,6 +133,7 @@ impl Connection {
             receiving: false,
             bulk: false,
             sending: None,
+            sending_blocks: false,
             fetching: None,
             scheduled: false,
             throttled: false,
@@ -146,6 +152,7 @@ impl Connection {
             parting: false,
             closing: None,
             why: Closed::Normal,
+            waits: Waits::default(),
         }
     }
 
@@ -279,6 +286,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         self.ring.shutdown(socket);
         self.leave_half_open(key);
+        self.close_account(key);
         if let Some(torrent) = torrent.filter(|_| joined)
             && let Some(shared) = self.torrents.get(&torrent)
         {

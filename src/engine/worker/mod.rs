@@ -14,6 +14,7 @@ mod receive;
 mod reveal;
 mod send;
 mod throttle;
+mod waiting;
 
 use super::mailbox::{Address, Mailbox};
 use super::message::{EngineEvent, SharedTorrent, ToWorker};
@@ -43,6 +44,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use throttle::Throttle;
+use waiting::Waiting;
 
 /// Messages a worker reads per turn.
 const MESSAGES_PER_TURN: usize = 256;
@@ -143,6 +145,7 @@ pub struct Worker<R: Ring, S: BlockStore> {
     /// Who has been granted allowed-fast pieces lately.
     fast_grants: BTreeMap<(InfoHash, AddressPrefix), Instant>,
     load: LoadSample,
+    waiting: Waiting<S>,
     /// The last try to accept a connection failed.
     accept_fails: bool,
     /// The mailbox was not read to its end in the last turn.
@@ -216,6 +219,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             ticks: 1,
             fast_grants: BTreeMap::new(),
             load: LoadSample { at: now, ..LoadSample::default() },
+            waiting: Waiting::default(),
             accept_fails: false,
             mail_waits: false,
             stopping: None,
@@ -245,7 +249,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let deadline = self.next_deadline();
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.turn(deadline, &mut completions)?;
-        self.now = self.ring.now();
+        let before = std::mem::replace(&mut self.now, self.ring.now());
+        self.count_turn(before);
         for completion in completions.drain(..) {
             self.handle_completion(completion);
         }
@@ -383,6 +388,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let sample = LoadSample { at: self.now, busy, payload };
         self.tell_load(elapsed, self.load, sample);
         self.load = sample;
+        self.tell_waits();
         self.give_up_contested();
         self.active_before = std::mem::take(&mut self.active);
         self.ticks += 1;

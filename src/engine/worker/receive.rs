@@ -98,6 +98,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             counters.set_upload_only(connection.machine.upload_only());
             counters.set_heard_at(self.now);
         }
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.waits.follow(self.now, connection.machine.queued_blocks());
+        }
         self.tell_haves(key);
         self.settle_download(key);
         self.schedule(key);
@@ -194,6 +197,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             peer_id: handshake.peer_id,
             dialled: connection.dialled,
         };
+        self.open_account(key, &shared);
         shared.connections.fetch_add(1, Relaxed);
         let (torrent, conn) = (handshake.info_hash, self.conn_id(key));
         self.members.entry(torrent).or_default().insert(key);

@@ -59,6 +59,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             connection.scheduled = true;
             self.ready.push_back(key);
         }
+        self.attribute(key);
     }
 
     pub(super) fn send_ready(&mut self) {
@@ -66,6 +67,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         while sent < SENT_PER_TURN_MAX {
             let Some(key) = self.ready.pop_front() else { return };
             sent += self.send(key);
+            self.attribute(key);
         }
     }
 
@@ -187,6 +189,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             && !encrypts
             && self.zero_copy.decide(self.now, &mut connection.zero_copy, local, len);
         connection.sending = Some(self.now);
+        connection.sending_blocks = slot.blocks() > 0;
+        connection.waits.handle_submitted(slot.blocks(), connection.machine.queued_blocks());
+        if slot.blocks() > 0 {
+            self.all_statistics[usize::from(self.index)].send_batch_bytes().record(slot.payload_len());
+        }
         connection.machine.handle_sent(self.now);
         let torrent = connection.torrent;
         let in_flight = InFlight { slot, connection: key, torrent, local, zero_copy, refused: false };
@@ -247,6 +254,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             return;
         }
         let began = self.connections.get_mut(key).and_then(|connection| connection.sending.take());
+        if let Some(began) = began {
+            self.attribute_send(key, began);
+        }
         if completion.result == -libc::EFAULT {
             if let Some(torrent) = torrent {
                 self.handle_unreadable(torrent);
@@ -324,6 +334,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     fn fetch(&mut self, key: Key, range: ColdRange) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.fetching = Some(range);
+        connection.waits.handle_fetch(self.now);
         self.statistics().cold_fetches().add(1);
         self.statistics().cold_bytes().add(u64::from(range.mapped.len));
         let op = Op::Advise { file: range.file, offset: range.offset, len: range.mapped.len };
@@ -342,6 +353,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let key = Self::key_of(completion.tag);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(range) = connection.fetching.take() else { return };
+        self.count_fetched(key);
+        let Some(connection) = self.connections.get(key) else { return };
         if let Some(shared) = connection.torrent.and_then(|torrent| self.torrents.get(&torrent)) {
             let errno = (completion.result < 0).then_some(-completion.result);
             shared.content.handle_fetched(self.now, &range, errno);
