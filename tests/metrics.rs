@@ -59,6 +59,11 @@ fn the_figures_are_served_where_the_first_event_says() {
         "seedring_torrents 1",
         "seedring_uploaded_bytes_total 0",
         "seedring_worker_connections{worker=\"1\"} 0",
+        "seedring_worker_waited_window_seconds_total{worker=\"1\"} 0.000000000",
+        "seedring_worker_request_seconds_bucket{worker=\"0\",le=\"+Inf\"} 0",
+        &format!(
+            "seedring_torrent_waited_seconds_total{{info_hash=\"{info_hash}\",cause=\"choke\"}} 0.000000000"
+        ),
         &format!("seedring_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
         &format!(
             "seedring_torrent_connections{{info_hash=\"{info_hash}\",name=\"a \\\"quoted\\\" film\"}} 0"

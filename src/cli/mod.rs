@@ -13,6 +13,7 @@ mod engine_args;
 mod escape;
 mod generate;
 mod get;
+mod limited;
 mod progress;
 mod seed;
 mod show;

@@ -47,6 +47,13 @@ pub(super) fn live_line(json: bool) -> Option<ProgressBar> {
     Some(live.with_style(ProgressStyle::with_template("{wide_msg}").ok()?))
 }
 
+/// Gives a live line a second one, its prefix.
+pub(super) fn add_line(live: &ProgressBar) {
+    if let Ok(style) = ProgressStyle::with_template("{wide_msg}\n{prefix}") {
+        live.set_style(style);
+    }
+}
+
 impl Progress {
     /// Begins to show that `total` bytes are being worked on; `verb` as in `hashing`.
     pub(super) fn start(verb: &'static str, total: u64) -> Self {

@@ -2,10 +2,12 @@
 //! elsewhere, or JSON.
 
 use super::escape::{Plain, json};
-use super::progress::{Progress, live_line};
+use super::limited::Limited;
+use super::progress::{Progress, add_line, live_line};
+use crate::attribution::{Cause, WaitTimes};
 use crate::id::InfoHash;
 use crate::session::magnet_fetch::FetchProgress;
-use crate::session::seeding::{DownloadStatus, Serving, SessionEvent, Status};
+use crate::session::seeding::{DownloadStatus, Serving, SessionEvent, Status, TorrentStatus};
 use crate::units::ByteSize;
 use indicatif::{FormattedDuration, ProgressBar};
 use serde_json::{Value, json as object};
@@ -34,6 +36,9 @@ struct State {
     told: usize,
     seconds: u64,
     plain_told: Option<(u64, u64)>,
+    limited: Limited,
+    /// The live line has a second one.
+    two_lines: bool,
     fetching_told: bool,
 }
 
@@ -215,7 +220,14 @@ impl View {
 
     fn status(&self, status: &Status) -> io::Result<()> {
         if self.json {
+            let value = |histogram| serde_json::to_value(histogram).unwrap_or(Value::Null);
             let engine = serde_json::to_value(status.engine).unwrap_or(Value::Null);
+            let histograms: serde_json::Map<String, Value> = status
+                .histograms
+                .iter()
+                .map(|&(name, histogram)| (name.to_owned(), value(histogram)))
+                .collect();
+            let busiest: Vec<Value> = status.busiest.iter().map(torrent_figures).collect();
             return self.line(&object!({
                 "event": "status",
                 "torrents": status.torrents,
@@ -233,8 +245,12 @@ impl View {
                     "eta_seconds": download.eta.map(|eta| eta.as_secs()),
                 })),
                 "engine": engine,
+                "histograms": histograms,
+                "busiest": busiest,
             }));
         }
+        let limited =
+            self.state().limited.handle(status.engine.waited()).filter(|_| status.download.is_none());
         let peers = if status.peers == 1 { "peer" } else { "peers" };
         let text = match status.download {
             Some(download) => downloading(status, download, peers),
@@ -248,6 +264,10 @@ impl View {
             ),
         };
         if let Some(live) = &self.live {
+            if limited.is_some() && !std::mem::replace(&mut self.state().two_lines, true) {
+                add_line(live);
+            }
+            live.set_prefix(limited.unwrap_or_default());
             live.set_message(text);
             live.tick();
             return Ok(());
@@ -263,7 +283,8 @@ impl View {
             }
             due
         };
-        if due { self.print(&format!("{text}\n")) } else { Ok(()) }
+        let limited = limited.map_or(String::new(), |limited| format!(" · {limited}"));
+        if due { self.print(&format!("{text}{limited}\n")) } else { Ok(()) }
     }
 
     /// The live line goes.
@@ -298,6 +319,20 @@ impl View {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// One torrent's figures.
+fn torrent_figures(torrent: &TorrentStatus) -> Value {
+    object!({
+        "info_hash": torrent.info_hash.to_string(),
+        "peers": torrent.peers,
+        "uploaded": torrent.uploaded,
+        "waited_nanos": by_cause(&torrent.waited),
+    })
+}
+
+fn by_cause(waited: &WaitTimes) -> serde_json::Map<String, Value> {
+    Cause::ALL.into_iter().map(|cause| (cause.name().to_owned(), waited.of(cause).into())).collect()
 }
 
 /// How far the download is, as a bar and in words.

@@ -5,7 +5,7 @@ use super::mailbox::{Address, mailbox};
 use super::message::{SharedTorrent, ToWorker};
 use super::prefix_table::PrefixTable;
 use super::ring_error::RingUnavailable;
-use super::statistics::{StatisticsSnapshot, WorkerStatistics};
+use super::statistics::{HistogramsSnapshot, StatisticsSnapshot, WorkerStatistics};
 use super::store::BlockStore;
 use super::uring::Uring;
 use super::worker::{EventSink, Worker, WorkerParts};
@@ -205,6 +205,11 @@ impl<S: BlockStore> Engine<S> {
     /// What the workers have counted, by worker.
     pub fn statistics(&self) -> Vec<StatisticsSnapshot> {
         self.statistics.iter().map(WorkerStatistics::snapshot).collect()
+    }
+
+    /// The workers' histograms, by worker.
+    pub fn histograms(&self) -> Vec<HistogramsSnapshot> {
+        self.statistics.iter().map(WorkerStatistics::histograms).collect()
     }
 
     /// Ends all workers and gives their final counters, by worker.

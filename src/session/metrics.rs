@@ -4,19 +4,30 @@
 //! are there up to a bound; the sums always are. Source: OpenMetrics 1.0.0. Deliberately absent: timestamps,
 //! `_created` samples, and anything about a single peer.
 
-use crate::engine::statistics::{FIGURES, Figure, FigureKind, FigureUnit, StatisticsSnapshot};
-use crate::id::InfoHash;
+use super::seeding::TorrentStatus;
+use crate::attribution::Cause;
+use crate::engine::statistics::{
+    FIGURES, Figure, FigureKind, FigureUnit, HISTOGRAMS, HistogramFigure, HistogramsSnapshot,
+    StatisticsSnapshot,
+};
 use crate::limits::METRICS_TORRENTS_MAX;
 use crate::units::ByteRate;
 
 /// The media type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Powers of two of nanoseconds that are bounds of buckets: a microsecond to 17 seconds.
+const TIME_EXPONENTS: std::ops::RangeInclusive<u32> = 10..=34;
+/// Powers of two of bytes that are: 1 KiB to 1 MiB and more.
+const SIZE_EXPONENTS: std::ops::RangeInclusive<u32> = 10..=21;
+
 /// What is shown, as it is at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct MetricsSnapshot<'a> {
     /// What each worker has counted, in their order.
     pub workers: Vec<StatisticsSnapshot>,
+    /// Each worker's histograms, in their order.
+    pub histograms: Vec<HistogramsSnapshot>,
     /// Torrents served.
     pub torrents: usize,
     /// Peers that have finished their handshake, in all torrents.
@@ -25,26 +36,28 @@ pub struct MetricsSnapshot<'a> {
     pub completed: u64,
     /// Bytes of blocks a second, smoothed.
     pub upload_rate: ByteRate,
-    /// Each torrent's figures; see [`bounded`].
+    /// The figures of single torrents, at most [`METRICS_TORRENTS_MAX`].
     pub each: Vec<TorrentFigures<'a>>,
 }
 
 /// The figures of one torrent.
 #[derive(Clone, Copy, Debug)]
 pub struct TorrentFigures<'a> {
-    /// The torrent.
-    pub info_hash: InfoHash,
     /// Its name, as whoever made the torrent wrote it.
     pub name: &'a str,
-    /// Bytes of blocks sent in this run.
-    pub uploaded: u64,
-    /// Peers that have finished their handshake.
-    pub connections: u64,
+    /// Its figures.
+    pub status: TorrentStatus,
 }
 
-/// All of `torrents`, or none when they are more than [`METRICS_TORRENTS_MAX`].
-pub fn bounded<'a>(torrents: impl ExactSizeIterator<Item = TorrentFigures<'a>>) -> Vec<TorrentFigures<'a>> {
-    if torrents.len() > METRICS_TORRENTS_MAX { Vec::new() } else { torrents.collect() }
+/// The `count_max` of `torrents` with the most peers, those with the most first.
+pub fn busiest(mut torrents: Vec<TorrentStatus>, count_max: usize) -> Vec<TorrentStatus> {
+    let order = |torrent: &TorrentStatus| (std::cmp::Reverse(torrent.peers), torrent.info_hash);
+    if torrents.len() > count_max {
+        torrents.select_nth_unstable_by_key(count_max, order);
+        torrents.truncate(count_max);
+    }
+    torrents.sort_unstable_by_key(order);
+    torrents
 }
 
 /// The text, up to its `# EOF`.
@@ -55,6 +68,9 @@ pub fn render(snapshot: &MetricsSnapshot<'_>) -> String {
     render_session(&mut text, snapshot);
     for figure in FIGURES {
         render_figure(&mut text, figure, &snapshot.workers);
+    }
+    for histogram in HISTOGRAMS {
+        render_histogram(&mut text, histogram, &snapshot.histograms);
     }
     render_torrents(&mut text, &snapshot.each);
     text.0 += "# EOF\n";
@@ -81,47 +97,91 @@ fn render_figure(text: &mut Text, figure: &Figure, workers: &[StatisticsSnapshot
         FigureKind::Counter => ("counter", "_total"),
         FigureKind::Gauge => ("gauge", ""),
     };
-    let family = family_name(figure);
+    let family = family_name(figure.name, figure.unit);
     text.family(&family, kind, unit(figure.unit), figure.help.trim());
     for (index, worker) in workers.iter().enumerate() {
         let value = (figure.read)(worker);
         let value = match figure.unit {
             FigureUnit::Count | FigureUnit::Bytes => value.to_string(),
-            FigureUnit::Nanoseconds => format!("{}.{:09}", value / 1_000_000_000, value % 1_000_000_000),
+            FigureUnit::Nanoseconds => seconds(value),
         };
         text.sample(&format!("{family}{suffix}"), &[("worker", &index.to_string())], value);
     }
 }
 
+/// Buckets for each power of two, cumulative as the format has it.
+fn render_histogram(text: &mut Text, histogram: &HistogramFigure, workers: &[HistogramsSnapshot]) {
+    let family = family_name(histogram.name, histogram.unit);
+    let exponents = match histogram.unit {
+        FigureUnit::Nanoseconds => TIME_EXPONENTS,
+        FigureUnit::Count | FigureUnit::Bytes => SIZE_EXPONENTS,
+    };
+    text.family(&family, "histogram", unit(histogram.unit), histogram.help.trim());
+    for (index, worker) in workers.iter().enumerate() {
+        let (counts, worker) = ((histogram.read)(worker), index.to_string());
+        let mut bucket = |le: &str, count| {
+            text.sample(&format!("{family}_bucket"), &[("worker", &worker), ("le", le)], count);
+        };
+        for exponent in exponents.clone() {
+            let le = match histogram.unit {
+                FigureUnit::Nanoseconds => seconds(1 << exponent),
+                FigureUnit::Count | FigureUnit::Bytes => format!("{}.0", 1u64 << exponent),
+            };
+            bucket(&le, counts.count_below(exponent));
+        }
+        bucket("+Inf", counts.count());
+        let sum = match histogram.unit {
+            FigureUnit::Nanoseconds => seconds(counts.sum()),
+            FigureUnit::Count | FigureUnit::Bytes => counts.sum().to_string(),
+        };
+        text.sample(&format!("{family}_sum"), &[("worker", &worker)], sum);
+        text.sample(&format!("{family}_count"), &[("worker", &worker)], counts.count());
+    }
+}
+
 fn render_torrents(text: &mut Text, torrents: &[TorrentFigures<'_>]) {
-    if torrents.is_empty() || torrents.len() > METRICS_TORRENTS_MAX {
+    if torrents.is_empty() {
         return;
     }
-    let hashes: Vec<String> = torrents.iter().map(|torrent| torrent.info_hash.to_string()).collect();
+    let torrents = &torrents[..torrents.len().min(METRICS_TORRENTS_MAX)];
+    let hashes: Vec<String> = torrents.iter().map(|torrent| torrent.status.info_hash.to_string()).collect();
     let uploaded = "seedring_torrent_uploaded_bytes";
     text.family(uploaded, "counter", "bytes", "Bytes of blocks of the torrent sent in this run.");
     for (torrent, info_hash) in torrents.iter().zip(&hashes) {
         let labels = [("info_hash", info_hash.as_str()), ("name", torrent.name)];
-        text.sample("seedring_torrent_uploaded_bytes_total", &labels, torrent.uploaded);
+        text.sample("seedring_torrent_uploaded_bytes_total", &labels, torrent.status.uploaded);
     }
     let connections = "seedring_torrent_connections";
     text.family(connections, "gauge", "", "Peers of the torrent that have finished their handshake.");
     for (torrent, info_hash) in torrents.iter().zip(&hashes) {
         let labels = [("info_hash", info_hash.as_str()), ("name", torrent.name)];
-        text.sample(connections, &labels, torrent.connections);
+        text.sample(connections, &labels, torrent.status.peers);
     }
+    let waited = "seedring_torrent_waited_seconds";
+    text.family(waited, "counter", "seconds", "Time that connections of the torrent waited, by what for.");
+    for (torrent, info_hash) in torrents.iter().zip(&hashes) {
+        for cause in Cause::ALL {
+            let labels = [("info_hash", info_hash.as_str()), ("cause", cause.name())];
+            let time = seconds(torrent.status.waited.of(cause));
+            text.sample("seedring_torrent_waited_seconds_total", &labels, time);
+        }
+    }
+}
+
+fn seconds(nanos: u64) -> String {
+    format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
 }
 
 /// OpenMetrics wants base units, at the end of the name: `bytes_sent` is `sent_bytes`, `busy_nanos` is
 /// `busy_seconds`.
-fn family_name(figure: &Figure) -> String {
+fn family_name(figure: &str, counted_in: FigureUnit) -> String {
     let mut name = "seedring_worker".to_owned();
-    let words = figure.name.split('_').filter(|&word| match figure.unit {
+    let words = figure.split('_').filter(|&word| match counted_in {
         FigureUnit::Count => true,
         FigureUnit::Bytes => word != "bytes",
         FigureUnit::Nanoseconds => word != "nanos",
     });
-    for word in words.chain(Some(unit(figure.unit)).filter(|unit| !unit.is_empty())) {
+    for word in words.chain(Some(unit(counted_in)).filter(|unit| !unit.is_empty())) {
         name.push('_');
         name += word;
     }
@@ -185,6 +245,8 @@ fn is_unprintable(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attribution::WaitTimes;
+    use crate::id::InfoHash;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -202,6 +264,7 @@ mod tests {
                     "counter" => "_total",
                     "info" => "_info",
                     "gauge" => "",
+                    "histogram" => "_histogram",
                     _ => return Err(format!("unknown type {kind}")),
                 };
                 if !families.insert(name.to_owned()) {
@@ -220,7 +283,13 @@ mod tests {
                 }
             } else {
                 let sample = parse_sample(line).ok_or_else(|| format!("not a sample: {line:?}"))?;
-                if sample.0 != format!("{}{}", family.0, family.1) {
+                let fits = match family.1 {
+                    "_histogram" => ["_bucket", "_sum", "_count"]
+                        .iter()
+                        .any(|end| sample.0 == format!("{}{end}", family.0)),
+                    suffix => sample.0 == format!("{}{suffix}", family.0),
+                };
+                if !fits {
                     return Err(format!("{line:?} in the family {}", family.0));
                 }
                 samples.push(sample);
@@ -263,7 +332,8 @@ mod tests {
     }
 
     fn named(name: &str) -> TorrentFigures<'_> {
-        TorrentFigures { info_hash: InfoHash([0xab; 20]), name, uploaded: 5, connections: 2 }
+        let (info_hash, waited) = (InfoHash([0xab; 20]), WaitTimes([0, 1_500_000_000, 0, 0, 7, 0]));
+        TorrentFigures { name, status: TorrentStatus { info_hash, peers: 2, uploaded: 5, waited } }
     }
 
     #[test]
@@ -296,6 +366,7 @@ mod tests {
         let worker = StatisticsSnapshot { payload_sent: 10, ..StatisticsSnapshot::default() };
         let snapshot = MetricsSnapshot {
             workers: vec![worker; 3],
+            histograms: Vec::new(),
             torrents: 4,
             peers: 5,
             completed: 6,
@@ -320,10 +391,50 @@ mod tests {
             let text = render(&MetricsSnapshot { each, ..MetricsSnapshot::default() });
             parse(&text).unwrap().iter().filter(|sample| sample.0.starts_with("seedring_torrent_")).count()
         };
-        assert_eq!(samples(many(METRICS_TORRENTS_MAX)), 2 * METRICS_TORRENTS_MAX);
-        assert_eq!(samples(many(METRICS_TORRENTS_MAX + 1)), 0);
-        assert_eq!(bounded(many(METRICS_TORRENTS_MAX).into_iter()).len(), METRICS_TORRENTS_MAX);
-        assert!(bounded(many(METRICS_TORRENTS_MAX + 1).into_iter()).is_empty());
+        assert_eq!(samples(many(METRICS_TORRENTS_MAX)), 8 * METRICS_TORRENTS_MAX);
+        assert_eq!(samples(many(METRICS_TORRENTS_MAX + 1)), 8 * METRICS_TORRENTS_MAX);
+    }
+
+    #[test]
+    fn of_many_torrents_those_with_the_most_peers_are_chosen() {
+        let torrent = |number: u8, peers| TorrentStatus {
+            info_hash: InfoHash([number; 20]),
+            peers,
+            ..named("").status
+        };
+        let torrents = vec![torrent(1, 5), torrent(2, 9), torrent(3, 1), torrent(4, 5), torrent(5, 7)];
+        let chosen = |count| -> Vec<u8> {
+            busiest(torrents.clone(), count).iter().map(|torrent| torrent.info_hash.0[0]).collect()
+        };
+        assert_eq!(chosen(3), [2, 5, 1]);
+        assert_eq!(chosen(9), [2, 5, 1, 4, 3]);
+        assert!(chosen(0).is_empty());
+    }
+
+    #[test]
+    fn waits_of_a_torrent_are_told_by_cause() {
+        let text = render(&MetricsSnapshot { each: vec![named("x")], ..MetricsSnapshot::default() });
+        let info_hash = "ab".repeat(20);
+        for (cause, time) in [("window", "1.500000000"), ("cpu", "0.000000007"), ("disk", "0.000000000")] {
+            let line = format!(
+                "seedring_torrent_waited_seconds_total{{info_hash=\"{info_hash}\",cause=\"{cause}\"}} {time}"
+            );
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn histograms_are_cumulative_and_end_with_everything() {
+        let statistics = crate::engine::statistics::WorkerStatistics::default();
+        let histograms = vec![statistics.histograms(); 2];
+        let text = render(&MetricsSnapshot { histograms, ..MetricsSnapshot::default() });
+        let samples = parse(&text).unwrap();
+        let of = |name: &str| samples.iter().filter(|sample| sample.0 == name).count();
+        assert_eq!(of("seedring_worker_request_seconds_bucket"), 2 * 26);
+        assert_eq!(of("seedring_worker_send_batch_bytes_bucket"), 2 * 13);
+        assert_eq!(of("seedring_worker_turn_seconds_count"), 2);
+        assert!(text.contains("seedring_worker_entry_seconds_bucket{worker=\"1\",le=\"+Inf\"} 0\n"));
+        assert!(text.contains("_bucket{worker=\"0\",le=\"0.000001024\"} 0\n"), "{text}");
     }
 
     #[test]

@@ -7,7 +7,9 @@
 mod figures;
 mod terms;
 
-pub use terms::{DownloadStatus, Ending, SeedingSettings, Serving, SessionEvent, Status, Until};
+pub use terms::{
+    DownloadStatus, Ending, SeedingSettings, Serving, SessionEvent, Status, TorrentStatus, Until,
+};
 
 use super::content::{Checked, Located};
 use super::metrics_server::{MetricsError, MetricsServer, Scrapes};
@@ -193,7 +195,7 @@ impl Seeding {
         };
         // The last figures of a run are those that count.
         if self.has_served {
-            tell(SessionEvent::Status(self.status()));
+            tell(SessionEvent::Status(Box::new(self.status())));
         }
         ending
     }
@@ -525,7 +527,7 @@ impl Seeding {
         }
         // The first thing the user hears is a torrent, or why there is none.
         if self.has_served {
-            tell(SessionEvent::Status(self.status()));
+            tell(SessionEvent::Status(Box::new(self.status())));
         }
     }
 }

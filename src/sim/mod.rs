@@ -21,4 +21,6 @@ pub mod ring;
 pub mod sink;
 pub mod store;
 #[cfg(test)]
+mod waiting_tests;
+#[cfg(test)]
 mod worker_tests;

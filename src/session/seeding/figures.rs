@@ -1,9 +1,11 @@
 //! The session's figures: what is served, what is missing, how fast.
 
-use super::{DownloadStatus, Running, Seeding, Status, Wanted};
+use super::{DownloadStatus, Running, Seeding, Status, TorrentStatus, Wanted};
 use crate::bitfield::Bitfield;
 use crate::clock;
-use crate::engine::statistics::StatisticsSnapshot;
+use crate::engine::statistics::{HISTOGRAMS, HistogramsSnapshot, StatisticsSnapshot};
+use crate::id::InfoHash;
+use crate::limits::{METRICS_TORRENTS_MAX, STATUS_TORRENTS_MAX};
 use crate::session::metrics::{self, MetricsSnapshot, TorrentFigures};
 use crate::storage::Layout;
 use crate::time::Duration;
@@ -16,6 +18,10 @@ impl Seeding {
         let mut engine = StatisticsSnapshot::default();
         for worker in self.engine.statistics() {
             engine += worker;
+        }
+        let mut histograms = HistogramsSnapshot::default();
+        for worker in self.engine.histograms() {
+            histograms += &worker;
         }
         let total: u64 = self.torrents.values().map(|running| running.shared.facts.total_len).sum();
         let uploaded: u64 = self.torrents.values().map(Running::total_uploaded).sum();
@@ -49,7 +55,27 @@ impl Seeding {
             wasted: self.torrents.values().map(|running| running.shared.wasted.load(Relaxed)).sum(),
             banned: self.banned,
             engine,
+            histograms: HISTOGRAMS
+                .iter()
+                .map(|histogram| (histogram.name, (histogram.read)(&histograms).summary()))
+                .collect(),
+            busiest: self.busiest(STATUS_TORRENTS_MAX),
         }
+    }
+
+    /// Torrents with peers, those with the most first.
+    fn busiest(&self, count_max: usize) -> Vec<TorrentStatus> {
+        let with_peers = self.torrents.iter().map(figures_of).filter(|torrent| torrent.peers > 0);
+        metrics::busiest(with_peers.collect(), count_max)
+    }
+
+    /// What stands one by one in the metrics: a few torrents whether or not they have peers, so that their series do
+    /// not come and go; of many those with the most peers.
+    fn shown_one_by_one(&self) -> Vec<TorrentStatus> {
+        if self.torrents.len() <= METRICS_TORRENTS_MAX {
+            return self.torrents.iter().map(figures_of).collect();
+        }
+        self.busiest(METRICS_TORRENTS_MAX)
     }
 
     pub(super) fn peers(&self) -> u64 {
@@ -57,20 +83,28 @@ impl Seeding {
     }
 
     pub(super) fn metrics_text(&self) -> String {
-        let each = self.torrents.iter().map(|(&info_hash, running)| TorrentFigures {
-            info_hash,
-            name: &running.name,
-            uploaded: running.shared.uploaded.load(Relaxed),
-            connections: running.shared.connections.load(Relaxed),
-        });
+        let named = |status: TorrentStatus| {
+            let name = self.torrents.get(&status.info_hash).map_or("", |running| &running.name);
+            TorrentFigures { name, status }
+        };
         metrics::render(&MetricsSnapshot {
             workers: self.engine.statistics(),
+            histograms: self.engine.histograms(),
             torrents: self.torrents.len(),
             peers: self.peers(),
             completed: self.completed_count,
             upload_rate: self.rate.smoothed(),
-            each: metrics::bounded(each),
+            each: self.shown_one_by_one().into_iter().map(named).collect(),
         })
+    }
+}
+
+fn figures_of((&info_hash, running): (&InfoHash, &Running)) -> TorrentStatus {
+    TorrentStatus {
+        info_hash,
+        peers: running.shared.connections.load(Relaxed),
+        uploaded: running.shared.uploaded.load(Relaxed),
+        waited: running.shared.waited.times(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! How a session is run, and what it tells.
 
+use crate::attribution::WaitTimes;
 use crate::choker::Slots;
+use crate::engine::histogram::HistogramSummary;
 use crate::engine::statistics::StatisticsSnapshot;
 use crate::id::{InfoHash, PeerId};
 use crate::picker::Order;
@@ -115,7 +117,7 @@ pub enum SessionEvent {
     /// No new connections for a while.
     Warning(String),
     /// The figures of this second.
-    Status(Status),
+    Status(Box<Status>),
 }
 
 /// A torrent as it begins to be served.
@@ -160,6 +162,23 @@ pub struct Status {
     pub banned: u64,
     /// The workers' counters, added up.
     pub engine: StatisticsSnapshot,
+    /// The workers' histograms, added up, by name.
+    pub histograms: Vec<(&'static str, HistogramSummary)>,
+    /// Torrents with peers, those with the most first, up to [`STATUS_TORRENTS_MAX`](crate::limits::STATUS_TORRENTS_MAX).
+    pub busiest: Vec<TorrentStatus>,
+}
+
+/// One torrent's figures at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct TorrentStatus {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// Peers that have finished their handshake.
+    pub peers: u64,
+    /// Bytes of blocks sent in this run.
+    pub uploaded: u64,
+    /// What its connections have waited for.
+    pub waited: WaitTimes,
 }
 
 /// How far downloads are, added up.
