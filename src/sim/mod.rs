@@ -2,6 +2,8 @@
 //!
 //! [`ring::SimRing`] injects what kernels and networks do on bad days; [`store::SimStore`] is content whose every
 //! byte is known and whose disk can be slow or broken; [`sink::SimSink`] takes downloaded pieces, or refuses them.
+//!
+//! [`swarm::Swarm`] is one level up: a whole swarm of the product's machines on simulated lines, without rings.
 
 #[cfg(test)]
 mod crew;
@@ -20,6 +22,7 @@ mod rig;
 pub mod ring;
 pub mod sink;
 pub mod store;
+pub mod swarm;
 #[cfg(test)]
 mod waiting_tests;
 #[cfg(test)]

@@ -1,0 +1,151 @@
+//! The line: packets leave a peer one after the other, its connections in turn, and arrive later at another.
+
+use super::node::{GOOD, Node, Packet, Seat, SimBlock, WINDOW_LEN};
+use super::terms::{Departure, Manner, PeerNumber};
+use super::{Event, Swarm, delay_between};
+use crate::time::Duration;
+
+/// Time that `len` bytes take at `rate` bytes a second.
+fn time_of(len: u64, rate: u64) -> Duration {
+    Duration::from_nanos(
+        u64::try_from(u128::from(len) * 1_000_000_000 / u128::from(rate.max(1))).unwrap_or(u64::MAX),
+    )
+}
+
+impl Node {
+    /// Puts a connection in line for the uplink when it has something to say.
+    pub fn schedule(&mut self, slot: u32) {
+        let manner = self.terms.manner;
+        let Some(connection) = self.connections.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let may_send = connection.other.is_some() && connection.in_flight < WINDOW_LEN;
+        let machine = &connection.machine;
+        let has_output = if manner == Manner::Staller { machine.has_control() } else { machine.has_output() };
+        if may_send && has_output && !connection.scheduled {
+            connection.scheduled = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Takes the next packet of a connection.
+    fn pack(&mut self, slot: u32, wrong: u32) -> Option<(Seat, Packet)> {
+        let manner = self.terms.manner;
+        let chance = self.rng.below(1000);
+        let connection = self.connections.get_mut(slot as usize)?.as_mut()?;
+        connection.scheduled = false;
+        let other = connection.other?;
+        let mut control = Vec::new();
+        connection.machine.poll_control(&mut control);
+        let span = if manner == Manner::Staller { None } else { connection.machine.poll_block() };
+        let block = span.map(|span| {
+            let is_wrong = matches!(manner, Manner::Liar(share) if chance < u64::from(share));
+            SimBlock { span, content: if is_wrong { wrong } else { GOOD } }
+        });
+        connection.blocks_sent += u32::from(block.is_some());
+        if manner == Manner::Garbler && connection.blocks_sent > 3 {
+            // The length of a message that nobody takes.
+            control.extend_from_slice(&[0xff; 8]);
+        }
+        let packet = Packet { control, block };
+        (packet.len() > 0).then_some((other, packet))
+    }
+}
+
+impl Swarm {
+    /// Starts the uplink if it has nothing to do and somebody waits.
+    pub(super) fn start_uplink(&mut self, number: PeerNumber) {
+        if self.nodes[number.0 as usize].uplink_busy {
+            return;
+        }
+        self.handle_uplink(number);
+    }
+
+    pub(super) fn handle_uplink(&mut self, number: PeerNumber) {
+        let node = &mut self.nodes[number.0 as usize];
+        node.uplink_busy = false;
+        while let Some(slot) = node.ready.pop_front() {
+            let wrong = self.wrong_blocks + 2;
+            let Some((to, packet)) = node.pack(slot, wrong) else { continue };
+            self.wrong_blocks += u32::from(packet.block.is_some_and(|block| block.content == wrong));
+            let len = packet.len();
+            let took = time_of(len, node.terms.up.0);
+            node.uplink_busy = true;
+            self.events.put(self.now + took, Event::Uplink(number));
+            let from = node.seat(slot);
+            if let Some(connection) = node.connection(from.slot, from.generation) {
+                connection.in_flight += len;
+                if let Some(block) = packet.block {
+                    connection.sample.uploaded += u64::from(block.span.len);
+                }
+            }
+            if let Some(block) = packet.block {
+                node.given += u64::from(block.span.len);
+            }
+            node.schedule(slot);
+            self.tell_served(from);
+            self.carry(number, to, packet, took);
+            self.leave_after_copies(number);
+            return;
+        }
+    }
+
+    /// Takes a packet to the other end.
+    fn carry(&mut self, from: PeerNumber, to: Seat, packet: Packet, took: Duration) {
+        let payload = packet.block.map_or(0, |block| u64::from(block.span.len));
+        self.balance.sent += payload;
+        let delay = delay_between(&self.nodes, from, to.node);
+        let receiver = &mut self.nodes[to.node.0 as usize];
+        let there_at = self.now + took + delay;
+        let arrives_at = match receiver.terms.down {
+            Some(rate) => receiver.downlink_free_at.max(there_at) + time_of(packet.len(), rate.0),
+            // What was sent first arrives first, all the same.
+            None => there_at,
+        };
+        receiver.downlink_free_at = receiver.downlink_free_at.max(arrives_at);
+        match receiver.connection(to.slot, to.generation) {
+            Some(connection) => {
+                self.balance.in_flight += payload;
+                connection.inbound.push_back(packet);
+                self.events.put(arrives_at, Event::Packet(to));
+            }
+            // Its end is closed already; this one will hear of it.
+            None => self.balance.lost += payload,
+        }
+    }
+
+    pub(super) fn handle_packet(&mut self, seat: Seat) {
+        let node = &mut self.nodes[seat.node.0 as usize];
+        let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
+        let Some(packet) = connection.inbound.pop_front() else { return };
+        let (other, len) = (connection.other, packet.len());
+        if let Some(block) = packet.block {
+            let payload = u64::from(block.span.len);
+            self.balance.in_flight -= payload;
+            self.balance.received += payload;
+        }
+        self.note(u64::from(seat.node.0) << 32 | len);
+        // Its sender may send more.
+        if let Some(other) = other {
+            let sender = &mut self.nodes[other.node.0 as usize];
+            if let Some(connection) = sender.connection(other.slot, other.generation) {
+                connection.in_flight = connection.in_flight.saturating_sub(len);
+                sender.schedule(other.slot);
+                self.start_uplink(other.node);
+            }
+        }
+        self.hear(seat, &packet);
+        self.start_uplink(seat.node);
+    }
+
+    fn leave_after_copies(&mut self, number: PeerNumber) {
+        let node = &self.nodes[number.0 as usize];
+        if let Departure::AfterCopies(thousandths) = node.terms.departs
+            && u128::from(node.given) * 1000 >= u128::from(self.shape.total_len) * u128::from(thousandths)
+            && node.online
+        {
+            let stay = node.stay;
+            self.events.put(self.now, Event::Leave(number, stay));
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Coming and going: arrivals, departures, calls, and what the tracker is told.
+
+use super::node::{Node, Seat};
+use super::terms::{ContentShape, Departure, PeerNumber, PeerTerms};
+use super::{Event, INFO_HASH, Swarm, delay_between};
+use crate::announcer::{Announcer, AnnouncerConfig, Terms};
+use crate::bitfield::Bitfield;
+use crate::choker::Role;
+use crate::id::PeerId;
+use crate::limits::TRACKER_INTERVAL_DEFAULT;
+use crate::peer::{PeerMachine, TorrentFacts};
+use crate::peer_list::{Closed, PeerListSettings, Source};
+use crate::picker::PieceShape;
+use crate::rng::Rng;
+use crate::swarm_registry::{Announce, SelectedPeers};
+use crate::time::Instant;
+use crate::torrent::{DownloadPlan, TorrentMachine, TorrentParameters};
+use crate::tracker_wire::{AddressFamily, AnnounceEvent, compact_peers};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Peers that a tracker is asked for.
+const PEERS_WANTED: usize = 50;
+
+impl Node {
+    pub fn new(number: PeerNumber, terms: PeerTerms, shape: &ContentShape, rng: &mut Rng) -> Self {
+        let facts = Self::facts(shape, &terms.have, false);
+        let mut rng = Rng::from_seed(rng.next_u64());
+        Self {
+            number,
+            peer_id: PeerId::generate(&mut rng),
+            terms,
+            online: false,
+            stay: 0,
+            facts,
+            machine: TorrentMachine::new(Self::parameters(shape, Role::Leeching, crate::choker::Slots::Auto)),
+            announcer: None,
+            rng,
+            connections: Vec::new(),
+            generations: Vec::new(),
+            free: Vec::new(),
+            pieces: BTreeMap::new(),
+            fast_grants: BTreeSet::new(),
+            ready: VecDeque::new(),
+            uplink_busy: false,
+            downlink_free_at: Instant::ZERO,
+            timer: None,
+            announce_timer: None,
+            draining: false,
+            given: 0,
+            taken: 0,
+            wasted: 0,
+            completed_at: None,
+            banned: 0,
+        }
+    }
+
+    fn facts(shape: &ContentShape, have: &Bitfield, hides_stock: bool) -> Arc<TorrentFacts> {
+        Arc::new(TorrentFacts {
+            info_hash: INFO_HASH,
+            piece_length: shape.piece_length,
+            total_len: shape.total_len,
+            have: have.clone().into(),
+            info: None,
+            satisfied: have.is_full().into(),
+            private: false,
+            hides_stock: hides_stock.into(),
+        })
+    }
+
+    fn parameters(shape: &ContentShape, role: Role, slots: crate::choker::Slots) -> TorrentParameters {
+        TorrentParameters { role, slots, piece_len: shape.piece_length, total_len: shape.total_len }
+    }
+}
+
+impl Swarm {
+    pub(super) fn arrive(&mut self, number: PeerNumber) {
+        let (shape, policies) = (self.shape, self.policies);
+        let node = &mut self.nodes[number.0 as usize];
+        if node.online {
+            return;
+        }
+        node.online = true;
+        node.stay += 1;
+        // What it had when it left is what it comes back with.
+        let have = node.facts.have.snapshot();
+        let is_seed = have.is_full();
+        let hides = is_seed && policies.super_seed && node.completed_at.is_none();
+        node.facts = Node::facts(&shape, &have, hides);
+        let (role, slots) =
+            if is_seed { (Role::Seeding, policies.seed_slots) } else { (Role::Leeching, policies.slots) };
+        node.machine = TorrentMachine::new(Node::parameters(&shape, role, slots));
+        node.machine.keep_members(PeerListSettings {
+            own: vec![Node::address(number)],
+            connections_max: policies.connections_max,
+            dial_below: policies.connections_max.div_ceil(2),
+            ..PeerListSettings::new(node.peer_id)
+        });
+        if hides {
+            node.machine.begin_super_seed(shape.piece_count());
+        }
+        if !is_seed {
+            let plan = DownloadPlan {
+                shape: PieceShape {
+                    piece_count: shape.piece_count(),
+                    piece_length: shape.piece_length,
+                    total_len: shape.total_len,
+                },
+                have: have.clone(),
+                wanted: Bitfield::all(shape.piece_count()),
+                first: Bitfield::none(shape.piece_count()),
+                order: policies.order,
+            };
+            node.machine.begin_download(&plan, &mut node.rng);
+        }
+        let config = AnnouncerConfig { families: vec![AddressFamily::V4], ..AnnouncerConfig::default() };
+        let tracker = vec![vec!["the tracker".to_owned()]];
+        node.announcer = Some(Announcer::new(&tracker, config, self.now, &mut node.rng));
+        let (stay, departs) = (node.stay, node.terms.departs);
+        have.iter().for_each(|piece| self.copies[piece.0 as usize] += 1);
+        self.note(u64::from(number.0) << 8 | 1);
+        if let Departure::At { at, .. } = departs
+            && at > self.now
+        {
+            self.events.put(at, Event::Leave(number, stay));
+        }
+        self.announce(number);
+        self.drain(number);
+    }
+
+    pub(super) fn leave(&mut self, number: PeerNumber, stay: u32) {
+        let node = &mut self.nodes[number.0 as usize];
+        if !node.online || node.stay != stay {
+            return;
+        }
+        if let Some(announcer) = &mut node.announcer {
+            announcer.stop();
+        }
+        self.announce(number);
+        let node = &mut self.nodes[number.0 as usize];
+        node.online = false;
+        node.announcer = None;
+        let seats: Vec<Seat> = node.open_slots().into_iter().map(|slot| node.seat(slot)).collect();
+        for seat in seats {
+            self.hang_up(seat);
+        }
+        let node = &mut self.nodes[number.0 as usize];
+        node.ready.clear();
+        node.pieces.clear();
+        node.fast_grants.clear();
+        (node.timer, node.announce_timer) = (None, None);
+        let back_at = match node.terms.departs {
+            Departure::At { away: Some(away), .. } => Some(self.now + away),
+            _ => None,
+        };
+        let have = node.facts.have.snapshot();
+        if back_at.is_none() && !have.is_full() {
+            // It will never have everything.
+            self.waiting -= 1;
+        }
+        have.iter().for_each(|piece| self.copies[piece.0 as usize] -= 1);
+        self.note(u64::from(number.0) << 8 | 2);
+        if let Some(back_at) = back_at {
+            self.events.put(back_at, Event::Arrive(number));
+        }
+    }
+
+    /// Tells the tracker what is due to be told, and sets the time of the next.
+    pub(super) fn announce(&mut self, number: PeerNumber) {
+        let node = &mut self.nodes[number.0 as usize];
+        let Some(announcer) = &mut node.announcer else { return };
+        let mut selected = SelectedPeers::default();
+        let mut found: Vec<SocketAddr> = Vec::new();
+        while let Some(job) = announcer.poll_announce(self.now) {
+            let announce = Announce {
+                info_hash: INFO_HASH,
+                address: Node::address(number),
+                is_seed: node.facts.wants_nothing(),
+                event: job.event,
+                wanted: if job.event == AnnounceEvent::Stopped { 0 } else { PEERS_WANTED },
+                both_families: false,
+            };
+            self.registry.announce(self.now, &mut self.rng, &announce, &mut selected);
+            found.extend(compact_peers(&selected.v4, AddressFamily::V4));
+            let terms = Terms { interval: TRACKER_INTERVAL_DEFAULT, interval_min: None };
+            announcer.handle_response(self.now, job.endpoint, terms);
+        }
+        let due = announcer.poll_timeout();
+        let stay = node.stay;
+        if let Some(due) = due
+            && node.announce_timer.is_none_or(|timer| due < timer || timer <= self.now)
+        {
+            node.announce_timer = Some(due);
+            self.events.put(due, Event::AnnounceTimer(number, stay));
+        }
+        for address in found {
+            node.machine.handle_candidate(self.now, address, Source::Tracker, &mut node.rng);
+        }
+    }
+
+    pub(super) fn handle_announce_timer(&mut self, number: PeerNumber, stay: u32) {
+        let node = &mut self.nodes[number.0 as usize];
+        if node.online && node.stay == stay && node.announce_timer.is_some_and(|timer| timer <= self.now) {
+            self.announce(number);
+            self.drain(number);
+        }
+    }
+
+    /// A peer calls another.
+    pub(super) fn dial(&mut self, number: PeerNumber, address: SocketAddr) {
+        let now = self.now;
+        let node = &mut self.nodes[number.0 as usize];
+        let machine = PeerMachine::outgoing(now, INFO_HASH, node.peer_id);
+        let seat = node.admit(machine, address.ip(), Some(address));
+        match Node::number_of(address).filter(|other| (other.0 as usize) < self.nodes.len()) {
+            Some(other) => {
+                let delay = delay_between(&self.nodes, number, other);
+                self.events.put(now + delay, Event::Call(seat, other));
+            }
+            None => self.events.put(now, Event::Refusal(seat)),
+        }
+    }
+
+    pub(super) fn handle_call(&mut self, from: Seat, to: PeerNumber) {
+        let (now, delay) = (self.now, delay_between(&self.nodes, from.node, to));
+        let node = &mut self.nodes[to.0 as usize];
+        if !node.online {
+            return self.events.put(now + delay, Event::Refusal(from));
+        }
+        let seat = node.admit(PeerMachine::incoming(now), Node::address(from.node).ip(), None);
+        if let Some(connection) = node.connection(seat.slot, seat.generation) {
+            connection.other = Some(from);
+        }
+        self.set_connection_timer(seat);
+        self.events.put(now + delay, Event::Answer(from, seat));
+    }
+
+    pub(super) fn handle_answer(&mut self, seat: Seat, other: Seat) {
+        let delay = delay_between(&self.nodes, seat.node, other.node);
+        let node = &mut self.nodes[seat.node.0 as usize];
+        match node.connection(seat.slot, seat.generation) {
+            Some(connection) => {
+                connection.other = Some(other);
+                node.schedule(seat.slot);
+                self.set_connection_timer(seat);
+                self.start_uplink(seat.node);
+            }
+            None => self.events.put(self.now + delay, Event::Gone(other)),
+        }
+    }
+
+    pub(super) fn handle_refusal(&mut self, seat: Seat) {
+        let node = &mut self.nodes[seat.node.0 as usize];
+        let Some(connection) = node.remove(seat) else { return };
+        if let Some(address) = connection.dialled.filter(|_| node.online) {
+            node.machine.handle_dial_failed(self.now, address, false, &mut node.rng);
+            self.drain(seat.node);
+        }
+    }
+
+    pub(super) fn handle_gone(&mut self, seat: Seat) {
+        let node = &mut self.nodes[seat.node.0 as usize];
+        if let Some(connection) = node.connection(seat.slot, seat.generation) {
+            connection.other = None;
+            self.close(seat, Closed::Normal);
+        }
+    }
+
+    /// Closes a connection and tells everybody whom it concerns.
+    pub(super) fn close(&mut self, seat: Seat, why: Closed) {
+        let Some((joined, dialled)) = self.hang_up(seat) else { return };
+        let node = &mut self.nodes[seat.node.0 as usize];
+        if joined {
+            node.machine.handle_closed(self.now, seat.conn(), why, &mut node.rng);
+        } else if let Some(address) = dialled {
+            node.machine.handle_dial_failed(self.now, address, why == Closed::Ourselves, &mut node.rng);
+        }
+        self.drain(seat.node);
+    }
+
+    /// Takes a connection away; the other end hears of it. What was on its way to this end is lost.
+    fn hang_up(&mut self, seat: Seat) -> Option<(bool, Option<SocketAddr>)> {
+        let node = &mut self.nodes[seat.node.0 as usize];
+        let connection = node.remove(seat)?;
+        for block in connection.inbound.iter().filter_map(|packet| packet.block) {
+            self.balance.in_flight -= u64::from(block.span.len);
+            self.balance.lost += u64::from(block.span.len);
+        }
+        if let Some(other) = connection.other {
+            let delay = delay_between(&self.nodes, seat.node, other.node);
+            // Behind everything that was said before.
+            let at = (self.now + delay).max(self.nodes[other.node.0 as usize].downlink_free_at);
+            self.events.put(at, Event::Gone(other));
+        }
+        Some((connection.joined, connection.dialled))
+    }
+}

@@ -1,0 +1,237 @@
+//! A whole swarm, simulated: every peer is the product's own machines, and only lines and time are made up.
+//!
+//! A peer is a [`PeerMachine`](crate::peer::PeerMachine) for each connection and one
+//! [`TorrentMachine`](crate::torrent::TorrentMachine) with picker, choker, peer list, peer exchange and convictions; the
+//! tracker is the product's registry. Control bytes go through the real encoder and decoder; payload has a length and
+//! no bytes. What the worker does between these machines in production (`engine/worker/{home,download,receive}`) is done
+//! here by `talk`, on one core and without buffers.
+//!
+//! The line (`flow`): a peer sends one packet at a time at the rate of its uplink, its connections in turn, so that
+//! those with something to send share it fairly, block by block, as TCP would on average. A packet arrives after the
+//! delay of both ends, behind what else comes in over the receiver's downlink. A connection has at most
+//! [`WINDOW_LEN`](node::WINDOW_LEN) bytes on its way.
+//!
+//! A run is a function of its seed and its terms. [`Swarm::trace`] is a hash of everything that happened and when.
+//!
+//! Deliberately absent: loss and congestion, bytes on disk, more than one torrent, encryption, IPv6.
+
+mod event_queue;
+mod flow;
+mod life;
+mod node;
+mod talk;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+pub use event_queue::EventQueue;
+pub use terms::{ContentShape, Departure, Manner, PeerNumber, PeerTerms, Policies};
+
+use crate::id::InfoHash;
+use crate::limits::TRACKER_INTERVAL_DEFAULT;
+use crate::rng::Rng;
+use crate::swarm_registry::SwarmRegistry;
+use crate::time::{Duration, Instant};
+use crate::units::PieceIndex;
+use node::{Node, Seat};
+
+/// The torrent that all share.
+const INFO_HASH: InfoHash = InfoHash([0x5e; 20]);
+
+/// Something that happens at a moment.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Arrive(PeerNumber),
+    Leave(PeerNumber, u32),
+    /// The uplink can send the next packet.
+    Uplink(PeerNumber),
+    /// The first packet on its way to this end is there.
+    Packet(Seat),
+    /// A call arrives at a peer, from this end.
+    Call(Seat, PeerNumber),
+    /// The peer that was called has answered: its end of the connection.
+    Answer(Seat, Seat),
+    /// Nobody has answered.
+    Refusal(Seat),
+    /// The other end is closed.
+    Gone(Seat),
+    ConnectionTimer(Seat),
+    Timer(PeerNumber, u32),
+    AnnounceTimer(PeerNumber, u32),
+    /// A piece has been hashed and stored, or found wrong.
+    Stored(PeerNumber, u32, PieceIndex, bool),
+}
+
+/// Bytes of payload, of which none may get lost unseen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Handed to lines.
+    pub sent: u64,
+    /// Arrived.
+    pub received: u64,
+    /// On their way.
+    pub in_flight: u64,
+    /// Were on their way when their connection ended.
+    pub lost: u64,
+}
+
+/// What became of one peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// When it had everything; `None` when it never had, or came with it.
+    pub completed_at: Option<Instant>,
+    /// Bytes of payload that it gave.
+    pub given: u64,
+    /// Bytes of payload that it took, those of no use included.
+    pub taken: u64,
+    /// Of these: bytes that it had already, or that were wrong.
+    pub wasted: u64,
+    /// Pieces that it has.
+    pub pieces: u32,
+    /// Peers that it banned.
+    pub banned: u32,
+}
+
+/// A swarm and its time.
+#[derive(Debug)]
+pub struct Swarm {
+    now: Instant,
+    events: EventQueue<Event>,
+    nodes: Vec<Node>,
+    shape: ContentShape,
+    policies: Policies,
+    registry: SwarmRegistry,
+    rng: Rng,
+    trace: u64,
+    happened: u64,
+    balance: Balance,
+    /// How many peers that are here have each piece.
+    copies: Vec<u32>,
+    waiting: usize,
+    wrong_blocks: u32,
+}
+
+impl Swarm {
+    /// Peers that are about to come.
+    pub fn new(seed: u64, shape: ContentShape, policies: Policies, peers: Vec<PeerTerms>) -> Self {
+        let mut rng = Rng::from_seed(seed);
+        let mut events = EventQueue::new();
+        let mut nodes = Vec::with_capacity(peers.len());
+        for (number, terms) in (0..).map(PeerNumber).zip(peers) {
+            events.put(terms.arrives, Event::Arrive(number));
+            nodes.push(Node::new(number, terms, &shape, &mut rng));
+        }
+        let waiting = nodes.iter().filter(|node| !node.terms.have.is_full()).count();
+        Self {
+            now: Instant::ZERO,
+            events,
+            nodes,
+            shape,
+            policies,
+            registry: SwarmRegistry::new(TRACKER_INTERVAL_DEFAULT * 2),
+            rng,
+            trace: seed,
+            happened: 0,
+            balance: Balance::default(),
+            copies: vec![0; shape.piece_count() as usize],
+            waiting,
+            wrong_blocks: 0,
+        }
+    }
+
+    /// Lets everything happen that is due until `limit`, or until everybody who came without everything has it. Whether
+    /// that is so.
+    pub fn run_until(&mut self, limit: Instant) -> bool {
+        while self.waiting > 0 && self.step(limit) {}
+        self.waiting == 0
+    }
+
+    /// Lets everything happen that is due until `limit`.
+    pub fn run_on(&mut self, limit: Instant) {
+        while self.step(limit) {}
+        self.now = self.now.max(limit);
+    }
+
+    fn step(&mut self, limit: Instant) -> bool {
+        if self.events.next_at().is_none_or(|at| at > limit) {
+            return false;
+        }
+        let Some((at, event)) = self.events.take() else { return false };
+        self.now = at;
+        self.happened += 1;
+        self.happen(event);
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Uplink(node) => self.handle_uplink(node),
+            Event::Packet(seat) => self.handle_packet(seat),
+            Event::ConnectionTimer(seat) => self.handle_connection_timer(seat),
+            Event::Timer(node, stay) => self.handle_timer(node, stay),
+            Event::Stored(node, stay, piece, good) => self.handle_stored(node, stay, piece, good),
+            Event::Call(from, to) => self.handle_call(from, to),
+            Event::Answer(seat, other) => self.handle_answer(seat, other),
+            Event::Refusal(seat) => self.handle_refusal(seat),
+            Event::Gone(seat) => self.handle_gone(seat),
+            Event::AnnounceTimer(node, stay) => self.handle_announce_timer(node, stay),
+            Event::Arrive(node) => self.arrive(node),
+            Event::Leave(node, stay) => self.leave(node, stay),
+        }
+    }
+
+    fn note(&mut self, what: u64) {
+        // Any mixture that depends on the order serves.
+        let mixed = (self.trace ^ what ^ self.now.as_nanos()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.trace = mixed.rotate_left(29) ^ what;
+    }
+
+    /// The time it is.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// A hash of all that happened: equal for equal seeds and terms.
+    pub fn trace(&self) -> u64 {
+        self.trace
+    }
+
+    /// Events that have happened.
+    pub fn happened(&self) -> u64 {
+        self.happened
+    }
+
+    /// Where all payload is.
+    pub fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    /// How many of the peers that are here have each piece.
+    pub fn copies(&self) -> &[u32] {
+        &self.copies
+    }
+
+    /// Peers that are here.
+    pub fn online(&self) -> usize {
+        self.nodes.iter().filter(|node| node.online).count()
+    }
+
+    /// What became of each peer.
+    pub fn outcomes(&self) -> impl Iterator<Item = Outcome> + '_ {
+        self.nodes.iter().map(|node| Outcome {
+            completed_at: node.completed_at,
+            given: node.given,
+            taken: node.taken,
+            wasted: node.wasted,
+            pieces: node.facts.have.count(),
+            banned: node.banned,
+        })
+    }
+}
+
+/// Time between two peers.
+fn delay_between(nodes: &[Node], one: PeerNumber, other: PeerNumber) -> Duration {
+    let delay =
+        |number: PeerNumber| nodes.get(number.0 as usize).map_or(Duration::ZERO, |node| node.terms.delay);
+    delay(one) + delay(other)
+}

@@ -1,0 +1,194 @@
+//! One peer of a simulated swarm: the product's machines, and the line they speak over.
+
+use super::terms::{PeerNumber, PeerTerms};
+use crate::announcer::Announcer;
+use crate::id::{AddressPrefix, ConnId, PeerId};
+use crate::meter::PeerSample;
+use crate::peer::{PeerMachine, TorrentFacts};
+use crate::rng::Rng;
+use crate::time::Instant;
+use crate::torrent::TorrentMachine;
+use crate::units::{BlockSpan, PieceIndex};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// The port that every simulated peer listens on.
+pub const PORT: u16 = 6881;
+/// Bytes of a connection that may be on their way: what a kernel would have in its buffers and the line.
+pub const WINDOW_LEN: u64 = 256 * 1024;
+
+/// A connection's place at one of its ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seat {
+    pub node: PeerNumber,
+    pub slot: u32,
+    pub generation: u32,
+}
+
+impl Seat {
+    /// As the product's machines know it.
+    pub fn conn(self) -> ConnId {
+        ConnId { worker: 0, slot: self.slot, generation: self.generation }
+    }
+
+    pub fn of(node: PeerNumber, conn: ConnId) -> Self {
+        Self { node, slot: conn.slot, generation: conn.generation }
+    }
+}
+
+/// What travels over a connection at once: messages, and perhaps a block behind them.
+#[derive(Debug)]
+pub struct Packet {
+    pub control: Vec<u8>,
+    pub block: Option<SimBlock>,
+}
+
+/// A block without its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct SimBlock {
+    pub span: BlockSpan,
+    /// What its bytes are: [`GOOD`], or another number for each wrong block.
+    pub content: u32,
+}
+
+pub const MISSING: u32 = 0;
+pub const GOOD: u32 = 1;
+
+impl Packet {
+    pub fn len(&self) -> u64 {
+        let block = self.block.map_or(0, |block| u64::from(block.span.len) + 13);
+        self.control.len() as u64 + block
+    }
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Connection {
+    pub machine: PeerMachine,
+    /// The other end, once it has answered.
+    pub other: Option<Seat>,
+    pub dialled: Option<SocketAddr>,
+    pub remote: IpAddr,
+    /// The torrent's machine knows of it.
+    pub joined: bool,
+    pub sample: PeerSample,
+    /// Stands in the uplink's queue.
+    pub scheduled: bool,
+    /// Bytes on their way to the other end.
+    pub in_flight: u64,
+    /// What is on its way to this end.
+    pub inbound: VecDeque<Packet>,
+    /// It was late with what it owes.
+    pub late: bool,
+    /// To be closed once everything is said.
+    pub parting: bool,
+    pub timer: Option<Instant>,
+    pub found: Vec<PieceIndex>,
+    /// Blocks sent, for manners that change with time.
+    pub blocks_sent: u32,
+}
+
+/// A piece in flight: what has come of each block.
+#[derive(Debug, Default)]
+pub struct SimPiece {
+    pub blocks: Vec<u32>,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub number: PeerNumber,
+    pub terms: PeerTerms,
+    pub peer_id: PeerId,
+    pub online: bool,
+    /// How often it came: what was meant for an earlier stay is void.
+    pub stay: u32,
+    pub facts: Arc<TorrentFacts>,
+    pub machine: TorrentMachine,
+    pub announcer: Option<Announcer>,
+    pub rng: Rng,
+    pub connections: Vec<Option<Connection>>,
+    pub generations: Vec<u32>,
+    pub free: Vec<u32>,
+    pub pieces: BTreeMap<PieceIndex, SimPiece>,
+    pub fast_grants: BTreeSet<AddressPrefix>,
+    pub ready: VecDeque<u32>,
+    pub uplink_busy: bool,
+    pub downlink_free_at: Instant,
+    pub timer: Option<Instant>,
+    pub announce_timer: Option<Instant>,
+    pub draining: bool,
+    pub given: u64,
+    pub taken: u64,
+    pub wasted: u64,
+    pub completed_at: Option<Instant>,
+    pub banned: u32,
+}
+
+impl Node {
+    pub fn address(number: PeerNumber) -> SocketAddr {
+        // A prefix for each: prefixes share slots, and these are no neighbours.
+        let [_, a, b, c] = number.0.to_be_bytes();
+        SocketAddr::new(Ipv4Addr::new(11 + a, b, c, 1).into(), PORT)
+    }
+
+    pub fn number_of(address: SocketAddr) -> Option<PeerNumber> {
+        let IpAddr::V4(ip) = address.ip() else { return None };
+        let [a, b, c, last] = ip.octets();
+        let number = u32::from_be_bytes([0, a.checked_sub(11)?, b, c]);
+        (last == 1 && address.port() == PORT).then_some(PeerNumber(number))
+    }
+
+    pub fn connection(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
+        let is_it = self.generations.get(slot as usize) == Some(&generation);
+        self.connections.get_mut(slot as usize).filter(|_| is_it)?.as_mut()
+    }
+
+    pub fn seat(&self, slot: u32) -> Seat {
+        let generation = self.generations.get(slot as usize).copied().unwrap_or(0);
+        Seat { node: self.number, slot, generation }
+    }
+
+    pub fn open_slots(&self) -> Vec<u32> {
+        (0..)
+            .zip(&self.connections)
+            .filter(|(_, connection)| connection.is_some())
+            .map(|(slot, _)| slot)
+            .collect()
+    }
+
+    /// Gives a connection a place.
+    pub fn admit(&mut self, machine: PeerMachine, remote: IpAddr, dialled: Option<SocketAddr>) -> Seat {
+        let connection = Connection {
+            machine,
+            other: None,
+            dialled,
+            remote,
+            joined: false,
+            sample: PeerSample::default(),
+            scheduled: false,
+            in_flight: 0,
+            inbound: VecDeque::new(),
+            late: false,
+            parting: false,
+            timer: None,
+            found: Vec::new(),
+            blocks_sent: 0,
+        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.generations.push(0);
+            self.connections.len() as u32 - 1
+        });
+        self.generations[slot as usize] += 1;
+        self.connections[slot as usize] = Some(connection);
+        self.seat(slot)
+    }
+
+    /// Takes a connection away; its place is free for another.
+    pub fn remove(&mut self, seat: Seat) -> Option<Connection> {
+        self.connection(seat.slot, seat.generation)?;
+        self.free.push(seat.slot);
+        self.connections[seat.slot as usize].take()
+    }
+}

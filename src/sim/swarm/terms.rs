@@ -1,0 +1,123 @@
+//! What a swarm is made of: its content, its peers with their lines and manners, and the policies of all.
+
+use crate::bitfield::Bitfield;
+use crate::choker::Slots;
+use crate::picker::Order;
+use crate::time::{Duration, Instant};
+use crate::units::ByteRate;
+
+/// One participant, by its place in the list that the swarm was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerNumber(pub u32);
+
+/// How a peer behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// As the product does.
+    #[default]
+    Honest,
+    /// Takes and never unchokes anybody.
+    FreeRider,
+    /// Unchokes, takes requests and sends no block.
+    Staller,
+    /// Sends wrong bytes in so many of a thousand blocks.
+    Liar(u16),
+    /// Sends bytes that are no messages when it is first unchoked, or after some blocks.
+    Garbler,
+}
+
+/// When a peer goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Departure {
+    /// Never.
+    #[default]
+    Never,
+    /// So long after it has everything.
+    AfterCompletion(Duration),
+    /// At that moment, with whatever it has; it comes back after `away` if that is given.
+    At {
+        /// When.
+        at: Instant,
+        /// How long it stays away.
+        away: Option<Duration>,
+    },
+    /// When so many copies of the content, in thousandths, have left it: 1050 for 1.05 copies.
+    AfterCopies(u32),
+}
+
+/// One participant.
+#[derive(Clone, Debug)]
+pub struct PeerTerms {
+    /// Bytes a second it can send, shared fairly among its connections.
+    pub up: ByteRate,
+    /// Bytes a second it can receive; `None` for no bound.
+    pub down: Option<ByteRate>,
+    /// Time of a byte from its line into the net: two peers are apart by the sum of theirs.
+    pub delay: Duration,
+    /// How it behaves.
+    pub manner: Manner,
+    /// The pieces it comes with.
+    pub have: Bitfield,
+    /// When it comes.
+    pub arrives: Instant,
+    /// When it goes.
+    pub departs: Departure,
+}
+
+impl PeerTerms {
+    /// An honest peer that is there from the start and stays.
+    pub fn new(up: ByteRate, have: Bitfield) -> Self {
+        Self {
+            up,
+            down: None,
+            delay: Duration::from_millis(10),
+            manner: Manner::Honest,
+            have,
+            arrives: Instant::ZERO,
+            departs: Departure::Never,
+        }
+    }
+}
+
+/// What all peers of a swarm do alike.
+#[derive(Clone, Copy, Debug)]
+pub struct Policies {
+    /// Which piece a leech begins first.
+    pub order: Order,
+    /// Regular slots of a leech.
+    pub slots: Slots,
+    /// Regular slots of a seed.
+    pub seed_slots: Slots,
+    /// Peers that come with everything super-seed (BEP 16).
+    pub super_seed: bool,
+    /// Connections of a peer, both directions, at most; it dials while it has less than half as many.
+    pub connections_max: usize,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self {
+            order: Order::RarestFirst,
+            slots: Slots::Auto,
+            seed_slots: Slots::Fixed(4),
+            super_seed: false,
+            connections_max: 80,
+        }
+    }
+}
+
+/// The content that a swarm shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContentShape {
+    /// Bytes of each piece but the last, a multiple of a block.
+    pub piece_length: u32,
+    /// Bytes of all, not zero.
+    pub total_len: u64,
+}
+
+impl ContentShape {
+    /// Number of pieces.
+    pub fn piece_count(&self) -> u32 {
+        u32::try_from(self.total_len.div_ceil(u64::from(self.piece_length.max(1)))).unwrap_or(u32::MAX)
+    }
+}
