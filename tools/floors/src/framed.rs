@@ -1,22 +1,19 @@
 //! One thread, one epoll, one mapped file: requests in, coalesced batches out, nothing else.
 
-use crate::{Outcome, Serve, map, print_cost};
+use crate::peer::{Peer, offset};
+use crate::{BATCH_LEN, Outcome, Serve, map, print_cost};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use seedring::clock;
 use seedring::metainfo::Metainfo;
 use seedring::units::BlockSpan;
-use seedring::wire::{
-    self, Decoder, DecoderLimits, HANDSHAKE_LEN, Handshake, Message, PIECE_HEADER_LEN, Reserved,
-};
+use seedring::wire::{self, PIECE_HEADER_LEN};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::IoSlice;
 use std::net::{TcpListener, TcpStream};
 
-/// Bytes of one batch, as the seeder coalesces.
-const BATCH_LEN: usize = 256 * 1024;
 const RECEIVE_LEN: usize = 64 * 1024;
 /// What epoll hands back for the listener.
 const LISTENER: u64 = u64::MAX;
@@ -44,9 +41,7 @@ struct Seeder {
 
 struct Connection {
     socket: TcpStream,
-    opening: Option<Vec<u8>>,
-    decoder: Decoder,
-    requests: VecDeque<BlockSpan>,
+    peer: Peer,
     /// The batch under way, and how much of it is sent.
     batch: Vec<([u8; PIECE_HEADER_LEN], BlockSpan)>,
     batch_sent: usize,
@@ -127,9 +122,7 @@ impl Seeder {
             epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN)?;
             self.connections.push(Some(Connection {
                 socket,
-                opening: Some(Vec::new()),
-                decoder: Decoder::new(DecoderLimits::for_pieces(self.metainfo.info().piece_count())),
-                requests: VecDeque::new(),
+                peer: Peer::new(&self.metainfo),
                 batch: Vec::new(),
                 batch_sent: 0,
                 is_runnable: false,
@@ -153,7 +146,7 @@ impl Seeder {
             self.connections[index] = None;
             return;
         };
-        let has_work = !connection.batch.is_empty() || !connection.requests.is_empty();
+        let has_work = !connection.batch.is_empty() || !connection.peer.requests.is_empty();
         let wants_write = has_work && !has_room;
         if wants_write != connection.wants_write {
             connection.wants_write = wants_write;
@@ -179,35 +172,11 @@ impl Seeder {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let mut input = &self.received[..len];
-        if let Some(opening) = &mut connection.opening {
-            let (head, rest) = input.split_at(input.len().min(HANDSHAKE_LEN - opening.len()));
-            opening.extend_from_slice(head);
-            input = rest;
-            let Ok(bytes) = <&[u8; HANDSHAKE_LEN]>::try_from(opening.as_slice()) else { return Ok(()) };
-            let theirs = Handshake::decode(bytes)?;
-            let mut reserved = Reserved::NONE;
-            reserved.0[7] = Reserved::OURS.0[7];
-            let mut peer_id = theirs.peer_id;
-            peer_id.0.reverse();
-            let mut out =
-                Handshake { reserved, info_hash: self.metainfo.info_hash(), peer_id }.encode().to_vec();
-            wire::encode(&Message::HaveAll, &mut out);
-            wire::encode(&Message::Unchoke, &mut out);
+        let mut out = Vec::new();
+        connection.peer.handle_bytes(&self.received[..len], &self.metainfo, &mut out)?;
+        if !out.is_empty() {
             // Some seventy bytes fit the empty buffer of a new socket.
             rustix::net::send(&connection.socket, &out, SendFlags::NOSIGNAL)?;
-            connection.opening = None;
-        }
-        let total_len = self.content.len() as u64;
-        let piece_length = u64::from(self.metainfo.info().piece_length());
-        while let Some(message) = connection.decoder.decode(&mut input)? {
-            if let Message::Request(span) = message {
-                let start = u64::from(span.piece.0) * piece_length + u64::from(span.begin);
-                if start + u64::from(span.len) > total_len {
-                    return Err("a request beyond the end".into());
-                }
-                connection.requests.push_back(span);
-            }
         }
         Ok(())
     }
@@ -218,15 +187,14 @@ impl Seeder {
         if connection.batch.is_empty() {
             let mut len = 0;
             while len < BATCH_LEN
-                && let Some(span) = connection.requests.pop_front()
+                && let Some(span) = connection.peer.requests.pop_front()
             {
                 len += span.len as usize;
                 connection.batch.push((wire::piece_header(span), span));
             }
             connection.batch_sent = 0;
         }
-        let piece_length = u64::from(self.metainfo.info().piece_length());
-        let start = |span: &BlockSpan| u64::from(span.piece.0) * piece_length + u64::from(span.begin);
+        let start = |span: &BlockSpan| offset(&self.metainfo, *span);
         let whole: usize =
             connection.batch.iter().map(|(_, span)| PIECE_HEADER_LEN + span.len as usize).sum();
         if let Method::Sendfile = self.method {

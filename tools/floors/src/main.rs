@@ -1,7 +1,7 @@
 //! Floors: the least CPU that sending or receiving a torrent's bytes can cost on this machine, to judge a seeder and
 //! a downloader by.
 //!
-//! `writev`, `sendmsg` and `sendfile` speak just enough of the peer wire for `seedring bench` (one mapped
+//! `writev`, `sendmsg`, `sendfile` and `ring` speak just enough of the peer wire for `seedring bench` (one mapped
 //! file, every peer unchoked, no bounds, no fairness beyond a batch per turn); `raw` streams without framing
 //! into a discarding sink; `receive` takes blocks, hashes pieces and writes them; `hash` reads and hashes. Each prints its
 //! own CPU seconds per GiB. `nocopy-sink` is the far end of a device that sends without copying. These are prototypes to compare with and nothing to serve a swarm with: a peer that
@@ -10,8 +10,10 @@
 mod framed;
 mod hash;
 mod nocopy;
+mod peer;
 mod raw;
 mod receive;
+mod ring;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use seedring::units::ByteSize;
@@ -35,6 +37,8 @@ enum Floor {
     Sendmsg(Serve),
     /// Answer each request with its header (MSG_MORE) and one sendfile
     Sendfile(Serve),
+    /// The same through a bare ring: one multishot receive, one SENDMSG for what is queued
+    Ring(Serve),
     /// Stream a file in steps of 256 KiB to a sink that discards it, without any framing
     Raw(Raw),
     /// Receive blocks from a loopback sender, hash their pieces, write them; one line of JSON
@@ -171,6 +175,9 @@ enum ReceiveMethod {
     Uring,
 }
 
+/// Bytes of one batch of a framed floor, as the seeder coalesces.
+const BATCH_LEN: usize = 256 * 1024;
+
 /// Errors end the program with a sentence; nothing here is worth handling.
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -179,6 +186,7 @@ fn main() -> ExitCode {
         Floor::Writev(serve) => framed::run(&serve, framed::Method::Writev),
         Floor::Sendmsg(serve) => framed::run(&serve, framed::Method::Sendmsg),
         Floor::Sendfile(serve) => framed::run(&serve, framed::Method::Sendfile),
+        Floor::Ring(serve) => ring::run(&serve),
         Floor::Raw(raw) => raw::run(&raw),
         Floor::Receive(receive) => receive::run(&receive),
         Floor::Hash(hash) => hash::run(&hash),
