@@ -4,7 +4,7 @@ Where a rival is found, how it is told to download one torrent from peers that a
 it has everything. Discovery beyond the tracker is off in all of them, and every one listens and connects on an
 address of its own, on the loopback device of a network namespace: Transmission never connects to 127.0.0.0/8, some know
 one peer per address, and nothing can leave the machine. Deliberately absent: their settings as seeders, which
-stand in bench-side-by-side.
+stand in measure/seeders.py.
 """
 
 import ctypes, http.server, json, os, pathlib, platform, shutil, signal, socket, statistics, subprocess, sys, threading
@@ -113,35 +113,44 @@ class Programs:
     def find(self, names):
         """Finds or installs these rivals, while there still is a network; `left_out` names the others."""
         for name in names:
+            version_option = "-v" if name == "nginx" else RIVALS[name].version_option
             try:
-                program = RIVALS[name].find(self)
+                program = self.installed("nginx") if name == "nginx" else RIVALS[name].find(self)
             except (OSError, subprocess.SubprocessError) as error:
                 program, self.left_out[name] = None, type(error).__name__
             if program:
                 self.found[name] = program
-                self.versions.setdefault(name, first_line([program, RIVALS[name].version_option]))
+                self.versions.setdefault(name, first_line([program, version_option]))
             else:
                 self.left_out.setdefault(name, "not installed")
 
-    def install(self, program, package):
-        """The program, where it is there or could be installed from the distribution."""
-        if self.installs and not shutil.which(program) and os.geteuid() == 0 and shutil.which("apt-get"):
-            subprocess.run(["apt-get", "install", "-y", "-q", package], stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL, timeout=300, check=False)
-        return shutil.which(program)
+    def install(self):
+        """What comes from the distribution and from PyPI, all of it and once."""
+        if self.installs:
+            self.installs = False
+            # What cannot be had is named as left out; the reason stands on the terminal.
+            subprocess.run([ROOT / "tools/install-test-clients", "nginx"], stdout=sys.stderr, timeout=900, check=False)
+
+    def installed(self, program):
+        """The program, where it is there or could be installed from the distribution; None without it."""
+        # Some folders are in the search path of root alone.
+        path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+        if not shutil.which(program, path=path):
+            self.install()
+        return shutil.which(program, path=path)
 
     def python_with_libtorrent(self):
-        """A Python that can import libtorrent; from PyPI into a folder of its own when this one cannot."""
-        if self.python is None:
-            probe = "import libtorrent; print(libtorrent.__version__)"
-            if subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode == 0:
-                self.python = sys.executable
-            else:
-                subprocess.run([sys.executable, "-m", "venv", self.folder / "venv"], check=True)
-                python = str(self.folder / "venv/bin/python")
-                subprocess.run([python, "-m", "pip", "install", "-q", "libtorrent"], check=True, timeout=300)
-                self.python = python
-            self.versions["libtorrent"] = first_line([self.python, "-c", probe]) + " (PyPI)"
+        """A Python that can import libtorrent: this one, or the one in the folder of the test clients; None without."""
+        probe = "import libtorrent; print(libtorrent.__version__)"
+        own = [sys.executable, str(ROOT / "target/test-clients/venv/bin/python")]
+        for attempt in ("as it is", "after installing"):
+            for python in own:
+                if self.python is None and shutil.which(python) and \
+                        subprocess.run([python, "-c", probe], capture_output=True).returncode == 0:
+                    self.python = python
+                    self.versions["libtorrent"] = first_line([python, "-c", probe]) + " (PyPI)"
+            if self.python is None and attempt == "as it is":
+                self.install()
         return self.python
 
     def rqbit(self):
@@ -358,7 +367,7 @@ class Transmission(Client):
 
     @staticmethod
     def find(programs):
-        return programs.install("transmission-daemon", "transmission-daemon")
+        return programs.installed("transmission-daemon")
 
     def __init__(self, programs, place, role="leech"):
         super().__init__(programs, place)
@@ -415,7 +424,7 @@ class Aria2(Client):
 
     @staticmethod
     def find(programs):
-        return programs.install("aria2c", "aria2")
+        return programs.installed("aria2c")
 
     def command(self):
         place = self.place
@@ -430,7 +439,7 @@ class Rtorrent(Client):
 
     @staticmethod
     def find(programs):
-        return programs.install("rtorrent", "rtorrent")
+        return programs.installed("rtorrent")
 
     def command(self):
         place = self.place
@@ -450,7 +459,7 @@ class Qbittorrent(Client):
 
     @staticmethod
     def find(programs):
-        return programs.install("qbittorrent-nox", "qbittorrent-nox")
+        return programs.installed("qbittorrent-nox")
 
     def command(self):
         place = self.place

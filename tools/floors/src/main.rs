@@ -4,11 +4,13 @@
 //! `writev`, `sendmsg`, `sendfile` and `ring` speak just enough of the peer wire for `seedring bench` (one mapped
 //! file, every peer unchoked, no bounds, no fairness beyond a batch per turn); `raw` streams without framing
 //! into a discarding sink; `receive` takes blocks, hashes pieces and writes them; `hash` reads and hashes. Each prints its
-//! own CPU seconds per GiB. `nocopy-sink` is the far end of a device that sends without copying. These are prototypes to compare with and nothing to serve a swarm with: a peer that
-//! misbehaves is merely dropped.
+//! own CPU seconds per GiB. `nocopy-sink` is the far end of a device that sends without copying; `http` loads a web
+//! server with the same file, to compare a seeder with that. These are prototypes to compare with and nothing to serve a
+//! swarm with: a peer that misbehaves is merely dropped.
 
 mod framed;
 mod hash;
+mod http;
 mod nocopy;
 mod peer;
 mod raw;
@@ -47,6 +49,8 @@ enum Floor {
     Hash(Hash),
     /// Take blocks from a seeder behind a device that never copies what it sends; needs root
     NocopySink(NocopySink),
+    /// Ask a web server for ranges of a file over kept-alive connections; one line of JSON
+    Http(http::Http),
 }
 
 #[derive(Debug, clap::Args)]
@@ -191,6 +195,7 @@ fn main() -> ExitCode {
         Floor::Receive(receive) => receive::run(&receive),
         Floor::Hash(hash) => hash::run(&hash),
         Floor::NocopySink(sink) => nocopy::run(&sink),
+        Floor::Http(http) => http::run(&http),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,14 +1,19 @@
 """Checking content that lies in the page cache, beside a bare loop of pread and SHA-1."""
 
-import resource, statistics, subprocess, time
+import resource, subprocess, time
 
-from rivals import byte_size, spread
+import rivals
+from rivals import Libtorrent, Place, byte_size
+from measure import leeching
+from measure import plots as drawn
+from measure.figures import at_least, at_most, cell, middle, pick, ratio, subjects
 
 TITLE = "Check"
+RIVALS = ("libtorrent",)
 ABOUT = """
 `seedring check` of a file in the page cache, on one core and on two, with all that a command does; the floors read
-pieces and hash them, one (`1-lane`) or four at a time on one core, and do nothing else. CPU is user and system time of
-the whole process.
+pieces and hash them, one or four at a time (lanes) on one core, and do nothing else. libtorrent finds the file there and
+checks it. CPU is user and system time of the whole process.
 """
 FLOOR, FOUR_LANES, ONE_CORE, TWO_CORES = "floor, 1 lane", "floor, 4 lanes", "seedring, 1 core", "seedring, 2 cores"
 # What a check may cost against the bare loop, and what a second core must bring.
@@ -21,7 +26,8 @@ def add_arguments(parser):
 
 def measure(bench):
     size = bench.size(bench.options.check_size, 4 << 20)
-    content = bench.content(bench.work / "content.bin", size)
+    gib, data = size / 2**30, bench.work / "data"
+    content = bench.content(data / "content.bin", size)
     torrent = bench.torrent(content, bench.work / "content.torrent")
     first, second = bench.cores
     check = [bench.seedring, "check", torrent, content, "--json"]
@@ -34,10 +40,18 @@ def measure(bench):
     for repetition in range(bench.repetitions):
         for subject, (cores, command) in commands.items():
             cpu, seconds = cost(["taskset", "-c", cores, *map(str, command)])
-            gib = size / 2**30
-            bench.say(f"{subject}: {cpu / gib:.3f} CPU-s/GiB, {seconds:.2f} s")
-            yield {"subject": subject, "repetition": repetition, "cpu_seconds_per_gib": cpu / gib,
-                   "gib_per_second": gib / seconds}
+            yield told(bench, subject, repetition, cpu / gib, gib / seconds)
+        if "libtorrent" in bench.rivals:
+            home = bench.memory / f"home-{repetition}"
+            home.mkdir()
+            client = Libtorrent(bench.programs, Place(torrent, home, data, rivals.address(2)))
+            figures = leeching.cost(client, first, 100)
+            yield told(bench, "libtorrent, 1 core", repetition, figures["cpu_seconds"] / gib, gib / figures["seconds"])
+
+
+def told(bench, subject, repetition, cpu, rate):
+    bench.say(f"{subject}: {cpu:.3f} CPU-s/GiB, {rate:.2f} GiB/s")
+    return {"subject": subject, "repetition": repetition, "cpu_seconds_per_gib": cpu, "gib_per_second": rate}
 
 
 def cost(command):
@@ -48,28 +62,22 @@ def cost(command):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, seconds
 
 
-def of(runs, subject, key):
-    return [run[key] for run in runs if run["subject"] == subject]
-
-
 def tables(runs):
-    subjects = dict.fromkeys(run["subject"] for run in runs)
-    rows = [[name, spread(of(runs, name, "cpu_seconds_per_gib"), 3), spread(of(runs, name, "gib_per_second"), 2),
-             len(of(runs, name, "gib_per_second"))] for name in subjects]
-    return [("Content in the page cache.", ["check", "CPU-seconds per GiB", "GiB/s", "runs"], rows)]
+    rows = [[name, cell(runs, "cpu_seconds_per_gib", 3, subject=name), cell(runs, "gib_per_second", 2, subject=name),
+             len(pick(runs, "gib_per_second", subject=name))] for name in subjects(runs)]
+    return [("Content in the page cache:", ["check", "CPU-s per GiB", "GiB/s", "runs"], rows)]
 
 
 def verdicts(runs):
-    middle = lambda subject, key: statistics.median(of(runs, subject, key) or [float("nan")])
-    cpu = middle(ONE_CORE, "cpu_seconds_per_gib") / middle(FLOOR, "cpu_seconds_per_gib")
-    linear = middle(TWO_CORES, "gib_per_second") / middle(ONE_CORE, "gib_per_second")
+    cpu = ratio(middle(runs, "cpu_seconds_per_gib", subject=ONE_CORE), middle(runs, "cpu_seconds_per_gib", subject=FLOOR))
+    linear = ratio(middle(runs, "gib_per_second", subject=TWO_CORES), middle(runs, "gib_per_second", subject=ONE_CORE))
     return [
-        ("CPU per GiB against the bare loop with one lane, one core", cpu, f"≤ {BAR}", judged(cpu, cpu <= BAR)),
-        ("the same, stretch", cpu, f"≤ {STRETCH}", judged(cpu, cpu <= STRETCH)),
-        ("throughput of two cores against one", linear, f"≥ {LINEAR}", judged(linear, linear >= LINEAR)),
+        at_most("CPU per GiB on one core, against the bare loop with one lane", cpu, BAR),
+        at_most("the same, stretch", cpu, STRETCH),
+        at_least("throughput of two cores against one", linear, LINEAR),
     ]
 
 
-def judged(figure, holds):
-    """Nothing is judged without figures."""
-    return None if figure != figure else holds
+def plots(runs):
+    return [("cpu", drawn.bars("What checking a GiB costs", "CPU seconds per GiB", {
+        name: pick(runs, "cpu_seconds_per_gib", subject=name) for name in subjects(runs)}))]
