@@ -12,20 +12,20 @@ import rivals
 class Bench:
     """One row's view of the run; it lives in the row's own process."""
 
-    def __init__(self, row, options, seedring, floors, programs, work, memory, tell):
+    def __init__(self, row, wanted, options, programs, folders, tell):
         #: The row's name.
         self.row = row
         #: The whole command line, options of the rows among it.
         self.options = options
         #: The programs to measure. `floors` is None in a smoke run that has none.
-        self.seedring, self.floors = seedring, floors
-        #: rivals.Programs, as the clients of rivals.py want it.
-        self.programs = programs
-        #: Name to program of the rivals that were found; empty in a smoke run.
-        self.rivals = dict(programs.found)
+        #: `programs`: rivals.Programs, as the clients of rivals.py want it.
+        self.seedring, self.floors, self.programs = programs
+        #: Name to program of the rivals that the row names and that were found; empty in a smoke run.
+        found = self.programs.found
+        self.rivals = {name: found[name] for name in wanted if name in found}
         self.repetitions, self.seconds, self.smoke = options.repetitions, options.seconds, options.smoke
         #: Empty folders on a disk and in memory, removed afterwards.
-        self.work, self.memory = work, memory
+        self.work, self.memory = folders
         #: The seeder's core and the load's core.
         self.cores = (options.seeder_core, options.load_core)
         #: When, by time.monotonic(), no further run starts.

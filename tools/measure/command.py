@@ -4,7 +4,8 @@ of the time, and hands what they yield to the record.
 Each row's process leads a session of its own, so that whatever it leaves behind when it fails is ended with it.
 """
 
-import argparse, ctypes, datetime, json, os, pathlib, select, shutil, signal, subprocess, sys, tempfile, time, traceback
+import argparse, ctypes, datetime, json, os, pathlib, resource, select, shutil, signal, subprocess, sys, tempfile, time
+import traceback
 
 import rivals
 from measure import record, rows
@@ -12,8 +13,8 @@ from measure.bench import Bench
 
 ROOT = rivals.ROOT
 PARTICIPANTS = 16
-#: Seconds beyond its time after which a row that does not come to the end of a run is ended.
-PATIENCE = 240
+#: Seconds beyond its time after which a row that does not come to the end of a run is ended; in a smoke run the other.
+PATIENCE, SMOKE_PATIENCE = 240, 30
 #: Options that say where things lie on this machine, which is nobody's business.
 HIDDEN = ("programs", "work", "memory", "output", "rqbit", "no_install", "readme")
 
@@ -24,7 +25,7 @@ def arguments_of(description, modules):
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2, help="of each run under load [default: 2]")
     parser.add_argument("--limit", type=float, default=1500,
-                        help="seconds after which no further run starts; rows share them [default: 1500]")
+                        help="seconds of measuring after which no further run starts; rows share them [default: 1500]")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, one repetition, no rivals, nothing recorded")
     parser.add_argument("--programs", help="where seedring and floors are [default: they are built, --release]")
     parser.add_argument("--rqbit", metavar="PROGRAM", default=os.environ.get("RQBIT"),
@@ -57,7 +58,6 @@ def main(description):
         parser.error(f"no row {', '.join(unknown)}; there are {', '.join(modules)}")
     # An ended run ends what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # Measuring needs descriptors for thousands of connections.
     raise_descriptor_limit()
     load_average = os.getloadavg()[0]
     seedring, floors = built(options)
@@ -118,7 +118,7 @@ def run_row(row, module, options, programs, folders, deadline, whole):
     os.close(writing)
     try:
         with os.fdopen(reading, "rb", buffering=0) as told:
-            take_in(told, row, deadline + PATIENCE, whole)
+            take_in(told, row, deadline, SMOKE_PATIENCE if options.smoke else PATIENCE, whole)
     finally:
         code = end_session(child)
     if code != 0 and not row["failed"]:
@@ -127,12 +127,12 @@ def run_row(row, module, options, programs, folders, deadline, whole):
         print(f"{row['name']}: FAILED: {row['failed']}", file=sys.stderr)
 
 
-def take_in(told, row, until, whole):
-    rest = b""
+def take_in(told, row, deadline, patience, whole):
+    rest, until = b"", deadline + patience
     while True:
         ready, _, _ = select.select([told], [], [], max(0, until - time.monotonic()))
         if not ready:
-            row["failed"] = f"not over {PATIENCE} s after its time"
+            row["failed"] = f"not over {patience} s after its time"
             return
         more = told.read(1 << 16)
         if not more:
@@ -190,7 +190,7 @@ def in_namespace(name, module, options, programs, folders, deadline, out):
         out.write(json.dumps(message) + "\n")
         out.flush()
 
-    bench = Bench(name, options, *programs, *folders, tell)
+    bench = Bench(name, getattr(module, "RIVALS", ()), options, programs, folders, tell)
     bench.deadline = deadline
     runs = module.measure(bench)
     try:
@@ -213,7 +213,7 @@ def in_namespace(name, module, options, programs, folders, deadline, out):
 
 
 def raise_descriptor_limit():
-    import resource
+    """Rows hold thousands of connections."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -2,7 +2,7 @@
 subject, with the range as a whisker. No scripts, no fonts of its own.
 """
 
-import html, math
+import html, math, statistics
 
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 190, 44, 56
@@ -35,7 +35,7 @@ def over_steps(title, step_label, label, steps, series, logarithmic=False):
         placed = [(across(step), sorted(points[step])) for step in steps if points.get(step)]
         if not placed:
             continue
-        middles = [(x, scale.height(some[len(some) // 2])) for x, some in placed]
+        middles = [(x, scale.height(statistics.median(some))) for x, some in placed]
         width = 3 if number == 0 else 1.6
         joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in middles)
         parts.append(f'<polyline points="{joined}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
@@ -54,12 +54,12 @@ def bars(title, label, figures, logarithmic=False):
     parts, right = frame(title, label, scale, WIDTH - 24), WIDTH - 24
     step = (right - LEFT) / len(figures)
     for number, (name, values) in enumerate(figures.items()):
-        x, y = LEFT + (number + 0.5) * step, scale.height(values[len(values) // 2])
+        x, y = LEFT + (number + 0.5) * step, scale.height(statistics.median(values))
         colour, width = COLOURS[number % len(COLOURS)], min(step * 0.6, 60)
         parts.append(f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" '
                      f'height="{HEIGHT - BOTTOM - y:.1f}" fill="{colour}" fill-opacity="0.75"/>')
         parts.append(whisker(x, scale.height(values[0]), scale.height(values[-1]), None))
-        parts.append(text(x, y - 8, shown(values[len(values) // 2]), "middle"))
+        parts.append(text(x, y - 8, shown(statistics.median(values)), "middle"))
         parts.append(text(x, HEIGHT - BOTTOM + 18 + 16 * (number % 2 if len(figures) > 6 else 0), name, "middle"))
     return whole(title, parts)
 

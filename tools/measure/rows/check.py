@@ -15,7 +15,7 @@ ABOUT = """
 pieces and hash them, one or four at a time (lanes) on one core, and do nothing else. libtorrent finds the file there and
 checks it. CPU is user and system time of the whole process.
 """
-FLOOR, FOUR_LANES, ONE_CORE, TWO_CORES = "floor, 1 lane", "floor, 4 lanes", "seedring, 1 core", "seedring, 2 cores"
+FLOOR, FOUR_LANES, ONE_CORE, TWO_CORES = "floor-1-lane", "floor-4-lanes", "seedring, 1 core", "seedring, 2 cores"
 # What a check may cost against the bare loop, and what a second core must bring.
 BAR, STRETCH, LINEAR = 1.05, 0.65, 1.9
 

@@ -9,7 +9,7 @@ from measure import plots as drawn
 from measure.figures import at_most, cell, middle, pick, ratio, subjects
 
 TITLE = "Download"
-SHARE = 4
+SHARE = 5
 RIVALS = ("libtorrent", "transmission", "aria2", "rtorrent", "qbittorrent", "rqbit")
 ABOUT = """
 One libtorrent seed serves random data from memory on the load's core; each client downloads it with all its threads on the
@@ -17,17 +17,20 @@ other core. CPU is the client's user and system time from its start until it has
 seconds likewise by the clock, with whatever a client waits for before it begins. Every file is compared with the original
 afterwards. Mapped files count as memory, so anonymous memory stands beside it. The floors receive the same bytes from a
 sender of their own, hash one piece at a time or four at once, write, and do nothing else. Each client's settings
-stand in tools/rivals.py: its own defaults, discovery off.
+stand in tools/rivals.py: its own defaults, discovery off. A client that takes more than 20 seconds is not repeated.
 """
-FLOORS = {"floor, 1 lane": 1, "floor, 4 lanes": 4}
+FLOORS = {"floor-1-lane": 1, "floor-4-lanes": 4}
 # CPU per GiB of the floor that hashes one piece at a time, as everybody else does.
 BAR = 1.15
+# Seconds of a download above which it is not repeated.
+SLOW = 20
 SEED_ADDRESS, LEECH_ADDRESS = rivals.address(1), rivals.address(2)
 
 
 def add_arguments(parser):
     parser.add_argument("--download-size", type=byte_size, default=2 << 30, help="[default: 2GiB]")
     parser.add_argument("--download-storages", default="memory,disk", help="where to: memory, disk or both")
+    parser.add_argument("--download-subjects", help="which, of seedring, " + ", ".join([*FLOORS, *RIVALS]) + " [default: all]")
     parser.add_argument("--download-patience", type=int, default=100, help="seconds after which a run is given up")
 
 
@@ -36,22 +39,27 @@ def measure(bench):
     swarm = Swarm(bench, bench.size(bench.options.download_size, 4 << 20))
     # The tracker and the questions stay off the clients' core.
     os.sched_setaffinity(0, {bench.cores[1]})
-    given_up = set()
+    # Who came to nothing, and who waits so long that one repetition of it has to do.
+    done_with = set()
     try:
         swarm.prepare()
-        names = ["seedring", *(FLOORS if bench.floors else ()), *(name for name in RIVALS if name in bench.rivals)]
+        names = ["seedring", *(FLOORS if bench.floors else ()), *bench.rivals]
+        if bench.options.download_subjects:
+            names = [name for name in names if name in bench.options.download_subjects.split(",")]
         for repetition in range(bench.repetitions):
             for storage in bench.options.download_storages.split(","):
                 for name in names:
-                    if (name, storage) in given_up or not bench.time_is_left():
+                    if (name, storage) in done_with or not bench.time_is_left():
                         continue
                     try:
                         run = swarm.run(name, storage)
                     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
                         bench.leave_out(f"{name}, download to {storage}", str(error))
-                        given_up.add((name, storage))
+                        done_with.add((name, storage))
                         continue
                     bench.say(f"{name} to {storage}: {run['cpu_seconds_per_gib']:.3f} CPU-s/GiB, {run['seconds']:.2f} s")
+                    if run["seconds"] > SLOW:
+                        done_with.add((name, storage))
                     yield {"subject": name, "repetition": repetition, "storage": storage, **run}
     finally:
         swarm.close()
@@ -148,7 +156,7 @@ def tables(runs):
               "seed's CPU-s per GiB", "runs"]
     found = []
     for storage in storages_of(runs):
-        floor, rows = middle(runs, "cpu_seconds_per_gib", subject="floor, 1 lane", storage=storage), []
+        floor, rows = middle(runs, "cpu_seconds_per_gib", subject="floor-1-lane", storage=storage), []
         for name in subjects(runs):
             here = {"subject": name, "storage": storage}
             times = ratio(middle(runs, "cpu_seconds_per_gib", **here), floor)
@@ -166,7 +174,7 @@ def verdicts(runs):
         costs = {name: middle(runs, "cpu_seconds_per_gib", subject=name, storage=storage) for name in subjects(runs)}
         ours = costs.get("seedring")
         found.append(at_most(f"CPU per GiB to {storage}, against the bare loop with one lane",
-                             ratio(ours, costs.get("floor, 1 lane")), BAR))
+                             ratio(ours, costs.get("floor-1-lane")), BAR))
         theirs = {name: cost for name, cost in costs.items() if name in RIVALS and cost is not None}
         if theirs:
             best = min(theirs, key=theirs.get)
