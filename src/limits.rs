@@ -408,6 +408,9 @@ pub const SWARM_LINGER: Duration = Duration::from_secs(24 * 60 * 60);
 pub const METRICS_TORRENTS_MAX: usize = 200;
 /// Torrents shown one by one in each second's figures of `--json`, those with the most peers: 40 KB a second.
 pub const STATUS_TORRENTS_MAX: usize = 100;
+/// Connections of a worker that are looked at in one second to ask the kernel what limits them (TCP_INFO): each question
+/// costs about a microsecond.
+pub const TCP_INFO_LOOKS_MAX: usize = 1_024;
 /// HTTP connections to the metrics; above it new ones are closed at once. Each may hold one text.
 pub const METRICS_CONNECTIONS_MAX: usize = 32;
 /// Those from one address (IPv4) or network (/64 of IPv6), loopback exempt.

@@ -138,12 +138,15 @@ fn assert_torrent_tells_it_too(seed: &Seed, status: &Value, cause: &str) {
 #[test]
 fn a_peer_that_does_not_read_is_limited_by_its_window() {
     let folder = tempfile::tempdir().unwrap();
-    let mut seed = Seed::start(folder.path(), &[]);
+    let mut seed = Seed::start(folder.path(), &["--tcp-info"]);
     let mut peer = seed.join(1);
     peer.wait_for_unchoke();
     peer.ask_for_everything();
     let status = seed.wait_until_limited_by("window");
     assert_torrent_tells_it_too(&seed, &status, "window");
+    // The kernel says the same.
+    let tcp = |what: &str| status["engine"][format!("tcp_{what}_nanos")].as_u64().expect("it is told");
+    assert!(tcp("peer_window") > 0 && tcp("peer_window") <= tcp("busy"), "{status}");
 }
 
 #[test]

@@ -45,6 +45,9 @@ pub(super) struct EngineArgs {
     /// peer agrees; prefer tries them first and picks RC4, which costs six times the CPU; require takes nothing else
     #[arg(long, value_name = "allow|prefer|require|off", default_value_t = Encryption::Allow)]
     encryption: Encryption,
+    /// Ask the kernel once a second what limits the connections that send (TCP_INFO), for --json and --metrics
+    #[arg(long)]
+    tcp_info: bool,
 }
 
 impl EngineArgs {
@@ -62,6 +65,7 @@ impl EngineArgs {
             download_limit,
             zero_copy: self.zero_copy,
             encryption: self.encryption,
+            tcp_info: self.tcp_info,
             prefix_connections_max: Some(self.prefix_connections),
         };
         let (sender, events) = mpsc::channel(ENGINE_EVENTS_MAX);

@@ -250,6 +250,9 @@ pub trait Ring {
         local: Option<std::net::IpAddr>,
     ) -> io::Result<RawFd>;
 
+    /// What the kernel says has limited a connection so far; `None` where it says nothing.
+    fn tcp_times(&self, socket: RawFd) -> Option<TcpTimes>;
+
     /// The two ends of a connected socket; `None` when it is gone already.
     fn addresses(&self, socket: RawFd) -> Option<Ends>;
 }
@@ -261,6 +264,17 @@ pub struct Entry {
     pub began: Instant,
     /// Nothing had completed when all operations had been handed over, so that the thread may have slept.
     pub waited: bool,
+}
+
+/// Times of one connection in microseconds, as TCP counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpTimes {
+    /// Something was to be sent, or had been and was not acknowledged.
+    pub busy_micros: u64,
+    /// Of these: the peer's receive window was full.
+    pub peer_window_micros: u64,
+    /// Of these: our send buffer was full.
+    pub send_buffer_micros: u64,
 }
 
 /// The two ends of a connection.

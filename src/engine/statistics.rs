@@ -143,6 +143,12 @@ counters! {
     waited_cpu_nanos: Counter of Nanoseconds,
     /// Time that interested and unchoked peers asked for nothing more, added up over connections.
     waited_asking_nanos: Counter of Nanoseconds,
+    /// Time that the kernel had something of a connection to send, added up over connections; zero unless asked for.
+    tcp_busy_nanos: Counter of Nanoseconds,
+    /// The part of that in which the peer's window was full, as the kernel tells it.
+    tcp_peer_window_nanos: Counter of Nanoseconds,
+    /// The part of it in which our send buffer was full, as the kernel tells it.
+    tcp_send_buffer_nanos: Counter of Nanoseconds,
 }
 
 macro_rules! histograms {

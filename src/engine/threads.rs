@@ -52,6 +52,8 @@ pub struct EngineConfig {
     pub zero_copy: ZeroCopyMode,
     /// What is encrypted.
     pub encryption: Encryption,
+    /// Ask the kernel once a second what limits the connections that send.
+    pub tcp_info: bool,
     /// Connections of one address prefix (/24, /64); `None` for [`CONNECTIONS_PER_PREFIX_MAX`].
     pub prefix_connections_max: Option<u32>,
 }
@@ -114,7 +116,7 @@ impl<S: BlockStore> Engine<S> {
             let core = cores.get(index % cores.len().max(1)).copied().filter(|_| !config.unpinned);
             let zero_copy = ZeroCopyPolicy::new(config.zero_copy, pinned_max(count));
             let (workers, events) = (engine.workers.clone(), make_sink());
-            let (bind, encryption) = (config.bind, config.encryption);
+            let (bind, encryption, tcp_info) = (config.bind, config.encryption, config.tcp_info);
             let (statistics, gate) = (Arc::clone(&statistics), Arc::clone(&gate));
             let download_gate = Arc::clone(&download_gate);
             let prefixes = Arc::clone(&prefixes);
@@ -140,6 +142,7 @@ impl<S: BlockStore> Engine<S> {
                     prefixes,
                     zero_copy,
                     encryption,
+                    tcp_info,
                     secret: clock::random_bytes,
                     rng: clock::random_rng(),
                 };

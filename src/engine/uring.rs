@@ -6,7 +6,7 @@
 //! into one provided-buffer ring per worker, so an idle connection owns no buffer.
 #![expect(unsafe_code, reason = "submissions, the provided-buffer ring and received bytes")]
 
-use super::ring::{BufferId, Completion, Ends, Entry, Op, Ring, Tag, ZeroCopyUse};
+use super::ring::{BufferId, Completion, Ends, Entry, Op, Ring, Tag, TcpTimes, ZeroCopyUse};
 use super::ring_error::RingUnavailable;
 use crate::clock;
 use crate::limits::UNSENT_LEN_MAX;
@@ -247,6 +247,22 @@ impl Ring for Uring {
             socket.bind(&SocketAddr::new(local, 0).into())?;
         }
         Ok(OwnedFd::from(socket).into_raw_fd())
+    }
+
+    fn tcp_times(&self, socket: RawFd) -> Option<TcpTimes> {
+        // SAFETY: all-zero bytes are a valid tcp_info.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+        let info_pointer = (&raw mut info).cast();
+        // SAFETY: the kernel writes no more than `len` bytes into a tcp_info of ours. An older kernel writes fewer.
+        let result = unsafe {
+            libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, info_pointer, &raw mut len)
+        };
+        (result == 0).then_some(TcpTimes {
+            busy_micros: info.tcpi_busy_time,
+            peer_window_micros: info.tcpi_rwnd_limited,
+            send_buffer_micros: info.tcpi_sndbuf_limited,
+        })
     }
 
     fn addresses(&self, socket: RawFd) -> Option<Ends> {

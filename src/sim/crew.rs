@@ -64,6 +64,7 @@ impl Crew {
                 prefixes: Arc::clone(&prefixes),
                 zero_copy: ZeroCopyPolicy::new(terms.zero_copy, 8 << 20),
                 encryption: terms.encryption,
+                tcp_info: false,
                 secret: || [5; 20],
                 rng: Rng::from_seed(terms.seed ^ 1),
             })

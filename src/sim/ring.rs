@@ -6,7 +6,9 @@
 //! reuses memory too early sends wrong bytes, and the peer notices.
 #![expect(unsafe_code, reason = "reads messages as the kernel would")]
 
-use crate::engine::ring::{BufferId, Completion, Ends, Entry, MessagePointer, Op, Ring, Tag, ZeroCopyUse};
+use crate::engine::ring::{
+    BufferId, Completion, Ends, Entry, MessagePointer, Op, Ring, Tag, TcpTimes, ZeroCopyUse,
+};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
@@ -506,6 +508,10 @@ impl Ring for SimRing {
         let socket = self.make_socket(Some(remote));
         self.called.push(socket);
         Ok(socket)
+    }
+
+    fn tcp_times(&self, _socket: RawFd) -> Option<TcpTimes> {
+        None
     }
 
     fn addresses(&self, socket: RawFd) -> Option<Ends> {

@@ -10,6 +10,7 @@ mod connection;
 mod download;
 mod encryption;
 mod home;
+mod kernel_limits;
 mod receive;
 mod reveal;
 mod send;
@@ -37,6 +38,7 @@ use connection::Connection;
 use download::BlockEnd;
 use encryption::EncryptionState;
 use home::Home;
+use kernel_limits::KernelLimits;
 use send::InFlight;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -88,6 +90,8 @@ pub struct WorkerParts<R, S: BlockStore> {
     pub zero_copy: ZeroCopyPolicy,
     /// What is encrypted.
     pub encryption: Encryption,
+    /// Ask the kernel what limits connections.
+    pub tcp_info: bool,
     /// Where the secrets of encrypted handshakes come from.
     pub secret: fn() -> [u8; 20],
     /// Randomness for the choker.
@@ -146,6 +150,7 @@ pub struct Worker<R: Ring, S: BlockStore> {
     fast_grants: BTreeMap<(InfoHash, AddressPrefix), Instant>,
     load: LoadSample,
     waiting: Waiting<S>,
+    kernel_limits: KernelLimits,
     /// The last try to accept a connection failed.
     accept_fails: bool,
     /// The mailbox was not read to its end in the last turn.
@@ -220,6 +225,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             fast_grants: BTreeMap::new(),
             load: LoadSample { at: now, ..LoadSample::default() },
             waiting: Waiting::default(),
+            kernel_limits: KernelLimits::new(parts.tcp_info),
             accept_fails: false,
             mail_waits: false,
             stopping: None,
@@ -389,6 +395,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.tell_load(elapsed, self.load, sample);
         self.load = sample;
         self.tell_waits();
+        self.ask_kernel();
         self.give_up_contested();
         self.active_before = std::mem::take(&mut self.active);
         self.ticks += 1;

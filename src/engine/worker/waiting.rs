@@ -115,10 +115,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             account.connections += 1;
         }
         connection.waits.account = Some(account);
+        self.kernel_limits.join(key);
     }
 
     /// A connection ends: it waits for nothing any more.
     pub(super) fn close_account(&mut self, key: Key) {
+        self.ask_kernel_finally(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Waits { account, cause, .. } = std::mem::take(&mut connection.waits);
         let Some((at, account)) = account.and_then(|at| Some((at, self.waiting.accounts.get_mut(at)?)))
