@@ -119,6 +119,8 @@ counters! {
     zero_copy_sends: Counter of Count,
     /// Zero-copy sends that the kernel copied all the same.
     zero_copy_copied: Counter of Count,
+    /// Bytes of those.
+    zero_copy_copied_bytes: Counter of Bytes,
     /// Zero-copy sends that the kernel refused.
     zero_copy_refused: Counter of Count,
     /// Ranges that had to be read from disk before a send.

@@ -231,6 +231,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.zero_copy.handle_released(self.now, state, local, len, usage);
         if usage == ZeroCopyUse::Copied {
             self.statistics().zero_copy_copied().add(1);
+            self.statistics().zero_copy_copied_bytes().add(len);
         }
     }
 

@@ -65,8 +65,8 @@ impl Seeding {
 
     /// Torrents with peers, those with the most first.
     fn busiest(&self, count_max: usize) -> Vec<TorrentStatus> {
-        let with_peers = self.torrents.iter().map(figures_of).filter(|torrent| torrent.peers > 0);
-        metrics::busiest(with_peers.collect(), count_max)
+        let with_peers = self.torrents.iter().filter(|(_, it)| it.shared.connections.load(Relaxed) > 0);
+        metrics::busiest(with_peers.map(figures_of).collect(), count_max)
     }
 
     /// What stands one by one in the metrics: a few torrents whether or not they have peers, so that their series do
