@@ -44,6 +44,7 @@ pub mod engine;
 
 // 5 · I/O shells beside the engine
 pub mod service;
+pub mod datagrams;
 pub mod http_server;
 pub mod tracker_client;
 pub mod tracker_server;

@@ -1,35 +1,29 @@
 //! The UDP side: datagrams in, answers out, in turns of bounded length.
 //!
-//! Nothing waits: an answer for which the socket has no room is dropped, as the network may drop it too, and the
-//! client asks again.
+//! A turn is one batch: what has come by then is answered under one lock and with two system calls. Nothing waits: an
+//! answer for which the socket has no room is dropped, as the network may drop it too, and the client asks again.
 
 use super::{Shared, lock};
 use crate::clock;
+use crate::datagrams::Batch;
 use crate::limits::{UDP_REQUEST_LEN_MAX, UDP_TURN_DATAGRAMS};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 /// Serves one socket for ever.
 pub(super) async fn serve(socket: UdpSocket, shared: Shared) {
-    let mut datagram = [0; UDP_REQUEST_LEN_MAX];
-    let mut answer = Vec::with_capacity(UDP_REQUEST_LEN_MAX);
+    let mut batch = Batch::new(UDP_TURN_DATAGRAMS, UDP_REQUEST_LEN_MAX);
     loop {
         if let Err(error) = socket.readable().await {
             tracing::warn!("the tracker's UDP socket failed: {error}");
             return;
         }
-        let now = clock::now();
-        for _ in 0..UDP_TURN_DATAGRAMS {
-            let (len, source) = match socket.try_recv_from(&mut datagram) {
-                Ok(received) => received,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                // A client that is gone, told by ICMP; the next datagram is another's.
-                Err(_) => continue,
-            };
-            answer.clear();
-            lock(&shared).answer_udp(now, datagram.get(..len).unwrap_or_default(), source, &mut answer);
-            if !answer.is_empty() {
-                let _ = socket.try_send_to(&answer, source);
-            }
+        // Errors other than "nothing there" are of clients that are gone, told by ICMP; the next batch is others'.
+        if socket.try_io(Interest::READABLE, || batch.receive(&socket)).is_ok() {
+            let now = clock::now();
+            let mut tracker = lock(&shared);
+            batch
+                .answer_each(&socket, |datagram, source, out| tracker.answer_udp(now, datagram, source, out));
         }
         tokio::task::yield_now().await;
     }

@@ -5,9 +5,10 @@
 //! file, every peer unchoked, no bounds, no fairness beyond a batch per turn); `raw` streams without framing
 //! into a discarding sink; `receive` takes blocks, hashes pieces and writes them; `hash` reads and hashes. Each prints its
 //! own CPU seconds per GiB. `nocopy-sink` is the far end of a device that sends without copying; `http` loads a web
-//! server with the same file, to compare a seeder with that. These are prototypes to compare with and nothing to serve a
+//! server with the same file, to compare a seeder with that; `announce` is the load for trackers. These are prototypes to compare with and nothing to serve a
 //! swarm with: a peer that misbehaves is merely dropped.
 
+mod announce;
 mod framed;
 mod hash;
 mod http;
@@ -51,6 +52,8 @@ enum Floor {
     NocopySink(NocopySink),
     /// Ask a web server for ranges of a file over kept-alive connections; one line of JSON
     Http(http::Http),
+    /// Announce to a tracker over UDP as fast as it answers; one line of JSON
+    Announce(announce::Announce),
 }
 
 #[derive(Debug, clap::Args)]
@@ -196,6 +199,7 @@ fn main() -> ExitCode {
         Floor::Hash(hash) => hash::run(&hash),
         Floor::NocopySink(sink) => nocopy::run(&sink),
         Floor::Http(http) => http::run(&http),
+        Floor::Announce(plan) => announce::run(&plan),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
