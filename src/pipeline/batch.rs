@@ -8,8 +8,8 @@
 //! but never below one block.
 
 use crate::limits::{
-    BATCH_LEN_MAX, BATCH_LEN_MIN, BATCH_LEN_START, BATCH_QUOTA_LEAST_CONNECTIONS,
-    BATCH_QUOTA_WHOLE_CONNECTIONS,
+    BATCH_LEN_MAX, BATCH_LEN_MIN, BATCH_LEN_START, BATCH_QUOTA_LEAST, BATCH_QUOTA_LEAST_CONNECTIONS,
+    BATCH_QUOTA_WHOLE_CONNECTIONS, TURN_LEN_MAX, TURN_LEN_MIN, TURN_LEN_PER_CONNECTION,
 };
 use crate::time::Duration;
 use crate::units::{BLOCK_LEN, ByteRate};
@@ -64,14 +64,19 @@ impl Default for BatchPolicy {
     }
 }
 
-/// Bytes each of `active` connections may send at once: whole while few are active, a quarter when many are,
+/// Bytes each of `active` connections may send at once: whole while few are active, less when many are,
 /// falling evenly between, in whole blocks.
 fn quota(active: usize) -> u32 {
     let span = (BATCH_QUOTA_LEAST_CONNECTIONS - BATCH_QUOTA_WHOLE_CONNECTIONS) as u64;
     let over = (active.saturating_sub(BATCH_QUOTA_WHOLE_CONNECTIONS) as u64).min(span);
-    let fall = u64::from(BATCH_LEN_MAX - BATCH_LEN_START) * over / span;
+    let fall = u64::from(BATCH_LEN_MAX - BATCH_QUOTA_LEAST) * over / span;
     let blocks = (u64::from(BATCH_LEN_MAX) - fall) / u64::from(BLOCK_LEN);
     u32::try_from(blocks).map_or(BATCH_LEN_MAX, |blocks| blocks * BLOCK_LEN)
+}
+
+/// Bytes that a worker with so many active connections hands to the kernel before it looks at what has been received.
+pub fn turn_len(active: usize) -> u64 {
+    (active as u64).saturating_mul(TURN_LEN_PER_CONNECTION).clamp(TURN_LEN_MIN, TURN_LEN_MAX)
 }
 
 #[cfg(test)]
@@ -105,8 +110,17 @@ mod tests {
     #[test]
     fn many_active_connections_shorten_each_others_sends() {
         assert_eq!((quota(0), quota(1), quota(64)), (BATCH_LEN_MAX, BATCH_LEN_MAX, BATCH_LEN_MAX));
-        assert_eq!((quota(200), quota(usize::MAX)), (BATCH_LEN_START, BATCH_LEN_START));
+        assert_eq!((quota(200), quota(usize::MAX)), (BATCH_QUOTA_LEAST, BATCH_QUOTA_LEAST));
         assert!((0..300).all(|active| quota(active) >= quota(active + 1)));
+    }
+
+    #[test]
+    fn turns_grow_with_the_crowd_between_their_bounds() {
+        assert_eq!(
+            (turn_len(0), turn_len(64), turn_len(usize::MAX)),
+            (TURN_LEN_MIN, TURN_LEN_MIN, TURN_LEN_MAX)
+        );
+        assert!((0..300).all(|active| turn_len(active) <= turn_len(active + 1)));
     }
 
     #[test]

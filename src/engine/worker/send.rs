@@ -13,16 +13,16 @@ use super::connection::{Closing, Connection};
 use super::{SharedTorrent, Worker};
 use crate::id::InfoHash;
 use crate::limits::ENCRYPTED_BATCH_LEN_MAX;
+use crate::pipeline::turn_len;
 use crate::units::BlockSpan;
 use crate::wire::piece_header;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Bytes handed to the kernel per turn: about a millisecond of copying, so that receives are not kept waiting.
-const SENT_PER_TURN_MAX: u64 = 4 * 1024 * 1024;
-/// Empty slots kept for the next sends; each has some 20 KiB once it was used in full.
-const IDLE_SLOTS_MAX: usize = 64;
+/// Empty slots kept for the next sends, as many as a turn has short ones; each has some 3 KiB once it was used in full,
+/// and 20 KiB when its blocks lay in a thousand files.
+const IDLE_SLOTS_MAX: usize = 256;
 
 /// A message in the kernel's hands.
 #[derive(Debug)]
@@ -63,8 +63,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     }
 
     pub(super) fn send_ready(&mut self) {
-        let mut sent = 0;
-        while sent < SENT_PER_TURN_MAX {
+        let (mut sent, most) = (0, turn_len(self.active_count()));
+        while sent < most {
             let Some(key) = self.ready.pop_front() else { return };
             sent += self.send(key);
             self.attribute(key);
