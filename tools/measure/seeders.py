@@ -135,6 +135,14 @@ class Seeder:
         config.write_text(text)
         return [program, "-n", "-o", f"import={config}"]
 
+    def qbittorrent(self, program, content, state, port):
+        settings = state / "qBittorrent/config"
+        settings.mkdir(parents=True)
+        text = rivals.QBITTORRENT.format(address=HOST, saved=content.data, port=port)
+        (settings / "qBittorrent.conf").write_text(text)
+        return [program, f"--profile={state}", f"--webui-port={rivals.free_port()}", f"--save-path={content.data}",
+                "--skip-hash-check", "--add-paused=false", "--skip-dialog=true", content.torrent]
+
     def nginx(self, program, content, state, port):
         config = state / "nginx.conf"
         config.write_text(NGINX.format(port=port, state=state, data=content.data))
@@ -185,10 +193,10 @@ class Seeder:
                    "--pin", self.bench.cores[1]]
         return report_of(command, limit)
 
-    def measure(self, connections, depth, *more):
+    def measure(self, connections, depth, *more, seconds=None):
         """One run under load; None when it came to nothing, or there was nothing to count."""
         before = cpu_seconds(self.process.pid)
-        seconds = self.bench.seconds
+        seconds = seconds or self.bench.seconds
         report = self.load(connections, depth, ["--duration", f"{round(seconds * 1000)}ms"], seconds * 4 + 30, *more)
         after = cpu_seconds(self.process.pid)
         if report is None or not report["bytes"] or before is None or after is None:
