@@ -13,8 +13,8 @@ ABOUT = """
 Connections that ask keep 40 requests of 16 KiB in flight each. Idle ones have introduced themselves and say nothing; half-open
 ones stop in the middle of their handshake and come again when they are closed; slow ones have asked for 256 blocks and read
 one byte a second. A crowd is there for three seconds before the load begins, since who has just come counts as active for two.
-Memory is anonymous memory of the whole seeder before and after 10,000 idle connections have come, for each of them. Jain's index is that of
-the bytes that each connection got, all asking alike, from its unchoke in a queue of handshakes to the end of the run.
+Memory is anonymous memory of the whole seeder before and after 10,000 idle connections have come, for each of them. Jain's
+index is that of the bytes that each connection got, all asking alike, from its unchoke to the end of the run.
 """
 FEW, MANY = 50, 1000
 IDLE, HALF_OPEN, SLOW = 10_000, 2_000, 200

@@ -8,12 +8,13 @@ from measure.seeders import HOST
 
 TITLE = "Two workers against one"
 ABOUT = """
-48 connections with 40 requests in flight each, all on one torrent, or spread over sixteen. Where there are only two cores, load and two workers
-have to share them, which by itself changes what a GiB costs: a wake-up of somebody on the same core is cheaper than one of
+48 connections with 40 requests in flight each, all on one torrent, or spread over sixteen. Where there are only two cores,
+load and two workers have to share them, which by itself changes what a GiB costs: a wake-up of somebody on the same core is cheaper than one of
 another core, and caches are shared. So one worker is measured twice, with the load on the other core and with the load on both
 cores as it is beside two workers; the second is what two workers are judged by. CPU is the seeder's alone.
 """
-ONE_APART, ONE_SHARED, TWO_SHARED = "1 worker, load on the other core", "1 worker, load on both cores", "2 workers, load on both cores"
+ONE_APART, ONE_SHARED = "1 worker, load on the other core", "1 worker, load on both cores"
+TWO_SHARED = "2 workers, load on both cores"
 HOT, SPREAD = "one torrent", "16 torrents"
 TORRENTS, CONNECTIONS, DEPTH = 16, 48, 40
 BAR = 1.1
@@ -75,9 +76,11 @@ def load(bench, seeding, address, torrents, cores):
     connections = max(1, bench.size(CONNECTIONS, 4) // len(jobs))
     before = cpu_seconds(seeding.process.pid)
     running = []
-    for torrent, core in jobs:
+    for number, (torrent, core) in enumerate(jobs):
         command = [bench.seedring, "bench", address, torrent, "--connections", connections, "--depth", DEPTH,
-                   "--duration", f"{round(bench.seconds * 1000)}ms", "--pin", core, "--json"]
+                   "--duration", f"{round(bench.seconds * 1000)}ms", "--pin", core, "--json",
+                   # Peer ids come from it, and a seeder keeps one connection of each.
+                   "--seed", number + 1]
         running.append(subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True))
     reports = [json.loads(process.communicate(timeout=bench.seconds * 4 + 60)[0]) for process in running]
     cpu = cpu_seconds(seeding.process.pid) - before
