@@ -440,6 +440,16 @@ pub const BLOCKS_HELD_MAX: usize = 4;
 /// Time between two looks whether they have given up.
 pub const HELD_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Seconds for which a worker holds content open that nobody asks for.
+pub const CONTENT_IDLE_TICKS: u64 = 60;
+/// Files open for content that is opened on demand, however many descriptors and mappings a process may have: each
+/// costs kernel memory, and none is worth having that nobody has asked for in a minute.
+pub const OPEN_FILES_MAX: usize = 32 * 1024;
+/// Threads that open content, so many are the disks that may hang before others wait for them.
+pub const OPENING_THREADS_MAX: usize = 16;
+/// Those of them that open content of one file system at once.
+pub const OPENING_PER_DEVICE_MAX: usize = 2;
+
 // --- Picker ------------------------------------------------------------------------------------------------
 
 /// Connections that owe us one block at once, in the endgame or when the first of them is snubbed.

@@ -66,7 +66,7 @@ impl Member {
                 private: false,
                 hides_stock: false.into(),
             }),
-            content: Arc::new(Content::open(layout, folder).unwrap()),
+            content: Arc::new(Content::open(layout, folder).unwrap()).into(),
             home: rig.engine.home_of(INFO_HASH),
             parameters: TorrentParameters {
                 role: Role::Seeding,

@@ -319,10 +319,11 @@ fn whatever_becomes_of_a_file_stops_only_its_own_torrent() {
         let victim = scene.rig.seed(folder.path(), &[("file", &content)], info_hash);
         let mut leech = Leech::join(&scene.rig, &victim);
         assert!(leech.download(&victim) == content);
-        assert_eq!(victim.content.verify_files(), Ok(()), "before it was {name}");
+        let opened = victim.content.always_open().unwrap();
+        assert_eq!(opened.verify_files(), Ok(()), "before it was {name}");
         damage(&folder.path().join("file"));
-        let fault = victim.content.verify_files().expect_err(name);
-        victim.content.fail(fault);
+        let fault = opened.verify_files().expect_err(name);
+        opened.fail(fault);
         leech.say(&[Message::Request(request(0, 0, BLOCK_LEN))]);
         leech.assert_ended(name);
         let event = scene.rig.events.recv_timeout(Duration::from_secs(20)).unwrap();

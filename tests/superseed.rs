@@ -73,7 +73,7 @@ fn client(folder: &Path, number: u8) -> (Rig, Arc<SharedTorrent<Content>>) {
             private: false,
             hides_stock: is_seed.into(),
         }),
-        content: Arc::new(Content::open(layout, folder).unwrap()),
+        content: Arc::new(Content::open(layout, folder).unwrap()).into(),
         home: rig.engine.home_of(INFO_HASH),
         parameters: TorrentParameters {
             role: if is_seed { Role::Seeding } else { Role::Leeching },

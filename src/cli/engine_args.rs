@@ -66,6 +66,7 @@ impl EngineArgs {
             zero_copy: self.zero_copy,
             encryption: self.encryption,
             tcp_info: self.tcp_info,
+            open_files_max: None,
             prefix_connections_max: Some(self.prefix_connections),
         };
         let (sender, events) = mpsc::channel(ENGINE_EVENTS_MAX);

@@ -19,7 +19,6 @@ use crate::storage::{Allocation, Content, default_state_dir, raise_file_limit};
 use crate::time::Duration;
 use crate::tracker_client::{ClientConfig, Identity, TrackerClient};
 use crate::units::ByteRate;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -214,7 +213,7 @@ async fn get(
                     return;
                 }
             }
-            if let Err(error) = view.tell(event, &BTreeMap::new()) {
+            if let Err(error) = view.tell(event) {
                 failure.get_or_insert(error);
             }
         })

@@ -1,6 +1,7 @@
 //! `seedring seed`: files and folders become torrents, torrents are served until the user has had enough.
 
 mod inputs;
+mod load;
 
 use super::CommandError;
 use super::create::{piece_length, tracker_url};
@@ -9,20 +10,17 @@ use super::view::View;
 use crate::engine::{Engine, EngineEvent};
 use crate::picker::Order;
 use crate::service;
-use crate::session::content::Located;
 use crate::session::metrics_server::MetricsServer;
-use crate::session::seeding::{Arrival, Ending, Seeding, SeedingSettings, Until};
+use crate::session::seeding::{Ending, Seeding, SeedingSettings, Until};
 use crate::storage::{Content, default_state_dir, raise_file_limit};
 use crate::tracker_server::{AccessList, TrackerConfig, TrackerServer};
 use crate::units::ByteRate;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::mpsc;
-
-/// Checked torrents on their way to the session.
-const ARRIVALS_MAX: usize = 16;
 
 /// Seed files, folders or torrents, tracker included.
 ///
@@ -89,11 +87,10 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
     let tracker = bind_tracker(&args)?;
     let trackers = inputs::announce_urls(&args, tracker.as_ref());
     let state_dir = args.state_dir.clone().or_else(default_state_dir);
-    let inputs = inputs::gather(&args, &trackers, state_dir.as_deref(), &view)?;
+    let inputs = inputs::gather(&args, &trackers, state_dir.as_deref())?;
     if let Some(tracker) = &tracker {
-        // The embedded tracker is no tracker for everybody's torrents.
-        let ours = inputs.located.iter().map(|located| located.metainfo.info_hash()).collect();
-        tracker.handle().set_access(AccessList::Allow(ours));
+        // Each torrent is admitted as it comes.
+        tracker.handle().set_access(AccessList::Allow(BTreeSet::new()));
     }
     let peers: Vec<SocketAddr> = engine.addresses().iter().copied().map(inputs::reachable).collect();
     let metrics_address = metrics.as_ref().map(|metrics| inputs::reachable(metrics.address()));
@@ -133,7 +130,7 @@ async fn serve(
     let shutdown = service::shutdown_signal()?;
     let view = Arc::new(view);
     let cancel = Arc::new(AtomicBool::new(false));
-    let arrivals = check_all(inputs.located, Arc::clone(&cancel), Arc::clone(&view))?;
+    let arrivals = load::start(inputs, Arc::clone(&cancel), Arc::clone(&view))?;
     let mut session = Seeding::start(settings, engine, engine_events, sockets.tracker)?;
     if let Some(metrics) = sockets.metrics {
         session.serve_metrics(metrics)?;
@@ -141,7 +138,7 @@ async fn serve(
     let mut failure = None;
     let ending = session
         .run(arrivals, shutdown, |event| {
-            if let Err(error) = view.tell(event, &inputs.torrent_files) {
+            if let Err(error) = view.tell(event) {
                 failure.get_or_insert(error);
             }
         })
@@ -155,34 +152,6 @@ async fn serve(
         (Ending::NothingLeft, None) => Err("no torrent is left to seed; the lines above say why".into()),
         (Ending::Asked | Ending::Served | Ending::Downloaded, None) => Ok(()),
     }
-}
-
-/// Checks what has to be checked on a thread of its own; what needs no check comes first.
-fn check_all(
-    mut located: Vec<Located>,
-    cancel: Arc<AtomicBool>,
-    view: Arc<View>,
-) -> std::io::Result<mpsc::Receiver<Arrival>> {
-    let (arrivals, receiver) = mpsc::channel(ARRIVALS_MAX);
-    located.sort_by_key(Located::needs_check);
-    std::thread::Builder::new().name("checker".to_owned()).spawn(move || {
-        for located in located {
-            let progress = located.needs_check().then(|| {
-                view.checking(
-                    located.metainfo.info().name(),
-                    located.metainfo.info_hash(),
-                    located.metainfo.info().total_len(),
-                )
-            });
-            let on_progress = |bytes| progress.iter().for_each(|progress| progress.add(bytes));
-            let arrival = Arrival::from_located(located, &on_progress, &cancel);
-            drop(progress);
-            if cancel.load(Relaxed) || arrivals.blocking_send(arrival).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(receiver)
 }
 
 fn bind_tracker(args: &SeedArgs) -> Result<Option<TrackerServer>, CommandError> {

@@ -11,14 +11,17 @@ use crate::session::seeding::{DownloadStatus, Serving, SessionEvent, Status, Tor
 use crate::units::ByteSize;
 use indicatif::{FormattedDuration, ProgressBar};
 use serde_json::{Value, json as object};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Mutex;
 
 /// Seconds between two plain lines that say the same kind of thing.
 const PLAIN_INTERVAL_SECS: u64 = 60;
+/// Torrents described one by one to people; of the others only those with something wrong.
+const TORRENTS_TOLD_MAX: usize = 10;
+/// What trackers have said that is not said again when they say it of another torrent; above it all is forgotten.
+const TRACKER_NEWS_MAX: usize = 256;
 
 /// The user's view of a session.
 pub(super) struct View {
@@ -39,7 +42,20 @@ struct State {
     limited: Limited,
     /// The live line has a second one.
     two_lines: bool,
+    /// What the user has read of trackers.
+    tracker_news: BTreeSet<(String, String)>,
     fetching_told: bool,
+}
+
+impl State {
+    /// Whether a tracker's word is worth a line: all are while there are few torrents, then each but once.
+    fn is_news(&mut self, tracker: &str, says: &str) -> bool {
+        if self.tracker_news.len() >= TRACKER_NEWS_MAX {
+            self.tracker_news.clear();
+        }
+        let is_new = self.tracker_news.insert((tracker.to_owned(), says.to_owned()));
+        is_new || self.told <= TORRENTS_TOLD_MAX
+    }
 }
 
 impl View {
@@ -95,9 +111,10 @@ impl View {
     }
 
     /// Shows an event of the session.
-    pub fn tell(&self, event: SessionEvent, torrent_files: &BTreeMap<InfoHash, PathBuf>) -> io::Result<()> {
+    pub fn tell(&self, event: SessionEvent) -> io::Result<()> {
         match event {
-            SessionEvent::Serving(serving) => self.serving(&serving, torrent_files.get(&serving.info_hash)),
+            SessionEvent::Serving(serving) => self.serving(&serving),
+            SessionEvent::Ready { torrents } => self.ready(torrents),
             SessionEvent::Status(status) => self.status(&status),
             SessionEvent::Failed { name, info_hash, reason } => {
                 if self.json {
@@ -115,6 +132,9 @@ impl View {
                     }));
                 }
                 let says = error.map_or("works".to_owned(), |error| format!("does not answer well: {error}"));
+                if !self.state().is_news(&tracker, &says) {
+                    return Ok(());
+                }
                 self.above(|| eprintln!("tracker {} {}", Plain(&tracker), Plain(&says)));
                 Ok(())
             }
@@ -170,13 +190,21 @@ impl View {
         }
     }
 
-    fn serving(&self, serving: &Serving, torrent: Option<&PathBuf>) -> io::Result<()> {
-        let (peer_addresses, trackers, metrics, first) = {
+    fn ready(&self, torrents: usize) -> io::Result<()> {
+        if self.json {
+            return self.line(&object!({ "event": "ready", "torrents": torrents }));
+        }
+        if torrents > 1 { self.print(&format!("ready       {torrents} torrents\n")) } else { Ok(()) }
+    }
+
+    fn serving(&self, serving: &Serving) -> io::Result<()> {
+        let (peer_addresses, trackers, metrics, told) = {
             let mut state = self.state();
             state.told += 1;
-            (state.peer_addresses.clone(), state.trackers.clone(), state.metrics.clone(), state.told == 1)
+            (state.peer_addresses.clone(), state.trackers.clone(), state.metrics.clone(), state.told)
         };
-        let torrent = torrent.map(|path| path.to_string_lossy().into_owned());
+        let first = told == 1;
+        let torrent = serving.torrent_file.as_ref().map(|path| path.to_string_lossy().into_owned());
         if self.json {
             return self.line(&object!({
                 "event": "started",
@@ -191,6 +219,9 @@ impl View {
                 "piece_count": serving.piece_count,
                 "problems": serving.problems,
             }));
+        }
+        if told > TORRENTS_TOLD_MAX && serving.problems.is_empty() && serving.left == 0 {
+            return Ok(());
         }
         let mut text = format!("name        {}\n", Plain(&serving.name));
         text += &format!("info-hash   {}\n", serving.info_hash);

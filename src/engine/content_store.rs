@@ -2,7 +2,7 @@
 
 use super::ring::MappedRange;
 use super::store::{BlockStore, ColdRange, Extent, Readiness};
-use crate::storage::{Content, FileIndex, FileSpan};
+use crate::storage::{Content, FileIndex, FileSpan, StorageError};
 use crate::time::Instant;
 use crate::units::BlockSpan;
 use rustix::io::Errno;
@@ -50,10 +50,7 @@ impl BlockStore for Content {
     }
 
     fn fault(&self) -> Option<String> {
-        Content::fault(self).map(|fault| match std::error::Error::source(fault) {
-            Some(cause) => format!("{fault}: {cause}"),
-            None => fault.to_string(),
-        })
+        Content::fault(self).map(StorageError::with_cause)
     }
 }
 

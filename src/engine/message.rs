@@ -2,6 +2,7 @@
 
 use super::piece_buffer::PieceBuffer;
 use super::store::{BlockStore, PieceSink};
+use super::supply::{NotOpened, Supply};
 use crate::attribution::SharedWaits;
 use crate::bitfield::Bitfield;
 use crate::id::{ConnId, InfoHash, PeerId};
@@ -21,7 +22,7 @@ pub struct SharedTorrent<S> {
     /// Shape and stock.
     pub facts: Arc<TorrentFacts>,
     /// Where its blocks lie.
-    pub content: Arc<S>,
+    pub content: Supply<S>,
     /// The worker that runs its machine.
     pub home: u16,
     /// How the machine starts.
@@ -109,6 +110,8 @@ pub enum ToWorker<S: BlockStore> {
         /// Why.
         why: Closed,
     },
+    /// Content that this worker has asked for is open, or not.
+    Opened(InfoHash, Result<Arc<S>, NotOpened>),
     /// Storage has dealt with a piece of a torrent at home here.
     Piece {
         /// The torrent.

@@ -13,6 +13,7 @@ pub mod send_slot;
 pub mod slab;
 pub mod statistics;
 pub mod store;
+pub mod supply;
 pub mod threads;
 pub mod timers;
 pub mod uring;

@@ -15,6 +15,7 @@ use crate::id::InfoHash;
 use crate::limits::CONNECTIONS_PER_PREFIX_MAX;
 use crate::peer_list::Source;
 use crate::pipeline::{RateGate, burst_for};
+use crate::storage::open_files_max;
 use crate::time::Duration;
 use crate::units::ByteRate;
 use crate::wire::Encryption;
@@ -54,6 +55,9 @@ pub struct EngineConfig {
     pub encryption: Encryption,
     /// Ask the kernel once a second what limits the connections that send.
     pub tcp_info: bool,
+    /// Files open for content that is opened on demand, of all workers; `None` for as many as [`crate::storage::open_files_max`]
+    /// says.
+    pub open_files_max: Option<usize>,
     /// Connections of one address prefix (/24, /64); `None` for [`CONNECTIONS_PER_PREFIX_MAX`].
     pub prefix_connections_max: Option<u32>,
 }
@@ -110,6 +114,7 @@ impl<S: BlockStore> Engine<S> {
             gate: Arc::clone(&gate),
             addresses: listeners.addresses,
         };
+        let open_files_max = config.open_files_max.unwrap_or_else(open_files_max) / count;
         let (ready, started) = mpsc::channel();
         for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(listeners.sockets).enumerate() {
             let ready = ready.clone();
@@ -143,6 +148,7 @@ impl<S: BlockStore> Engine<S> {
                     zero_copy,
                     encryption,
                     tcp_info,
+                    open_files_max,
                     secret: clock::random_bytes,
                     rng: clock::random_rng(),
                 };

@@ -1,10 +1,13 @@
 //! From a torrent and a place on disk to content that may be served: at once when nothing has changed since it
 //! was last checked, otherwise after a check.
 
+use super::on_demand::OnDemand;
 use crate::bitfield::Bitfield;
+use crate::engine::supply::Supply;
 use crate::metainfo::Metainfo;
 use crate::storage::{
-    self, CheckReport, Content, FileSelection, Fingerprint, Layout, Resume, StorageError, resume_path,
+    self, CheckReport, Content, FileSelection, Fingerprint, Layout, Resume, Shelf, ShelvedContent,
+    StorageError, resume_path,
 };
 use crate::units::PieceIndex;
 use std::path::{Path, PathBuf};
@@ -16,12 +19,17 @@ use std::sync::atomic::AtomicBool;
 pub struct Located {
     /// The torrent.
     pub metainfo: Metainfo,
+    /// Where its torrent file lies, of one that has been read from there.
+    pub torrent_file: Option<PathBuf>,
     /// Its files below `root`.
     pub layout: Arc<Layout>,
     /// The folder they lie in.
     pub root: PathBuf,
     /// What an earlier run knew, if it still holds.
     pub remembered: Option<Remembered>,
+    /// The files as they were found, of content that is remembered.
+    shelved: Option<ShelvedContent>,
+    shelf: Shelf,
 }
 
 /// What an earlier run knew of a torrent.
@@ -35,19 +43,77 @@ pub struct Remembered {
     pub downloaded: u64,
 }
 
+/// A torrent's files as the session has them.
+#[derive(Clone, Debug)]
+pub enum ServedContent {
+    /// Open as long as the torrent is served, for pieces may come.
+    Open(Arc<Content>),
+    /// Opened when a peer asks.
+    OnDemand(Arc<ShelvedContent>),
+}
+
+impl ServedContent {
+    /// Where pieces lie in files.
+    pub fn layout(&self) -> &Arc<Layout> {
+        match self {
+            Self::Open(content) => content.layout(),
+            Self::OnDemand(content) => content.layout(),
+        }
+    }
+
+    /// The first fault that anybody met.
+    pub fn fault(&self) -> Option<&StorageError> {
+        match self {
+            Self::Open(content) => content.fault(),
+            Self::OnDemand(content) => content.fault(),
+        }
+    }
+
+    /// Reports a fault; true when it is the first, and thereby the one that stays.
+    pub fn fail(&self, fault: StorageError) -> bool {
+        match self {
+            Self::Open(content) => content.fail(fault),
+            Self::OnDemand(content) => content.fail(fault),
+        }
+    }
+
+    /// Whether every file is still there and as it was. Not for data cores.
+    ///
+    /// # Errors
+    /// What has changed.
+    pub fn verify_files(&self) -> Result<(), StorageError> {
+        match self {
+            Self::Open(content) => content.verify_files(),
+            Self::OnDemand(content) => content.verify_files(),
+        }
+    }
+
+    /// How workers come by it.
+    pub(super) fn supply(&self) -> Supply<Content> {
+        match self {
+            Self::Open(content) => Supply::Open(Arc::clone(content)),
+            Self::OnDemand(content) => Supply::OnDemand(Arc::new(OnDemand { content: Arc::clone(content) })),
+        }
+    }
+}
+
 /// A torrent that can be served.
 #[derive(Debug)]
 pub struct Checked {
     /// The torrent.
     pub metainfo: Metainfo,
-    /// Its open files.
-    pub content: Arc<Content>,
+    /// Where its torrent file lies, if that is known.
+    pub torrent_file: Option<PathBuf>,
+    /// Its files.
+    pub content: ServedContent,
     /// The pieces that are right.
     pub verified: Bitfield,
     /// Those of them that had been brought to the disk before.
     pub durable: Bitfield,
     /// Its files at the time of the check.
     pub fingerprint: Fingerprint,
+    /// Whether all that is in its resume file.
+    pub is_noted: bool,
     /// Bytes uploaded in earlier runs.
     pub uploaded: u64,
     /// Bytes downloaded in earlier runs.
@@ -62,23 +128,34 @@ pub struct Checked {
 
 impl Located {
     /// Finds the content at `data` and what is remembered of it in `state_dir`.
-    pub fn find(metainfo: Metainfo, data: &Path, state_dir: Option<&Path>) -> Result<Self, StorageError> {
+    pub fn find(
+        metainfo: Metainfo,
+        data: &Path,
+        state_dir: Option<&Path>,
+        shelf: &Shelf,
+    ) -> Result<Self, StorageError> {
         let (layout, root) = storage::locate(metainfo.info(), data)?;
+        let layout = Arc::new(layout);
+        let mut shelved = None;
         let remembered = state_dir
             .and_then(|folder| Resume::load(&resume_path(folder, metainfo.info_hash())).ok())
             .filter(|resume| resume.info_hash == metainfo.info_hash())
             .map(|resume| {
                 // While pieces were written a fingerprint vouches for nothing: a crash may have lost what it saw.
-                let holds = resume.is_clean
-                    && resume.verified.len() == layout.piece_count()
-                    && resume.fingerprint.matches(&layout, &root);
+                let mut holds = resume.is_clean && resume.verified.len() == layout.piece_count();
+                if holds {
+                    let found = ShelvedContent::new(Arc::clone(&layout), root.clone(), shelf).ok();
+                    shelved = found.filter(|found| found.fingerprint() == resume.fingerprint);
+                    holds = shelved.is_some();
+                }
                 Remembered {
                     verified: holds.then_some(resume.verified),
                     uploaded: resume.uploaded,
                     downloaded: resume.downloaded,
                 }
             });
-        Ok(Self { metainfo, layout: Arc::new(layout), root, remembered })
+        let torrent_file = None;
+        Ok(Self { metainfo, torrent_file, layout, root, remembered, shelved, shelf: shelf.clone() })
     }
 
     /// Whether a check has to come first.
@@ -90,11 +167,13 @@ impl Located {
     pub fn trust(&mut self) {
         let uploaded = self.remembered.as_ref().map_or(0, |remembered| remembered.uploaded);
         let downloaded = self.remembered.as_ref().map_or(0, |remembered| remembered.downloaded);
+        // What is noted may be less.
+        self.shelved = None;
         let verified = Some(Bitfield::all(self.layout.piece_count()));
         self.remembered = Some(Remembered { verified, uploaded, downloaded });
     }
 
-    /// Opens the content, after a check on all cores where one is due. `on_progress` hears of every so many
+    /// Gets the content ready to be opened, after a check on all cores where one is due. `on_progress` hears of every so many
     /// bytes checked, from any thread.
     pub fn check(
         self,
@@ -102,9 +181,14 @@ impl Located {
         cancel: &AtomicBool,
     ) -> Result<Checked, StorageError> {
         // Taken before anything is read: whatever changes meanwhile shows as a difference later.
-        let fingerprint = Fingerprint::take(&self.layout, &self.root)?;
+        let fingerprint = match &self.shelved {
+            Some(shelved) => shelved.fingerprint(),
+            None => Fingerprint::take(&self.layout, &self.root)?,
+        };
         let uploaded = self.remembered.as_ref().map_or(0, |remembered| remembered.uploaded);
         let downloaded = self.remembered.as_ref().map_or(0, |remembered| remembered.downloaded);
+        // Only what was found as the resume file says is shelved already.
+        let is_noted = self.shelved.is_some();
         let (verified, problems) = match self.remembered.and_then(|remembered| remembered.verified) {
             Some(verified) => (verified, Vec::new()),
             None => {
@@ -115,18 +199,23 @@ impl Located {
                 (report.bitfield, problems)
             }
         };
-        let content = Content::open(Arc::clone(&self.layout), &self.root)?;
+        let content = match self.shelved {
+            Some(shelved) => shelved,
+            None => ShelvedContent::new(Arc::clone(&self.layout), self.root.clone(), &self.shelf)?,
+        };
         if content.fingerprint() != fingerprint {
             return Err(StorageError::Modified(self.root));
         }
-        let content = Arc::new(content);
+        let content = ServedContent::OnDemand(Arc::new(content));
         let selection = None;
         Ok(Checked {
             metainfo: self.metainfo,
+            torrent_file: self.torrent_file,
             content,
             durable: verified.clone(),
             verified,
             fingerprint,
+            is_noted,
             uploaded,
             downloaded,
             problems,

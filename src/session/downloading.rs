@@ -4,7 +4,7 @@
 //! that may have been written are hashed, and nothing else is. Without a record, every piece is hashed whose bytes
 //! might be there.
 
-use super::content::Checked;
+use super::content::{Checked, ServedContent};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Metainfo;
 use crate::storage::{
@@ -153,7 +153,9 @@ impl Planned {
         }
         Ok(Checked {
             metainfo,
-            content: Arc::new(content),
+            torrent_file: None,
+            content: ServedContent::Open(Arc::new(content)),
+            is_noted: false,
             verified,
             durable,
             fingerprint,

@@ -7,6 +7,7 @@ pub mod make_torrent;
 pub mod metrics;
 pub mod metrics_server;
 pub mod seeding;
+mod on_demand;
 mod storage_sink;
 pub mod torrent_file;
 mod watch;

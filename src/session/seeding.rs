@@ -11,7 +11,7 @@ pub use terms::{
     DownloadStatus, Ending, SeedingSettings, Serving, SessionEvent, Status, TorrentStatus, Until,
 };
 
-use super::content::{Checked, Located};
+use super::content::{Checked, Located, ServedContent};
 use super::metrics_server::{MetricsError, MetricsServer, Scrapes};
 use super::storage_sink::StorageSink;
 use super::watch::{Watched, Watcher};
@@ -20,7 +20,6 @@ use crate::attribution::SharedWaits;
 use crate::bitfield::{Bitfield, SharedBitfield};
 use crate::choker::Role;
 use crate::clock;
-use crate::engine::store::BlockStore;
 use crate::engine::{Download, Engine, EngineEvent, SharedTorrent};
 use crate::id::{InfoHash, PeerId};
 use crate::meter::Meter;
@@ -29,7 +28,7 @@ use crate::peer_list::Source;
 use crate::picker::PieceShape;
 use crate::pipeline::{RateGate, burst_for};
 use crate::rng::Rng;
-use crate::storage::{Content, Finisher};
+use crate::storage::{Content, Finisher, Layout};
 use crate::time::{Duration, Instant};
 use crate::torrent::{DownloadPlan, TorrentParameters};
 use crate::tracker_client::{
@@ -93,6 +92,7 @@ struct Running {
 /// What is wanted of a torrent that is downloaded.
 struct Wanted {
     pieces: Bitfield,
+    layout: Arc<Layout>,
     len: u64,
     /// When everything was here.
     done_at: Option<Instant>,
@@ -170,7 +170,10 @@ impl Seeding {
                 () = &mut shutdown => break Ending::Asked,
                 arrival = arrivals.recv(), if more_arrive => match arrival {
                     Some(arrival) => self.handle_arrival(arrival, &mut tell),
-                    None => more_arrive = false,
+                    None => {
+                        more_arrive = false;
+                        tell(SessionEvent::Ready { torrents: self.torrents.len() });
+                    }
                 },
                 Some(event) = self.engine_events.recv() => self.handle_engine_event(event, &mut tell),
                 Some(event) = self.tracker_events.1.recv() => self.handle_tracker_event(event, &mut tell),
@@ -237,13 +240,13 @@ impl Seeding {
             self.watcher.forget(*info_hash);
         }
         drop(self.watcher);
-        if let Some(fault) = left.iter().find_map(|(_, shared, _)| BlockStore::fault(&*shared.content)) {
+        if let Some(fault) = left.iter().find_map(|(_, shared, _)| shared.content.fault()) {
             return Err(fault);
         }
-        let missing = left.iter().filter_map(|(_, shared, download)| {
+        let missing = left.iter().filter_map(|(.., download)| {
             let (wanted, stored) = download.as_ref()?;
             let is_here = |piece| stored.contains(piece);
-            Some(missing_len(shared.content.layout(), &wanted.pieces, is_here))
+            Some(missing_len(&wanted.layout, &wanted.pieces, is_here))
         });
         Ok(missing.sum())
     }
@@ -275,6 +278,7 @@ impl Seeding {
         tell(SessionEvent::Serving(Serving {
             name: name.clone(),
             info_hash,
+            torrent_file: checked.torrent_file,
             magnet: checked.metainfo.magnet().to_string(),
             pieces: checked.verified.count(),
             piece_count,
@@ -284,15 +288,17 @@ impl Seeding {
         let stored: Arc<SharedBitfield> = Arc::new(checked.verified.clone().into());
         let metainfo = Arc::new(checked.metainfo);
         let info = metainfo.info();
-        let download = wanted.as_ref().filter(|_| is_download).map(|wanted| {
+        let download = wanted.as_ref().filter(|_| is_download).and_then(|wanted| {
+            let ServedContent::Open(content) = &checked.content else { return None };
+            let content = Arc::clone(content);
             let shape =
                 PieceShape { piece_count, piece_length: info.piece_length(), total_len: info.total_len() };
             let (have, wanted) = (checked.verified.clone(), wanted.clone());
             let first = checked.first.clone().unwrap_or_else(|| Bitfield::none(piece_count));
             let plan = DownloadPlan { shape, have, wanted, first, order: self.settings.order };
-            let (content, finisher) = (Arc::clone(&checked.content), Arc::clone(&self.finisher));
+            let finisher = Arc::clone(&self.finisher);
             let sink = StorageSink::new(content, Arc::clone(&metainfo), finisher, Arc::clone(&stored));
-            Download { plan, sink: Arc::new(sink) }
+            Some(Download { plan, sink: Arc::new(sink) })
         });
         let shared = Arc::new(SharedTorrent {
             facts: Arc::new(TorrentFacts {
@@ -305,7 +311,7 @@ impl Seeding {
                 private: info.private(),
                 hides_stock: (self.settings.super_seed && checked.verified.is_full()).into(),
             }),
-            content: Arc::clone(&checked.content),
+            content: checked.content.supply(),
             home: self.engine.home_of(info_hash),
             parameters: TorrentParameters {
                 role: if is_download { Role::Leeching } else { Role::Seeding },
@@ -329,6 +335,8 @@ impl Seeding {
         self.has_served = true;
         self.watcher.watch(Watched {
             shared: Arc::clone(&shared),
+            content: checked.content,
+            is_noted: checked.is_noted,
             fingerprint: checked.fingerprint,
             verified: checked.verified,
             durable: checked.durable,
@@ -343,6 +351,10 @@ impl Seeding {
         if !self.settings.peers.is_empty() {
             self.engine.add_candidates(info_hash, self.settings.peers.clone(), Source::User);
         }
+        if let Some(tracker) = &self.tracker {
+            // The embedded tracker is no tracker for everybody's torrents.
+            tracker.handle.admit(info_hash);
+        }
         if let Some(tracker) = self.tracker.as_ref().filter(|_| complete) {
             let ip = self.settings.bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
             tracker.handle.host_seed_at(info_hash, SocketAddr::new(ip, self.port()));
@@ -352,6 +364,7 @@ impl Seeding {
         let uploaded_before = checked.uploaded;
         let download = wanted.map(|pieces| Wanted {
             len: missing_len(&layout, &pieces, |_| false),
+            layout: Arc::clone(&layout),
             pieces,
             done_at: (!is_download).then(clock::now),
         });
@@ -515,7 +528,7 @@ impl Seeding {
             .torrents
             .iter()
             .filter_map(|(info_hash, running)| {
-                let fault = BlockStore::fault(&*running.shared.content)?;
+                let fault = running.shared.content.fault()?;
                 Some((*info_hash, fault))
             })
             .collect();

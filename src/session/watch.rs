@@ -10,6 +10,7 @@
 //! shows it (the kernel tells once, and the next fdatasync(2) succeeds): the torrent then fails, and only what had been
 //! brought to the disk before counts as here, until the next run has read the rest from there.
 
+use super::content::ServedContent;
 use crate::bitfield::{Bitfield, SharedBitfield};
 use crate::engine::SharedTorrent;
 use crate::id::InfoHash;
@@ -37,6 +38,10 @@ const LOOKS_PER_SAVE: u32 = 30;
 pub struct Watched {
     /// The torrent.
     pub shared: Arc<SharedTorrent<Content>>,
+    /// Its files.
+    pub content: ServedContent,
+    /// Whether its resume file says all this already.
+    pub is_noted: bool,
     /// Its files when they were checked.
     pub fingerprint: Fingerprint,
     /// The pieces that were right then.
@@ -169,7 +174,7 @@ impl Watch {
         if is_download {
             // Pieces of an earlier run that were never brought to the disk are brought there first of all.
             self.sync(&mut kept);
-        } else {
+        } else if !kept.torrent.is_noted {
             self.save(&kept);
         }
         self.torrents.insert(kept.torrent.shared.facts.info_hash, kept);
@@ -188,11 +193,11 @@ impl Watch {
         for (info_hash, Kept { torrent, .. }) in &self.torrents {
             let busy = torrent.shared.connections.load(Relaxed) > 0;
             if (busy || idle.binary_search(info_hash).is_ok())
-                && torrent.shared.content.fault().is_none()
-                && let Err(fault) = torrent.shared.content.verify_files()
+                && torrent.content.fault().is_none()
+                && let Err(fault) = torrent.content.verify_files()
             {
                 // The session finds it with the content within a second.
-                torrent.shared.content.fail(fault);
+                torrent.content.fail(fault);
             }
         }
         let is_due = self.looks.is_multiple_of(LOOKS_PER_SAVE);
@@ -235,7 +240,11 @@ impl Watch {
     fn sync(&self, kept: &mut Kept) {
         // What is verified now was written before now.
         let pieces = kept.torrent.stored.snapshot();
-        let synced = kept.torrent.shared.content.sync();
+        let synced = match &kept.torrent.content {
+            ServedContent::Open(content) => content.sync(),
+            // Nobody writes it.
+            ServedContent::OnDemand(_) => Ok(()),
+        };
         let Some(saved) = &mut kept.download else { return };
         match synced {
             Ok(()) if saved.doubtful => {}
@@ -243,7 +252,7 @@ impl Watch {
             Err(error @ StorageError::Unsynced { .. }) => {
                 saved.doubtful = true;
                 // The session tells the user.
-                kept.torrent.shared.content.fail(error);
+                kept.torrent.content.fail(error);
             }
             Err(error) => tracing::warn!(%error, "downloaded pieces could not be brought to the disk"),
         }
@@ -256,13 +265,18 @@ impl Watch {
     /// A torrent leaves: what is to be remembered of it is written. A download ends clean when bringing the rest to the
     /// disk does not take long.
     fn save_last(&self, kept: &mut Kept) {
-        let Some(saved) = &kept.download else { return self.save(kept) };
+        let Some(saved) = &kept.download else {
+            if kept.uploaded != kept.total_uploaded() {
+                self.save(kept);
+            }
+            return;
+        };
         let facts = &kept.torrent.shared.facts;
         let new = u64::from(kept.torrent.stored.count().saturating_sub(saved.durable.count()));
         if new * u64::from(facts.piece_length) <= SYNC_AT_END_LEN_MAX {
             self.sync(kept);
             let is_clean = kept.download.as_ref().is_some_and(|saved| !saved.doubtful);
-            let fingerprint = kept.torrent.shared.content.fingerprint();
+            let fingerprint = kept.torrent.fingerprint_now();
             if let Some(resume) = kept.resume_of_download(is_clean, Some(fingerprint)) {
                 // Of a torrent that failed something may still be written.
                 let is_clean = is_clean && resume.verified == resume.durable;
@@ -276,12 +290,14 @@ impl Watch {
     fn finish(&mut self, info_hash: InfoHash) {
         let Some(mut kept) = self.torrents.remove(&info_hash) else { return };
         self.sync(&mut kept);
-        let content = &kept.torrent.shared.content;
-        let finished = content.finish();
+        let finished = match &kept.torrent.content {
+            ServedContent::Open(content) => content.finish(),
+            ServedContent::OnDemand(_) => Ok(()),
+        };
         if let Err(error) = &finished {
             tracing::warn!(%error, "the downloaded files could not be looked at");
         }
-        let fingerprint = content.fingerprint();
+        let fingerprint = kept.torrent.fingerprint_now();
         let is_clean = finished.is_ok() && kept.download.as_ref().is_some_and(|saved| !saved.doubtful);
         if let Some(resume) = kept.resume_of_download(is_clean, Some(fingerprint.clone())) {
             self.write(resume, true);
@@ -307,6 +323,16 @@ impl Watch {
     }
 }
 
+impl Watched {
+    /// The files as they were when they were opened, or, while pieces are written, as they are now.
+    fn fingerprint_now(&self) -> Fingerprint {
+        match &self.content {
+            ServedContent::Open(content) => content.fingerprint(),
+            ServedContent::OnDemand(content) => content.fingerprint(),
+        }
+    }
+}
+
 impl Kept {
     fn total_uploaded(&self) -> u64 {
         self.torrent.uploaded_before + self.torrent.shared.uploaded.load(Relaxed)
@@ -323,11 +349,14 @@ impl Kept {
         let here = self.torrent.stored.snapshot();
         Some(Resume {
             info_hash: shared.facts.info_hash,
-            fingerprint: fingerprint.unwrap_or_else(|| shared.content.fingerprint()),
+            fingerprint: fingerprint.unwrap_or_else(|| self.torrent.fingerprint_now()),
             verified: if saved.doubtful { saved.durable.clone() } else { here },
             durable: saved.durable.clone(),
             is_clean,
-            boot_id: shared.content.boot_id(),
+            boot_id: match &self.torrent.content {
+                ServedContent::Open(content) => content.boot_id(),
+                ServedContent::OnDemand(_) => None,
+            },
             selection: saved.selection.clone(),
             uploaded: self.total_uploaded(),
             downloaded: self.total_downloaded(),

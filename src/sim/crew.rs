@@ -50,6 +50,7 @@ impl Crew {
         let workers = mailboxes.into_iter().enumerate().map(|(index, (mailbox, _))| {
             let sender = sender.clone();
             Worker::new(WorkerParts {
+                open_files_max: 8,
                 index: index as u16,
                 ring: SimRing::new(terms.seed + index as u64 * 1000, terms.faults),
                 listeners: listen(Some(Ipv4Addr::LOCALHOST.into()), 0, 1).unwrap().sockets.remove(0),

@@ -39,7 +39,7 @@ fn an_encrypted_peer_is_served_over_a_faulty_ring() {
             ..Faults::default()
         };
         let mut rig = Rig::encrypting(seed, faults, ZeroCopyMode::Always, policy);
-        rig.torrent.content.evict();
+        rig.content().evict();
         let mut peers = vec![
             SimPeer::joined_encrypted(&mut rig, CryptoMethods::RC4),
             SimPeer::joined_encrypted(&mut rig, CryptoMethods::BOTH),

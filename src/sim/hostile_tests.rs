@@ -66,7 +66,7 @@ fn a_submission_queue_of_one_loses_nothing() {
     let faults = Faults { submissions_max: 1, delay_max: Duration::from_millis(2), ..Faults::default() };
     for mode in [ZeroCopyMode::Always, ZeroCopyMode::Never] {
         let mut rig = rig(2, faults, mode);
-        rig.torrent.content.evict();
+        rig.content().evict();
         let mut peers = unchoked(&mut rig, 10);
         serve(&mut rig, &mut peers, 100);
         rig.stop();

@@ -83,7 +83,7 @@ impl LeechRig {
         };
         let torrent = Arc::new(SharedTorrent {
             facts: Arc::clone(&facts),
-            content: Arc::clone(&store),
+            content: Arc::clone(&store).into(),
             home: count as u16 - 1,
             parameters: TorrentParameters {
                 role: Role::Leeching,

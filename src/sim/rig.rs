@@ -98,7 +98,7 @@ impl Rig {
         };
         let torrent = Arc::new(SharedTorrent {
             facts: Arc::new(facts),
-            content: Arc::new(store),
+            content: Arc::new(store).into(),
             home: u16::from(home_mailbox_len.is_some()),
             parameters,
             peer_id: PeerId([9; 20]),
@@ -121,6 +121,11 @@ impl Rig {
             Self { worker, home, home_sleeps: false, address, home_address, torrent, statistics, events };
         rig.run(3);
         rig
+    }
+
+    /// What the torrent is served from.
+    pub fn content(&self) -> &SimStore {
+        self.torrent.content.always_open().expect("the rig opens it once and for all")
     }
 
     pub fn run(&mut self, turns: usize) {
@@ -335,7 +340,7 @@ impl SimPeer {
         while !input.is_empty() {
             if let Some((span, done)) = self.reading {
                 let payload = self.decoder.take_payload(&mut input);
-                let expected = &rig.torrent.content.expected(span)[done..done + payload.len()];
+                let expected = &rig.content().expected(span)[done..done + payload.len()];
                 assert!(payload == expected, "wrong bytes in {span} at {done}");
                 let done = done + payload.len();
                 self.reading = (self.decoder.payload_remaining() > 0).then_some((span, done));

@@ -78,7 +78,7 @@ fn an_interested_peer_without_a_slot_waits_for_the_choker() {
 fn a_peer_that_asks_for_what_the_disk_does_not_give_waits_for_the_disk() {
     let mut rig = rig_of(4, None);
     let mut peers = unchoked(&mut rig);
-    rig.torrent.content.evict();
+    rig.content().evict();
     rig.ring().faults.busy_disk = 1000;
     rig.ring().faults.delay_max = Duration::from_millis(20);
     let mut rng = Rng::from_seed(4);

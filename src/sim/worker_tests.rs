@@ -24,7 +24,7 @@ fn run_by_seed(seed: u64) {
         other => Rig::encrypting(seed, faults, mode, other),
     };
     if rng.below(2) == 0 {
-        rig.torrent.content.evict();
+        rig.content().evict();
     }
     let mut peers: Vec<SimPeer> = Vec::new();
     for _ in 0..300 {
@@ -184,7 +184,7 @@ fn a_failing_content_ends_its_connections_and_tells_why() {
     let mut rig = Rig::new(5, Faults::default(), ZeroCopyMode::Auto, None);
     let mut peers = [SimPeer::joined(&mut rig)];
     until(&mut rig, &mut peers, |_, peers| !peers[0].choked);
-    rig.torrent.content.fail("the disk is gone");
+    rig.content().fail("the disk is gone");
     let mut rng = Rng::from_seed(5);
     peers[0].ask(&mut rig, &mut rng);
     until(&mut rig, &mut peers, |rig, peers| !peers[0].is_open(rig));

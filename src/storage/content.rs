@@ -17,8 +17,9 @@ use super::mapped_file::MappedFile;
 use super::piece_reader::read_exactly;
 use super::residency::WINDOW_LEN;
 use super::resume::BootId;
-use super::root::Root;
+use super::root::{FileState, Root};
 use super::selection::{FileSelection, parts_index};
+use super::shelf::Room;
 use crate::time::Instant;
 use crate::units::{BLOCK_LEN, BlockSpan};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -63,7 +64,9 @@ pub struct Content {
     selection: FileSelection,
     /// By file index, the parts file behind them; `None` for empty files, padding and what is not wanted.
     files: Box<[Option<MappedFile>]>,
-    fault: OnceLock<StorageError>,
+    fault: Arc<OnceLock<StorageError>>,
+    /// The right to have its files open, of content that is opened on demand.
+    room: Option<Room>,
     /// Whether pieces are being written: files then may become younger.
     is_writable: AtomicBool,
     /// Whether the folders may have entries that a crash would lose.
@@ -101,10 +104,22 @@ impl Content {
             root,
             selection,
             files: files.into_boxed_slice(),
-            fault: OnceLock::new(),
+            fault: Arc::default(),
+            room: None,
             is_writable: AtomicBool::new(is_writable),
             are_folders_unsynced: AtomicBool::new(is_writable),
         }
+    }
+
+    /// The same, sharing its fault with whoever opened it, whose leave to have files open it keeps.
+    pub(super) fn with_fault(mut self, fault: Arc<OnceLock<StorageError>>, room: Room) -> Self {
+        (self.fault, self.room) = (fault, Some(room));
+        self
+    }
+
+    /// A file as it was when it was opened.
+    pub(super) fn opened_state(&self, file: FileIndex) -> Option<FileState> {
+        self.files.get(file.0 as usize)?.as_ref().map(MappedFile::opened)
     }
 
     /// The files that are wanted; all of them for content that was opened for seeding.

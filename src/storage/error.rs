@@ -166,6 +166,14 @@ impl StorageError {
         }
     }
 
+    /// The message, and what the kernel said where that is apart.
+    pub fn with_cause(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+
     /// [`Self::at`] for what changes the file or folder.
     pub(super) fn writing(action: &'static str, path: &Path, errno: Errno) -> Self {
         match errno {

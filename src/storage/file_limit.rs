@@ -2,6 +2,7 @@
 //! customary soft limit of 1024 exists for select(2), which nothing here calls; so the soft limit is raised to
 //! the hard one (getrlimit(2)).
 
+use crate::limits::OPEN_FILES_MAX;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -13,6 +14,17 @@ pub fn raise_file_limit() -> Result<u64, Errno> {
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     }
     Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+/// Files that may be open for content at once, so that descriptors and mappings are left for everything else: half of
+/// what the process may have, and at most [`OPEN_FILES_MAX`].
+pub fn open_files_max() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // vm.max_map_count; the kernel's own default where it cannot be read.
+    let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+    let mappings = mappings.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_530_u64);
+    let half = usize::try_from(descriptors.min(mappings) / 2).unwrap_or(usize::MAX);
+    half.clamp(1, OPEN_FILES_MAX)
 }
 
 #[cfg(test)]

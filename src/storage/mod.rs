@@ -24,11 +24,12 @@ mod resume;
 mod root;
 mod selection;
 mod sha1_lanes;
+mod shelf;
 
 pub use content::{Allocation, Content, Created, IoSlicePtr, PopulateRange};
 pub use error::{Blame, StorageError};
 pub use extents::pieces_with_data;
-pub use file_limit::raise_file_limit;
+pub use file_limit::{open_files_max, raise_file_limit};
 pub use file_size_limit::outlive_file_size_limit;
 pub use fingerprint::{FileStamp, Fingerprint};
 pub use finisher::{Finisher, FinisherCounters, PieceJob, PieceOutcome, QueueFull, Reply};
@@ -38,3 +39,4 @@ pub use locate::locate;
 pub use reread::forget_cached;
 pub use resume::{BootId, Resume, ResumeProblem, Verdict, default_state_dir, resume_path};
 pub use selection::FileSelection;
+pub use shelf::{Answer, Job, Refusal, Shelf, ShelvedContent};

@@ -250,6 +250,11 @@ impl TrackerHandle {
         lock(&self.0).set_access(access);
     }
 
+    /// Serves this torrent, too, from now on.
+    pub fn admit(&self, info_hash: InfoHash) {
+        lock(&self.0).admit(info_hash);
+    }
+
     /// Has the file of info-hashes read again within a second.
     pub fn reload_access(&self) {
         lock(&self.0).reload_wanted = true;

@@ -181,6 +181,18 @@ impl Tracker {
         self.access = access;
     }
 
+    pub(super) fn admit(&mut self, info_hash: InfoHash) {
+        match &mut self.access {
+            AccessList::All => {}
+            AccessList::Allow(list) => {
+                list.insert(info_hash);
+            }
+            AccessList::Deny(list) => {
+                list.remove(&info_hash);
+            }
+        }
+    }
+
     /// This machine seeds the torrent at `listening`; `None` when no longer.
     pub(super) fn host(&mut self, info_hash: InfoHash, listening: Option<SocketAddr>) {
         match listening {

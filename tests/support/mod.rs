@@ -82,7 +82,7 @@ impl Rig {
         };
         let torrent = Arc::new(SharedTorrent {
             facts: Arc::new(facts),
-            content: Arc::new(Content::open(Arc::clone(&layout), root).unwrap()),
+            content: Arc::new(Content::open(Arc::clone(&layout), root).unwrap()).into(),
             home: self.engine.home_of(info_hash),
             parameters: TorrentParameters {
                 role: Role::Seeding,

@@ -4,24 +4,28 @@ use super::super::CommandError;
 use super::super::destination::Destination;
 use super::super::escape::Plain;
 use super::super::progress::Progress;
-use super::super::view::View;
 use super::SeedArgs;
 use crate::clock;
-use crate::id::InfoHash;
 use crate::session::content::Located;
 use crate::session::make_torrent::{MakeOptions, Plan};
 use crate::session::torrent_file::{read_torrent, write_torrent};
+use crate::storage::{Shelf, open_files_max};
 use crate::tracker_server::{TrackerProtocol, TrackerServer};
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 /// What is to be served.
 pub(super) struct Inputs {
-    /// The torrents, found on disk.
+    /// The torrents that the user named one by one, found on disk.
     pub located: Vec<Located>,
-    /// Where their torrent files lie.
-    pub torrent_files: BTreeMap<InfoHash, PathBuf>,
+    /// The torrent files of a folder, sorted; not looked at yet, for there may be ten thousand.
+    pub torrent_files: Vec<PathBuf>,
+    /// Where their content lies; each beside its torrent file when `None`.
+    pub data: Option<PathBuf>,
+    /// Where resume files lie.
+    pub state_dir: Option<PathBuf>,
+    /// What opens their content.
+    pub shelf: Shelf,
 }
 
 /// The addresses that clients are to announce to: what the user named, or the embedded tracker's.
@@ -63,25 +67,31 @@ fn address_for_others() -> IpAddr {
         .unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
-/// Makes torrents of files and folders, reads torrent files, and finds the content of all.
+/// Makes torrents of files and folders, reads the torrent files named, and finds the content of these; of a folder of
+/// torrent files only their names.
 pub(super) fn gather(
     args: &SeedArgs,
     trackers: &[String],
     state_dir: Option<&Path>,
-    view: &View,
 ) -> Result<Inputs, CommandError> {
-    let mut inputs = Inputs { located: Vec::new(), torrent_files: BTreeMap::new() };
+    let mut inputs = Inputs {
+        located: Vec::new(),
+        torrent_files: Vec::new(),
+        data: args.data.clone(),
+        state_dir: state_dir.map(Path::to_owned),
+        shelf: Shelf::new(open_files_max()),
+    };
     let contents = args.paths.iter().filter(|path| !is_torrent(path)).count();
     if args.torrent.is_some() && contents != 1 {
         return Err("--torrent names one file, so it goes with one file or folder to share".into());
     }
     for path in &args.paths {
         if is_torrent(path) {
-            let located = find(path, args.data.as_deref(), state_dir)?;
-            inputs.add(located, path);
+            let located = inputs.find(path)?;
+            inputs.located.push(located);
         } else {
-            let (located, torrent) = make(path, args, trackers, state_dir)?;
-            inputs.add(located, &torrent);
+            let located = make(path, args, trackers, state_dir, &inputs.shelf)?;
+            inputs.located.push(located);
         }
     }
     if let Some(folder) = &args.torrents {
@@ -92,40 +102,33 @@ pub(super) fn gather(
         }
         files.retain(|path| is_torrent(path));
         files.sort();
-        for path in files {
-            // One bad torrent among thousands is told and left out.
-            match find(&path, args.data.as_deref(), state_dir) {
-                Ok(located) => inputs.add(located, &path),
-                Err(error) => view.complain(&super::super::with_causes(error.as_ref())),
-            }
-        }
-        if inputs.located.is_empty() {
+        inputs.torrent_files = files;
+        if inputs.located.is_empty() && inputs.torrent_files.is_empty() {
             return Err(format!("{} holds no .torrent that can be seeded", folder.display()).into());
         }
     }
     Ok(inputs)
 }
 
-impl Inputs {
-    fn add(&mut self, located: Located, torrent: &Path) {
-        let path = std::path::absolute(torrent).unwrap_or_else(|_| torrent.to_owned());
-        self.torrent_files.insert(located.metainfo.info_hash(), path);
-        self.located.push(located);
-    }
-}
-
 fn is_torrent(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("torrent")) && !path.is_dir()
 }
 
-fn find(torrent: &Path, data: Option<&Path>, state_dir: Option<&Path>) -> Result<Located, CommandError> {
-    let metainfo = read_torrent(torrent)?;
-    let beside = torrent.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let located = Located::find(metainfo, data.unwrap_or(beside), state_dir).map_err(|error| {
-        let hint = if data.is_none() { "; name the content's folder with --data" } else { "" };
-        format!("the content of {} is not there: {error}{hint}", Plain(&torrent.to_string_lossy()))
-    })?;
-    Ok(located)
+impl Inputs {
+    /// Reads a torrent file and finds its content. From any thread.
+    pub(super) fn find(&self, torrent: &Path) -> Result<Located, CommandError> {
+        let metainfo = read_torrent(torrent)?;
+        let beside =
+            torrent.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let data = self.data.as_deref();
+        let located = Located::find(metainfo, data.unwrap_or(beside), self.state_dir.as_deref(), &self.shelf);
+        let mut located = located.map_err(|error| {
+            let hint = if data.is_none() { "; name the content's folder with --data" } else { "" };
+            format!("the content of {} is not there: {error}{hint}", Plain(&torrent.to_string_lossy()))
+        })?;
+        located.torrent_file = Some(std::path::absolute(torrent).unwrap_or_else(|_| torrent.to_owned()));
+        Ok(located)
+    }
 }
 
 fn make(
@@ -133,7 +136,8 @@ fn make(
     args: &SeedArgs,
     trackers: &[String],
     state_dir: Option<&Path>,
-) -> Result<(Located, PathBuf), CommandError> {
+    shelf: &Shelf,
+) -> Result<Located, CommandError> {
     let output = Destination::of(path, args.torrent.as_deref(), "--torrent")?.path;
     let options = MakeOptions {
         tiers: trackers.iter().map(|tracker| vec![tracker.clone()]).collect(),
@@ -150,7 +154,8 @@ fn make(
     let made = plan.hash(0, &|bytes| progress.add(bytes))?;
     drop(progress);
     write_torrent(&output, &made.bytes)?;
-    let mut located = Located::find(made.metainfo, &made.root, state_dir)?;
+    let mut located = Located::find(made.metainfo, &made.root, state_dir, shelf)?;
     located.trust();
-    Ok((located, output))
+    located.torrent_file = Some(std::path::absolute(&output).unwrap_or(output));
+    Ok(located)
 }

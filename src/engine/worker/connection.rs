@@ -53,6 +53,8 @@ pub(super) struct Connection {
     pub sending_blocks: bool,
     /// A range is being read from disk.
     pub fetching: Option<ColdRange>,
+    /// Its torrent's content is being opened.
+    pub opening: bool,
     /// Waits in the ready queue.
     pub scheduled: bool,
     /// Waits for a rate limit; control bytes go all the same.
@@ -135,6 +137,7 @@ impl Connection {
             sending: None,
             sending_blocks: false,
             fetching: None,
+            opening: false,
             scheduled: false,
             throttled: false,
             ticket: None,

@@ -11,6 +11,7 @@ mod download;
 mod encryption;
 mod home;
 mod kernel_limits;
+mod on_demand;
 mod receive;
 mod reveal;
 mod send;
@@ -39,6 +40,7 @@ use download::BlockEnd;
 use encryption::EncryptionState;
 use home::Home;
 use kernel_limits::KernelLimits;
+use on_demand::OnDemand;
 use send::InFlight;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -92,6 +94,8 @@ pub struct WorkerParts<R, S: BlockStore> {
     pub encryption: Encryption,
     /// Ask the kernel what limits connections.
     pub tcp_info: bool,
+    /// Files that it may hold open for content that is opened on demand.
+    pub open_files_max: usize,
     /// Where the secrets of encrypted handshakes come from.
     pub secret: fn() -> [u8; 20],
     /// Randomness for the choker.
@@ -122,6 +126,9 @@ pub struct Worker<R: Ring, S: BlockStore> {
     now: Instant,
     connections: Slab<Connection>,
     torrents: BTreeMap<InfoHash, Arc<SharedTorrent<S>>>,
+    on_demand: OnDemand<S>,
+    /// The content that a connection has read from its disk at the moment.
+    fetched_from: BTreeMap<Key, Arc<S>>,
     homes: BTreeMap<InfoHash, Home>,
     /// The connections of each torrent that have finished their handshake.
     members: BTreeMap<InfoHash, BTreeSet<Key>>,
@@ -208,6 +215,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             now,
             connections: Slab::default(),
             torrents: BTreeMap::new(),
+            on_demand: OnDemand::new(parts.open_files_max),
+            fetched_from: BTreeMap::new(),
             homes: BTreeMap::new(),
             members: BTreeMap::new(),
             in_flight: Slab::default(),
@@ -330,6 +339,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             ToWorker::Fact { torrent, conn, fact } => self.home_fact(torrent, conn, fact),
             ToWorker::Left { torrent, conn, why } => self.home_left(torrent, conn, why),
             ToWorker::Piece { torrent, piece, result } => self.home_piece(torrent, piece, result),
+            ToWorker::Opened(torrent, opened) => self.handle_opened(torrent, opened),
             ToWorker::Order { conn, order } => self.handle_order(conn, order),
             ToWorker::Have(torrent, piece) => self.handle_have_ours(torrent, piece),
             ToWorker::RevealAll(torrent) => self.reveal_all(torrent),
@@ -355,6 +365,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.torrents.remove(&info_hash);
         self.members.remove(&info_hash);
         self.homes.remove(&info_hash);
+        self.forget_content(info_hash);
     }
 
     fn stop(&mut self) {
@@ -397,6 +408,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.tell_waits();
         self.ask_kernel();
         self.give_up_contested();
+        self.tend_content();
         self.active_before = std::mem::take(&mut self.active);
         self.ticks += 1;
         self.fast_grants.retain(|_, granted_at| self.now < *granted_at + ALLOWED_FAST_INTERVAL);
@@ -481,6 +493,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// Bytes that connections hold for what they are asked and have to say, for tests and statistics.
     pub fn buffered_bytes(&self) -> usize {
         self.connections.values().map(|connection| connection.machine.buffered_bytes()).sum()
+    }
+
+    /// Files held open for content that is opened on demand, for tests.
+    pub fn open_file_count(&self) -> usize {
+        self.on_demand.files()
     }
 
     /// Messages that wait for room in other workers' mailboxes, for tests and statistics.

@@ -51,7 +51,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             || connection.scheduled
             || connection.connecting.is_some()
             || connection.closing.is_some();
-        let waiting = connection.throttled || connection.fetching.is_some();
+        let waiting = connection.throttled || connection.opening || connection.fetching.is_some();
         let machine = &connection.machine;
         let has_output = connection.has_handshake_output()
             || connection.may_speak() && if waiting { machine.has_control() } else { machine.has_output() };
@@ -112,21 +112,26 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let Some(connection) = self.connections.get(key) else { return true };
         let quota = connection.batch.batch_len(self.sharing(), limit);
         let quota = if connection.encrypts() { quota.min(ENCRYPTED_BATCH_LEN_MAX) } else { quota }.into();
+        let mut content = None;
         loop {
             let Some(connection) = self.connections.get(key) else { return true };
-            if connection.throttled || connection.fetching.is_some() {
+            if connection.throttled || connection.opening || connection.fetching.is_some() {
                 return true;
             }
             let Some(span) = connection.machine.next_block() else { return true };
             if slot.blocks() > 0 && slot.payload_len() + u64::from(span.len) > quota {
                 return true;
             }
-            match self.add_block(key, torrent, slot, span) {
+            if content.is_none() {
+                content = self.content_for(key, torrent);
+            }
+            let Some(content) = &content else { return true };
+            match self.add_block(key, torrent, content, slot, span) {
                 Next::Taken => {}
                 Next::Stop => return true,
                 Next::Failed => return false,
                 Next::Fetch(range) => {
-                    self.fetch(key, range);
+                    self.fetch(key, content, range);
                     return true;
                 }
             }
@@ -143,11 +148,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         &mut self,
         key: Key,
         torrent: &Arc<SharedTorrent<S>>,
+        content: &Arc<S>,
         slot: &mut SendSlot<S>,
         span: BlockSpan,
     ) -> Next {
         self.extents.clear();
-        match torrent.content.gather(self.now, span, &mut self.extents) {
+        match content.gather(self.now, span, &mut self.extents) {
             Readiness::Ready => {}
             Readiness::Cold(range) => return Next::Fetch(range),
             Readiness::Failed => return Next::Failed,
@@ -161,18 +167,18 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             return Next::Stop;
         }
         if encrypts {
-            let read = |bytes: &mut Vec<u8>| torrent.content.read(span, bytes);
+            let read = |bytes: &mut Vec<u8>| content.read(span, bytes);
             if !matches!(slot.push_copied(piece_header(span), read), Readiness::Ready) {
                 return Next::Failed;
             }
         } else if scattered {
             let mut bytes = Vec::with_capacity(span.len as usize);
-            if !matches!(torrent.content.read(span, &mut bytes), Readiness::Ready) {
+            if !matches!(content.read(span, &mut bytes), Readiness::Ready) {
                 return Next::Failed;
             }
             slot.push_gathered(piece_header(span), bytes);
         } else {
-            slot.push_block(piece_header(span), &self.extents, &torrent.content);
+            slot.push_block(piece_header(span), &self.extents, content);
         }
         if let Some(connection) = self.connections.get_mut(key) {
             connection.machine.poll_block();
@@ -259,8 +265,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             self.attribute_send(key, began);
         }
         if completion.result == -libc::EFAULT {
+            if let Some(content) = self.in_flight.get(send).and_then(|in_flight| in_flight.slot.content()) {
+                content.handle_unreadable();
+            }
             if let Some(torrent) = torrent {
-                self.handle_unreadable(torrent);
+                self.fail_torrent(torrent);
             }
         } else if u64::try_from(completion.result) == Ok(len) {
             self.count_sent(torrent, len, payload, blocks);
@@ -296,13 +305,6 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
     }
 
-    fn handle_unreadable(&mut self, torrent: InfoHash) {
-        if let Some(shared) = self.torrents.get(&torrent) {
-            shared.content.handle_unreadable();
-        }
-        self.fail_torrent(torrent);
-    }
-
     fn send_again_by_copy(&mut self, send: Key) {
         let Some(in_flight) = self.in_flight.get_mut(send) else { return };
         in_flight.refused = false;
@@ -332,10 +334,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     }
 
     /// Has the kernel's own threads read a range, so that the send after it finds it in memory.
-    fn fetch(&mut self, key: Key, range: ColdRange) {
+    fn fetch(&mut self, key: Key, content: &Arc<S>, range: ColdRange) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.fetching = Some(range);
         connection.waits.handle_fetch(self.now);
+        self.fetched_from.insert(key, Arc::clone(content));
         self.statistics().cold_fetches().add(1);
         self.statistics().cold_bytes().add(u64::from(range.mapped.len));
         let op = Op::Advise { file: range.file, offset: range.offset, len: range.mapped.len };
@@ -352,15 +355,15 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
 
     pub(super) fn handle_populated(&mut self, completion: &Completion) {
         let key = Self::key_of(completion.tag);
+        let content = self.fetched_from.remove(&key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(range) = connection.fetching.take() else { return };
         self.count_fetched(key);
         let Some(connection) = self.connections.get(key) else { return };
-        if let Some(shared) = connection.torrent.and_then(|torrent| self.torrents.get(&torrent)) {
+        if let (Some(content), Some(info_hash)) = (content, connection.torrent) {
             let errno = (completion.result < 0).then_some(-completion.result);
-            shared.content.handle_fetched(self.now, &range, errno);
-            if shared.content.fault().is_some() {
-                let info_hash = shared.facts.info_hash;
+            content.handle_fetched(self.now, &range, errno);
+            if content.fault().is_some() {
                 self.remove_if_quiet(key);
                 return self.fail_torrent(info_hash);
             }

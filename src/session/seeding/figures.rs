@@ -119,12 +119,11 @@ impl Running {
         let facts = &self.shared.facts;
         self.progress.send_if_modified(|progress| {
             let mut now = Progress { uploaded, downloaded, ..*progress };
-            if self.download.is_some() {
+            if let Some(wanted) = &self.download {
                 // A tracker counts every byte, those that are not wanted, too (BEP 21).
-                now.left =
-                    missing_len(self.shared.content.layout(), &Bitfield::all(facts.piece_count()), |piece| {
-                        facts.have.contains(piece)
-                    });
+                now.left = missing_len(&wanted.layout, &Bitfield::all(facts.piece_count()), |piece| {
+                    facts.have.contains(piece)
+                });
                 now.partial = now.left > 0 && facts.wants_nothing();
             }
             std::mem::replace(progress, now) != now
@@ -137,7 +136,7 @@ impl Running {
             return 0;
         }
         let facts = &self.shared.facts;
-        missing_len(self.shared.content.layout(), &wanted.pieces, |piece| facts.have.contains(piece))
+        missing_len(&wanted.layout, &wanted.pieces, |piece| facts.have.contains(piece))
     }
 }
 

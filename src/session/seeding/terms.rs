@@ -89,6 +89,11 @@ pub enum SessionEvent {
     },
     /// A torrent is served from now on.
     Serving(Serving),
+    /// Every torrent that was there at the start is served, or was told to have failed.
+    Ready {
+        /// Torrents served.
+        torrents: usize,
+    },
     /// A torrent's content has failed, or could not be opened.
     Failed {
         /// The torrent's name.
@@ -127,6 +132,8 @@ pub struct Serving {
     pub name: String,
     /// The torrent.
     pub info_hash: InfoHash,
+    /// Where its torrent file lies, if that is known.
+    pub torrent_file: Option<PathBuf>,
     /// Its magnet link, trackers included.
     pub magnet: String,
     /// Pieces that are right.

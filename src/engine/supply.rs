@@ -1,0 +1,65 @@
+//! How the workers come by a torrent's content: it is open, or it is opened when a peer asks for it.
+//!
+//! Ten thousand torrents have more files than a process may have open or mapped, and nearly all of them have no
+//! peer. Opening may wait for a disk, so a worker only asks for it and is answered by a message.
+
+use super::store::BlockStore;
+use std::sync::Arc;
+
+/// A torrent's content, open or to be had.
+#[derive(Debug)]
+pub enum Supply<S> {
+    /// Open as long as the torrent is served.
+    Open(Arc<S>),
+    /// Opened for whoever asks, and closed when nobody holds it any more.
+    OnDemand(Arc<dyn ContentSource<S>>),
+}
+
+/// Takes the answer to [`ContentSource::open`], on any thread.
+pub type Opened<S> = Box<dyn FnOnce(Result<Arc<S>, NotOpened>) + Send>;
+
+/// Why content is not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotOpened {
+    /// It cannot be served; [`ContentSource::fault`] says why.
+    Failed,
+    /// Too much is open: ask again later.
+    Later,
+}
+
+/// Opens one torrent's content as often as it is asked to. What was opened for one worker is given to the others, too,
+/// while anybody holds it.
+pub trait ContentSource<S>: std::fmt::Debug + Send + Sync {
+    /// Files that are open with it, each with a descriptor and a mapping.
+    fn file_count(&self) -> usize;
+
+    /// Opens it and answers exactly once, on any thread. Never waits.
+    fn open(self: Arc<Self>, answer: Opened<S>);
+
+    /// Why this content cannot be served any more.
+    fn fault(&self) -> Option<String>;
+}
+
+impl<S: BlockStore> Supply<S> {
+    /// The content, when it is open as long as the torrent is served.
+    pub fn always_open(&self) -> Option<&Arc<S>> {
+        match self {
+            Self::Open(content) => Some(content),
+            Self::OnDemand(_) => None,
+        }
+    }
+
+    /// Why this content cannot be served any more.
+    pub fn fault(&self) -> Option<String> {
+        match self {
+            Self::Open(content) => content.fault(),
+            Self::OnDemand(source) => source.fault(),
+        }
+    }
+}
+
+impl<S> From<Arc<S>> for Supply<S> {
+    fn from(content: Arc<S>) -> Self {
+        Self::Open(content)
+    }
+}

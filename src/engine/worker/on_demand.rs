@@ -1,0 +1,176 @@
+//! Content that is open while peers ask for it: a worker's part.
+//!
+//! The first block that a peer is to get has its torrent's content opened by somebody who may wait for a disk;
+//! meanwhile the peer's connection says what else there is to say. What nobody has asked for in a minute is let go, and so
+//! is what has been idle longest when more files would be open than this worker's share. Messages in flight hold their
+//! content themselves, so that letting go is always safe.
+
+use super::super::message::{SharedTorrent, ToWorker};
+use super::super::ring::Ring;
+use super::super::slab::Key;
+use super::super::store::BlockStore;
+use super::super::supply::{ContentSource, NotOpened, Supply};
+use super::Worker;
+use crate::id::InfoHash;
+use crate::limits::CONTENT_IDLE_TICKS;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The contents that a worker holds open.
+#[derive(Debug)]
+pub(super) struct OnDemand<S> {
+    entries: BTreeMap<InfoHash, Entry<S>>,
+    /// Files of all of them, those that are being opened included.
+    files: usize,
+    files_max: usize,
+}
+
+#[derive(Debug)]
+struct Entry<S> {
+    content: Option<Arc<S>>,
+    files: usize,
+    /// Connections that wait for it.
+    waiting: Vec<Key>,
+    /// The tick in which it was last asked for.
+    used: u64,
+    /// Too much was open: it is asked for again in the next tick.
+    is_put_off: bool,
+}
+
+impl<S> OnDemand<S> {
+    pub fn new(files_max: usize) -> Self {
+        Self { entries: BTreeMap::new(), files: 0, files_max }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Files held open, or being opened.
+    pub fn files(&self) -> usize {
+        self.files
+    }
+
+    fn remove(&mut self, info_hash: InfoHash) -> Option<Entry<S>> {
+        let entry = self.entries.remove(&info_hash)?;
+        self.files -= entry.files;
+        Some(entry)
+    }
+
+    /// Lets go of what was last asked for before this tick; what somebody waits for stays.
+    fn release_before(&mut self, tick: u64) {
+        let files = &mut self.files;
+        self.entries.retain(|_, entry| {
+            let stays = entry.content.is_none() || entry.used >= tick;
+            if !stays {
+                *files -= entry.files;
+            }
+            stays
+        });
+    }
+
+    /// Makes room for so many files more: the longer half of the idle goes first, then all that nobody asks for in this
+    /// very tick.
+    fn make_room(&mut self, files: usize, now: u64) {
+        while self.files + files > self.files_max {
+            let open = self.entries.values().filter(|entry| entry.content.is_some());
+            let mut used: Vec<u64> = open.map(|entry| entry.used).collect();
+            if used.is_empty() {
+                return;
+            }
+            let middle = used.len() / 2;
+            let (_, &mut median, _) = used.select_nth_unstable(middle);
+            let before = self.files;
+            self.release_before(median);
+            if self.files == before {
+                // All of them are equally old.
+                return self.release_before(now + 1);
+            }
+        }
+    }
+}
+
+impl<R: Ring, S: BlockStore> Worker<R, S> {
+    /// The torrent's content; `None` while it is being opened for this connection, which is then scheduled again.
+    pub(super) fn content_for(&mut self, key: Key, torrent: &SharedTorrent<S>) -> Option<Arc<S>> {
+        let source = match &torrent.content {
+            Supply::Open(content) => return Some(Arc::clone(content)),
+            Supply::OnDemand(source) => source,
+        };
+        let info_hash = torrent.facts.info_hash;
+        if let Some(entry) = self.on_demand.entries.get_mut(&info_hash) {
+            entry.used = self.ticks;
+            if entry.content.is_some() {
+                return entry.content.clone();
+            }
+            entry.waiting.push(key);
+        } else {
+            let files = source.file_count();
+            self.on_demand.make_room(files, self.ticks);
+            let (waiting, used) = (vec![key], self.ticks);
+            let entry = Entry { content: None, files, waiting, used, is_put_off: false };
+            self.on_demand.files += files;
+            self.on_demand.entries.insert(info_hash, entry);
+            self.open(info_hash, Arc::clone(source));
+        }
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.opening = true;
+        }
+        None
+    }
+
+    fn open(&self, info_hash: InfoHash, source: Arc<dyn ContentSource<S>>) {
+        let Some(address) = self.workers.get(usize::from(self.index)) else { return };
+        let address = address.clone();
+        // One answer for each torrent that is being opened: a bounded number.
+        source.open(Box::new(move |opened| address.answer(ToWorker::Opened(info_hash, opened))));
+    }
+
+    pub(super) fn handle_opened(&mut self, info_hash: InfoHash, opened: Result<Arc<S>, NotOpened>) {
+        let Some(entry) = self.on_demand.entries.get_mut(&info_hash) else { return };
+        let waiting = match opened {
+            Err(NotOpened::Later) => {
+                entry.is_put_off = true;
+                return;
+            }
+            Err(NotOpened::Failed) => return self.fail_torrent(info_hash),
+            Ok(content) => {
+                entry.content = Some(content);
+                std::mem::take(&mut entry.waiting)
+            }
+        };
+        for key in waiting {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.opening = false;
+            }
+            self.schedule(key);
+        }
+    }
+
+    /// The torrent is gone; so are its connections.
+    pub(super) fn forget_content(&mut self, info_hash: InfoHash) {
+        self.on_demand.remove(info_hash);
+    }
+
+    /// Once a second: what is idle goes, what was put off is asked for again.
+    pub(super) fn tend_content(&mut self) {
+        if self.on_demand.is_empty() {
+            return;
+        }
+        self.on_demand.release_before(self.ticks.saturating_sub(CONTENT_IDLE_TICKS));
+        let put_off = self.on_demand.entries.iter_mut().filter(|(_, entry)| entry.is_put_off);
+        let again: Vec<InfoHash> = put_off
+            .map(|(info_hash, entry)| {
+                entry.is_put_off = false;
+                *info_hash
+            })
+            .collect();
+        for info_hash in again {
+            if let Some(Supply::OnDemand(source)) =
+                self.torrents.get(&info_hash).map(|shared| &shared.content)
+            {
+                self.open(info_hash, Arc::clone(source));
+            }
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Content that is closed until somebody asks for it, and the threads that open it.
+//!
+//! [`ShelvedContent`] remembers of each file what tells it from any other (length, last write, identity). Content is
+//! opened only while all of that is so, and one opening serves everybody until nobody holds it any more. Invariant:
+//! content that is open and content on the shelf share their fault, so whoever meets it first ends both.
+//! Opening may hang with its disk: no more than a few threads go into one file system, so that the others are
+//! served. What would be more open files than are allowed is put off.
+
+use super::content::Content;
+use super::error::StorageError;
+use super::fingerprint::Fingerprint;
+use super::layout::Layout;
+use super::root::{FileState, Root};
+use crate::limits::{OPENING_PER_DEVICE_MAX, OPENING_THREADS_MAX};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+/// Whole content of one torrent that is seeded, closed or open.
+#[derive(Debug)]
+pub struct ShelvedContent {
+    layout: Arc<Layout>,
+    root: PathBuf,
+    /// The files that have bytes on disk, in the torrent's order, as they were when they were checked.
+    states: Box<[Option<FileState>]>,
+    fault: Arc<OnceLock<StorageError>>,
+    /// What is open, while anybody holds it.
+    open: Mutex<Weak<Content>>,
+    shelf: Shelf,
+}
+
+/// Why content was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has a fault.
+    Faulty,
+    /// As much is open as may be.
+    Full,
+}
+
+/// Takes what [`ShelvedContent::open_later`] has come to, on a thread of the shelf.
+pub type Answer = Box<dyn FnOnce(Result<Arc<Content>, Refusal>) + Send>;
+
+impl ShelvedContent {
+    /// The content of `layout` below the folder `root`, as it is now. One system call a file; nothing is opened but
+    /// the folder, and that not for long. A file that is missing, no file, or of a wrong length is a fault from the start.
+    ///
+    /// # Errors
+    /// The first such fault.
+    pub fn new(layout: Arc<Layout>, root: PathBuf, shelf: &Shelf) -> Result<Self, StorageError> {
+        let folder = Root::open(&root)?;
+        let states = layout.stored_files().map(|(_, file)| {
+            let state = folder.state(&file.path)?;
+            if state.len == file.len {
+                return Ok(Some(state));
+            }
+            let path = folder.full_path(&file.path);
+            Err(StorageError::Length { path, expected: file.len, found: state.len })
+        });
+        let states = states.collect::<Result<_, StorageError>>()?;
+        let (fault, open, shelf) = (Arc::default(), Mutex::default(), shelf.clone());
+        Ok(Self { layout, root, states, fault, open, shelf })
+    }
+
+    /// Where pieces lie in files.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The files as they were when this was made, and have to be.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.states.iter().copied(), None)
+    }
+
+    /// Files with a descriptor and a mapping each when it is open.
+    pub fn file_count(&self) -> usize {
+        self.states.len()
+    }
+
+    /// The first fault that anybody met. Content with a fault is not to be served any more.
+    pub fn fault(&self) -> Option<&StorageError> {
+        self.fault.get()
+    }
+
+    /// Reports a fault; true when it is the first, and thereby the one that stays.
+    pub fn fail(&self, fault: StorageError) -> bool {
+        self.fault.set(fault).is_ok()
+    }
+
+    /// Whether every file is still there and as it was: one system call each, none of which opens or reads a file.
+    /// Neither reports nor forgets a fault. Not for data cores.
+    ///
+    /// # Errors
+    /// What has changed.
+    pub fn verify_files(&self) -> Result<(), StorageError> {
+        let root = Root::open(&self.root)?;
+        for (expected, (_, file)) in self.states.iter().zip(self.layout.stored_files()) {
+            let now = match root.state(&file.path) {
+                Err(StorageError::Missing(path)) => return Err(StorageError::Vanished(path)),
+                other => other?,
+            };
+            expected.map_or(Ok(()), |expected| expected.compare(now, || root.full_path(&file.path)))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the content on a thread of the shelf, or finds it open, and answers exactly once. Never waits.
+    pub fn open_later(self: Arc<Self>, answer: Answer) {
+        let device = self.states.iter().flatten().next().map_or(0, |state| state.identity.0);
+        let shelf = self.shelf.clone();
+        shelf.run_later(
+            device,
+            Box::new(move |can_run| answer(if can_run { self.open() } else { Err(Refusal::Full) })),
+        );
+    }
+
+    fn open(&self) -> Result<Arc<Content>, Refusal> {
+        if self.fault().is_some() {
+            return Err(Refusal::Faulty);
+        }
+        // Held while opening, so that two who ask at once get the same.
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(content) = open.upgrade() {
+            return Ok(content);
+        }
+        let room = self.shelf.room_for(self.file_count()).ok_or(Refusal::Full)?;
+        let opened = Content::reopen(Arc::clone(&self.layout), &self.root, &self.states, &self.fault, room);
+        match opened {
+            Ok(content) => {
+                let content = Arc::new(content);
+                *open = Arc::downgrade(&content);
+                Ok(content)
+            }
+            // Others hold what is missing here; unless this is all that is open, there will be more.
+            Err(StorageError::TooManyOpenFiles(_) | StorageError::TooManyMappings(_))
+                if self.shelf.open_files() > self.file_count() =>
+            {
+                Err(Refusal::Full)
+            }
+            Err(fault) => {
+                self.fail(fault);
+                Err(Refusal::Faulty)
+            }
+        }
+    }
+}
+
+/// Opens content for all torrents of a process, and counts what is open.
+#[derive(Clone)]
+pub struct Shelf(Arc<Inner>);
+
+struct Inner {
+    files_max: usize,
+    files: AtomicUsize,
+    queues: Mutex<Queues>,
+    waiting: std::sync::Condvar,
+}
+
+#[derive(Default)]
+struct Queues {
+    /// By file system.
+    by_device: BTreeMap<u64, Queue>,
+    threads: usize,
+    idle: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    running: usize,
+}
+
+/// What is to be done on a thread of the shelf; told false, when there are no threads, only to say so.
+pub type Job = Box<dyn FnOnce(bool) + Send>;
+
+/// The right to have some files open; given back when dropped.
+pub(super) struct Room {
+    shelf: Arc<Inner>,
+    files: usize,
+}
+
+impl Shelf {
+    /// At most `files_max` files are open at once, but for one torrent that has more.
+    pub fn new(files_max: usize) -> Self {
+        Self(Arc::new(Inner {
+            files_max,
+            files: AtomicUsize::new(0),
+            queues: Mutex::default(),
+            waiting: std::sync::Condvar::new(),
+        }))
+    }
+
+    /// Files that are open.
+    pub fn open_files(&self) -> usize {
+        self.0.files.load(Relaxed)
+    }
+
+    fn room_for(&self, files: usize) -> Option<Room> {
+        let fits = |open: usize| (open == 0 || open + files <= self.0.files_max).then_some(open + files);
+        self.0.files.fetch_update(Relaxed, Relaxed, fits).ok()?;
+        Some(Room { shelf: Arc::clone(&self.0), files })
+    }
+
+    /// Runs something that may wait for a file system, `device`, on a thread of the shelf. Never waits.
+    pub fn run_later(&self, device: u64, job: Job) {
+        let mut queues = self.0.lock();
+        queues.by_device.entry(device).or_default().jobs.push_back(job);
+        if queues.idle > 0 || queues.threads >= OPENING_THREADS_MAX {
+            drop(queues);
+            self.0.waiting.notify_one();
+            return;
+        }
+        let inner = Arc::downgrade(&self.0);
+        let spawned = std::thread::Builder::new().name("opener".to_owned()).spawn(move || run(&inner));
+        match spawned {
+            Ok(_) => queues.threads += 1,
+            Err(error) if queues.threads == 0 => {
+                // Nobody will ever open it: who asked tries again.
+                tracing::warn!(%error, "content cannot be opened: no thread could be started");
+                let jobs = queues.by_device.remove(&device).map(|queue| queue.jobs).unwrap_or_default();
+                drop(queues);
+                jobs.into_iter().for_each(|job| job(false));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Time for which a thread waits for the next content to be opened.
+const THREAD_IDLE_TIME: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A thread's life: opens what is due until there has been nothing for a while.
+fn run(shelf: &Weak<Inner>) {
+    let Some(inner) = shelf.upgrade() else { return };
+    let mut queues = inner.lock();
+    loop {
+        if let Some((device, job)) = queues.next() {
+            drop(queues);
+            job(true);
+            queues = inner.lock();
+            queues.done(device);
+            continue;
+        }
+        queues.idle += 1;
+        let (again, waited) =
+            inner.waiting.wait_timeout(queues, THREAD_IDLE_TIME).unwrap_or_else(PoisonError::into_inner);
+        queues = again;
+        queues.idle -= 1;
+        if waited.timed_out() && !queues.has_due() {
+            queues.threads -= 1;
+            return;
+        }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queues {
+    fn is_due(queue: &Queue) -> bool {
+        queue.running < OPENING_PER_DEVICE_MAX && !queue.jobs.is_empty()
+    }
+
+    fn has_due(&self) -> bool {
+        self.by_device.values().any(Self::is_due)
+    }
+
+    fn next(&mut self) -> Option<(u64, Job)> {
+        let (&device, queue) = self.by_device.iter_mut().find(|(_, queue)| Self::is_due(queue))?;
+        queue.running += 1;
+        Some((device, queue.jobs.pop_front()?))
+    }
+
+    fn done(&mut self, device: u64) {
+        if let Some(queue) = self.by_device.get_mut(&device) {
+            queue.running -= 1;
+            if queue.running == 0 && queue.jobs.is_empty() {
+                self.by_device.remove(&device);
+            }
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.shelf.files.fetch_sub(self.files, Relaxed);
+    }
+}
+
+impl fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shelf").field("open_files", &self.open_files()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl FileState {
+    /// Whether the file is still the one that it was.
+    fn compare(self, now: Self, path: impl Fn() -> PathBuf) -> Result<(), StorageError> {
+        if now.identity != self.identity {
+            return Err(StorageError::Replaced(path()));
+        }
+        if now.len != self.len {
+            return Err(StorageError::Length { path: path(), expected: self.len, found: now.len });
+        }
+        if now.mtime != self.mtime { Err(StorageError::Modified(path())) } else { Ok(()) }
+    }
+}
+
+impl Content {
+    /// Opens and maps every file, each of which has to be as it was.
+    fn reopen(
+        layout: Arc<Layout>,
+        root: &Path,
+        states: &[Option<FileState>],
+        fault: &Arc<OnceLock<StorageError>>,
+        room: Room,
+    ) -> Result<Self, StorageError> {
+        let content = Self::open(layout, root).map_err(|error| match error {
+            StorageError::Missing(path) => StorageError::Vanished(path),
+            other => other,
+        })?;
+        for (expected, (index, file)) in states.iter().zip(content.layout().stored_files()) {
+            if let (Some(expected), Some(found)) = (expected, content.opened_state(index)) {
+                expected.compare(found, || root.join(&file.path))?;
+            }
+        }
+        Ok(content.with_fault(Arc::clone(fault), room))
+    }
+}
