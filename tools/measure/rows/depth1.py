@@ -5,12 +5,15 @@ from measure.figures import at_most, cell, middle, pick, ratio, subjects
 from measure.seeders import Content, Seeder
 
 TITLE = "One request at a time"
+# Who paces itself takes most of a minute to begin with.
+SHARE = 2
 RIVALS = ("libtorrent", "transmission", "aria2", "rtorrent", "rqbit", "qbittorrent")
 ABOUT = """
 One connection with one request in flight: between two blocks the seeder sleeps. CPU is the seeder's for each request, most of
 it the kernel's: the segment, the wake-up of the peer, the wake-up by its next request. `floor-ring` is a bare ring loop, one
 multishot receive and one SENDMSG for each block; `floor-writev` the same with epoll, recv and writev. A seeder that paces
-itself serves so little that there is nothing to count.
+itself, or leaves the end of a block to Nagle's algorithm and the peer's delayed acknowledgement (44 ms), serves so little
+that there is next to nothing to count.
 """
 RING, FLOORS = "floor-ring", ("floor-ring", "floor-writev")
 BAR = 1.2
@@ -19,11 +22,14 @@ BLOCKS_PER_GIB = (1 << 30) // 16384
 
 def add_arguments(parser):
     parser.add_argument("--depth1-size", type=byte_size, default=512 << 20, help="of the content [default: 512MiB]")
+    parser.add_argument("--depth1-subjects", help="which, of seedring, " + ", ".join(FLOORS + RIVALS) + " [default: all]")
 
 
 def measure(bench):
     content = Content(bench, bench.work, bench.size(bench.options.depth1_size, 4 << 20))
     names = ["seedring", *(FLOORS if bench.floors else ()), *bench.rivals]
+    if bench.options.depth1_subjects:
+        names = [name for name in names if name in bench.options.depth1_subjects.split(",")]
     running = [seeder for seeder in (Seeder(bench, name, content) for name in names) if seeder.start()]
     for repetition in range(bench.repetitions):
         for seeder in running:
