@@ -13,6 +13,9 @@ mod isolation;
 mod leech;
 mod liar;
 mod life;
+#[path = "../../tools/floors/src/nocopy/mod.rs"]
+mod nocopy;
+mod nocopy_device;
 mod opentracker;
 mod partial;
 mod process;

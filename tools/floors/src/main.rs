@@ -19,6 +19,8 @@ mod receive;
 mod ring;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use seedring::metainfo::Metainfo;
+use seedring::time::Duration;
 use seedring::units::ByteSize;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
@@ -197,7 +199,7 @@ fn main() -> ExitCode {
         Floor::Raw(raw) => raw::run(&raw),
         Floor::Receive(receive) => receive::run(&receive),
         Floor::Hash(hash) => hash::run(&hash),
-        Floor::NocopySink(sink) => nocopy::run(&sink),
+Floor::NocopySink(sink) => drain(&sink),
         Floor::Http(http) => http::run(&http),
         Floor::Announce(plan) => announce::run(&plan),
     };
@@ -208,6 +210,31 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Drains a seeder behind a device that never copies, and prints when all peers are served, and what came.
+fn drain(options: &NocopySink) -> Outcome<()> {
+    pin(options.pin)?;
+    let metainfo = Metainfo::parse(&std::fs::read(&options.torrent)?)?;
+    let sink = nocopy::Sink {
+        seeder: options.seeder,
+        near: options.near.clone(),
+        far: options.far.clone(),
+        address: options.address,
+        connections: options.connections,
+        depth: options.depth,
+        duration: Duration::from_secs(options.seconds),
+        bytes: u64::MAX,
+    };
+    let drained = nocopy::drain(&sink, &metainfo, || println!(r#"{{"event":"serving"}}"#))?;
+    let nocopy::Drained { bytes, duration, packets, acknowledgements, bytes_of_the_least } = drained;
+    let nanos = u64::try_from(duration.as_nanos())?;
+    let seen = serde_json::json!({
+        "event": "done", "bytes": bytes, "nanos": nanos, "packets": packets,
+        "acknowledgements": acknowledgements, "bytes_of_the_least": bytes_of_the_least,
+    });
+    println!("{seen}");
+    Ok(())
 }
 
 /// Maps a file for reading.

@@ -8,7 +8,7 @@
 //! Source: bpf(2), and the instruction set in RFC 9669.
 #![expect(unsafe_code, reason = "bpf(2) has no safe form, and its map is shared with the kernel")]
 
-use crate::Outcome;
+use super::Outcome;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 

@@ -4,7 +4,7 @@
 //! ingress can drop the packet, and that copy is the very one that must not be made.
 #![expect(unsafe_code, reason = "packet sockets' addresses and the query for a device's have no safe form")]
 
-use crate::Outcome;
+use super::Outcome;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice};

@@ -16,16 +16,19 @@ mod device;
 mod peer;
 mod segment;
 
-use crate::{NocopySink, Outcome, pin};
 use bpf::Flows;
 use device::Device;
 use peer::{Peer, Walk};
 use seedring::clock;
+use seedring::id::PeerId;
 use seedring::metainfo::Metainfo;
 use seedring::time::Duration;
 use seedring::wire::{self, Decoder, DecoderLimits, Handshake, Message, Reserved};
 use segment::Ends;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+/// Errors end the run with a sentence; nothing here is worth handling.
+pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Our ports, from this one on: any will do, as no other program has this address.
 const FIRST_PORT: u16 = 20_000;
@@ -33,52 +36,77 @@ const FIRST_PORT: u16 = 20_000;
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time without a byte from the seeder.
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two rounds of acknowledgements. A network card holds its interrupts back as long, and without it
+/// every packet would interrupt the seeder's core on its own.
+const ROUND: Duration = Duration::from_nanos(50_000);
 /// Bytes of the largest frame that the near end hands over.
 const FRAME_LEN_MAX: usize = 128 * 1024;
 
-/// Takes blocks for the time asked for; prints a line of JSON when all peers are served, and one at the end.
-pub fn run(sink: &NocopySink) -> Outcome<()> {
-    pin(sink.pin)?;
-    let metainfo = Metainfo::parse(&std::fs::read(&sink.torrent)?)?;
+/// The peers behind the device, and what they ask for.
+#[derive(Clone, Debug)]
+pub struct Sink {
+    /// The seeder, on an address that is reached through the near end.
+    pub seeder: SocketAddrV4,
+    /// The seeder's end of the veth pair.
+    pub near: String,
+    /// The other end.
+    pub far: String,
+    /// The peers' address, routed to the near end.
+    pub address: Ipv4Addr,
+    /// Peers.
+    pub connections: u16,
+    /// Blocks that each asks for in advance, half of them together.
+    pub depth: u32,
+    /// The run ends after this time,
+    pub duration: Duration,
+    /// or after so many bytes.
+    pub bytes: u64,
+}
+
+/// What came through the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Drained {
+    /// Bytes from the seeder.
+    pub bytes: u64,
+    /// Time they took.
+    pub duration: Duration,
+    /// Packets they came in.
+    pub packets: u64,
+    /// Acknowledgements that were nothing else.
+    pub acknowledgements: u64,
+    /// Bytes of the peer that got least.
+    pub bytes_of_the_least: u64,
+}
+
+/// Takes blocks; calls `serving` when all peers are unchoked.
+pub fn drain(sink: &Sink, metainfo: &Metainfo, serving: impl FnOnce()) -> Outcome<Drained> {
     let device = Device::open(&sink.far)?;
     let flows = Flows::attach(device.index, FIRST_PORT, sink.connections)?;
-    let mut peers = peers(sink, &metainfo, device.address_of(&sink.near)?)?;
+    let mut peers = peers(sink, metainfo, device.address_of(&sink.near)?)?;
     open(&device, &mut peers)?;
-    println!("{}", serde_json::json!({ "event": "serving", "connections": peers.len() }));
-    let outcome = drain(sink, &device, &flows, &mut peers);
+    serving();
+    let outcome = take(sink, &device, &flows, &mut peers);
     let mut frame = Vec::new();
     for peer in &peers {
         peer.abort(&mut frame);
         device.send(&frame)?;
     }
-    let nanos = outcome?;
-    let received: u64 = peers.iter().map(|peer| peer.received).sum();
-    let acknowledgements: u64 = peers.iter().map(|peer| peer.acknowledgements).sum();
-    let least = peers.iter().map(|peer| peer.received).min();
-    println!(
-        "{}",
-        serde_json::json!({
-            "event": "done",
-            "bytes": received,
-            "nanos": nanos,
-            "packets": flows.packets(),
-            "acknowledgements": acknowledgements,
-            "bytes_of_the_least": least,
-        })
-    );
-    Ok(())
+    Ok(Drained {
+        bytes: peers.iter().map(|peer| peer.received).sum(),
+        duration: outcome?,
+        packets: flows.packets(),
+        acknowledgements: peers.iter().map(|peer| peer.acknowledgements).sum(),
+        bytes_of_the_least: peers.iter().map(|peer| peer.received).min().unwrap_or(0),
+    })
 }
 
-fn peers(sink: &NocopySink, metainfo: &Metainfo, their_device: [u8; 6]) -> Outcome<Vec<Peer>> {
+fn peers(sink: &Sink, metainfo: &Metainfo, their_device: [u8; 6]) -> Outcome<Vec<Peer>> {
     let info = metainfo.info();
     let peer = |flow: u16| {
         let mut peer_id = *b"-FL0100-000000000000";
         peer_id[8..13].copy_from_slice(format!("{flow:05}").as_bytes());
-        let handshake = Handshake {
-            reserved: Reserved::NONE,
-            info_hash: metainfo.info_hash(),
-            peer_id: seedring::id::PeerId(peer_id),
-        };
+        let handshake =
+            Handshake { reserved: Reserved::NONE, info_hash: metainfo.info_hash(), peer_id: PeerId(peer_id) };
         let mut opening = handshake.encode().to_vec();
         wire::encode(&Message::Interested, &mut opening);
         let ours = SocketAddrV4::new(sink.address, FIRST_PORT + flow);
@@ -120,8 +148,8 @@ fn open(device: &Device, peers: &mut [Peer]) -> Outcome<()> {
     Ok(())
 }
 
-/// Asks and acknowledges until the time is over; the nanoseconds it took.
-fn drain(sink: &NocopySink, device: &Device, flows: &Flows, peers: &mut [Peer]) -> Outcome<u128> {
+/// Asks and acknowledges until the end; the time it took.
+fn take(sink: &Sink, device: &Device, flows: &Flows, peers: &mut [Peer]) -> Outcome<Duration> {
     let depth = u64::from(sink.depth.max(1));
     // Asked for together, so that the seeder finds enough for one large send.
     let lump = depth.div_ceil(2);
@@ -130,9 +158,9 @@ fn drain(sink: &NocopySink, device: &Device, flows: &Flows, peers: &mut [Peer]) 
         flows.start_dropping(flow, peer.expected());
     }
     let started = clock::now();
-    let end = started + Duration::from_secs(sink.seconds);
+    let end = started + sink.duration;
     let (mut now, mut last_progress) = (started, started);
-    while now < end {
+    while now < end && peers.iter().map(|peer| peer.received).sum::<u64>() < sink.bytes {
         for (flow, peer) in (0..).zip(&mut *peers) {
             let progress = peer.handle_progress(flows.next(flow));
             let mut room = peer.room(depth);
@@ -149,10 +177,13 @@ fn drain(sink: &NocopySink, device: &Device, flows: &Flows, peers: &mut [Peer]) 
                 last_progress = now;
             }
         }
-        now = clock::now();
+        let round_end = now + ROUND;
+        while now < round_end {
+            now = clock::now();
+        }
         if now.since(last_progress) > STALL_TIMEOUT {
             return Err("the seeder has stopped sending: what does it say?".into());
         }
     }
-    Ok(now.since(started).as_nanos())
+    Ok(now.since(started))
 }

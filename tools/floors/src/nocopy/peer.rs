@@ -4,8 +4,8 @@
 //! comes after the unchoke is never seen, only how long it is; the bytes of other messages in between (keep-alives)
 //! are taken for blocks', and they are few.
 
+use super::Outcome;
 use super::segment::{ACK, Ends, HEADERS_LEN, PAYLOAD_LEN_MAX, PUSH, RST, SYN, Segment, encode};
-use crate::Outcome;
 use seedring::metainfo::Info;
 use seedring::units::{BLOCK_LEN, BlockSpan, PieceIndex};
 use seedring::wire::{self, Decoder, HANDSHAKE_LEN, Message, PIECE_HEADER_LEN, REQUEST_MESSAGE_LEN};
