@@ -199,7 +199,7 @@ fn main() -> ExitCode {
         Floor::Raw(raw) => raw::run(&raw),
         Floor::Receive(receive) => receive::run(&receive),
         Floor::Hash(hash) => hash::run(&hash),
-Floor::NocopySink(sink) => drain(&sink),
+        Floor::NocopySink(sink) => drain(&sink),
         Floor::Http(http) => http::run(&http),
         Floor::Announce(plan) => announce::run(&plan),
     };
