@@ -113,14 +113,14 @@ class Programs:
     def find(self, names):
         """Finds or installs these rivals, while there still is a network; `left_out` names the others."""
         for name in names:
-            version_option = "-v" if name == "nginx" else RIVALS[name].version_option
             try:
-                program = self.installed("nginx") if name == "nginx" else RIVALS[name].find(self)
+                program = self.installed(name) if name in SERVERS else RIVALS[name].find(self)
             except (OSError, subprocess.SubprocessError) as error:
                 program, self.left_out[name] = None, type(error).__name__
             if program:
                 self.found[name] = program
-                self.versions.setdefault(name, first_line([program, version_option]))
+                version = SERVERS[name](program) if name in SERVERS else [program, RIVALS[name].version_option]
+                self.versions.setdefault(name, first_line(version))
             else:
                 self.left_out.setdefault(name, "not installed")
 
@@ -498,3 +498,8 @@ class Rqbit(Client):
 
 
 RIVALS = {client.name: client for client in (Libtorrent, Transmission, Aria2, Rtorrent, Qbittorrent, Rqbit)}
+#: Servers of other kinds, with the command that tells their version; opentracker itself does not.
+SERVERS = {
+    "nginx": lambda program: [program, "-v"],
+    "opentracker": lambda _: ["dpkg-query", "-W", "-f", "${Version}", "opentracker"],
+}
