@@ -1,5 +1,5 @@
 //! What the picker's questions and events cost in the largest torrent that we take, with fifty peers of which each has
-//! half the pieces. Figures of wall time mean little without machine and load beside them.
+//! half the pieces.
 
 use divan::{Bencher, black_box};
 use seedring::bitfield::Bitfield;
@@ -10,29 +10,26 @@ use seedring::rng::Rng;
 use seedring::time::Instant;
 use seedring::units::{BLOCK_LEN, BlockSpan, PieceIndex};
 
+const PIECES: u32 = super::size(PIECES_MAX, 131_072);
 const PEERS: u32 = 50;
 const BLOCKS: u32 = 16;
-
-fn main() {
-    divan::main();
-}
 
 fn conn(slot: u32) -> ConnId {
     ConnId { worker: 0, slot, generation: 0 }
 }
 
 fn half(rng: &mut Rng) -> Bitfield {
-    let mut payload = vec![0; Bitfield::byte_len(PIECES_MAX)];
+    let mut payload = vec![0; Bitfield::byte_len(PIECES)];
     rng.fill(&mut payload);
-    Bitfield::from_wire(&payload, PIECES_MAX).expect("the largest torrent has no spare bits")
+    Bitfield::from_wire(&payload, PIECES).expect("the largest torrent has no spare bits")
 }
 
 fn picker(peers: u32, rng: &mut Rng) -> Picker {
     let piece_length = BLOCKS * BLOCK_LEN;
-    let total_len = u64::from(PIECES_MAX) * u64::from(piece_length);
-    let shape = PieceShape { piece_count: PIECES_MAX, piece_length, total_len };
+    let total_len = u64::from(PIECES) * u64::from(piece_length);
+    let shape = PieceShape { piece_count: PIECES, piece_length, total_len };
     let settings = PickerSettings { random_first: 0, ..PickerSettings::default() };
-    let mut picker = Picker::new(shape, &Bitfield::none(PIECES_MAX), |_| Priority::Normal, settings, rng);
+    let mut picker = Picker::new(shape, &Bitfield::none(PIECES), |_| Priority::Normal, settings, rng);
     for slot in 0..peers {
         picker.handle_joined(conn(slot));
         picker.handle_stock(conn(slot), &half(rng));
@@ -62,7 +59,7 @@ fn have(bencher: Bencher<'_, '_>) {
     let mut picker = picker(PEERS, &mut rng);
     (PEERS..2 * PEERS).for_each(|slot| picker.handle_joined(conn(slot)));
     bencher.bench_local(|| {
-        let piece = PieceIndex(rng.below(u64::from(PIECES_MAX)) as u32);
+        let piece = PieceIndex(rng.below(u64::from(PIECES)) as u32);
         picker.handle_have(conn(PEERS + rng.below(u64::from(PEERS)) as u32), piece)
     });
 }
@@ -84,9 +81,9 @@ fn bitfield_of_few_pieces(bencher: Bencher<'_, '_>, pieces: u32) {
     let mut rng = Rng::from_seed(1);
     let mut picker = picker(PEERS, &mut rng);
     picker.handle_joined(conn(PEERS));
-    let mut some = Bitfield::none(PIECES_MAX);
-    (0..pieces).for_each(|step| _ = some.insert(PieceIndex(step * (PIECES_MAX / pieces))));
-    let none = Bitfield::none(PIECES_MAX);
+    let mut some = Bitfield::none(PIECES);
+    (0..pieces).for_each(|step| _ = some.insert(PieceIndex(step * (PIECES / pieces))));
+    let none = Bitfield::none(PIECES);
     let mut turn = false;
     bencher.bench_local(|| {
         turn = !turn;
@@ -120,8 +117,8 @@ fn fetch_a_piece_from_a_peer_with_few_common_ones(bencher: Bencher<'_, '_>) {
     let mut rng = Rng::from_seed(1);
     let mut picker = picker(PEERS, &mut rng);
     picker.handle_joined(conn(PEERS));
-    let common = PIECES_MAX - 20_000;
-    for piece in (common..PIECES_MAX).map(PieceIndex) {
+    let common = PIECES - 20_000;
+    for piece in (common..PIECES).map(PieceIndex) {
         picker.handle_have(conn(PEERS), piece);
         (0..PEERS).for_each(|slot| _ = picker.handle_have(conn(slot), piece));
     }
