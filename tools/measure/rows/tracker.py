@@ -1,6 +1,6 @@
 """Announces over UDP that one core's tracker answers in a CPU second, beside opentracker."""
 
-import json, os, socket, subprocess, time
+import json, os, socket, struct, subprocess, time
 
 from measure.figures import at_least, cell, middle, ratio, subjects
 
@@ -20,6 +20,7 @@ BAR = 1
 
 def measure(bench):
     if not bench.floors:
+        yield {"subject": "seedring", "repetition": 0, "mix": "one by one", **announce_singly(bench)}
         return
     for repetition in range(bench.repetitions):
         for mix, (torrents, peers) in bench.size(MIXES, SMOKE_MIXES).items():
@@ -54,6 +55,25 @@ def announce(bench, subject, mix):
         "load_cpu_share": told["load_cpu_s"] / max(told["tracker_cpu_s"], 1e-9),
         "lost": told["lost"],
     }
+
+
+def announce_singly(bench):
+    """Seedring's answers to a few announces, for a smoke run that has no load."""
+    port, announces = free_port(), 50
+    command = [bench.seedring, "tracker", "--http", "none", "--udp", f"127.0.0.1:{port}"]
+    tracker = bench.start(command, bench.work / "seedring.log")
+    try:
+        started, peers = time.monotonic(), 0
+        for number in range(announces):
+            connection = wait_for_answer(tracker, port)[8:16]
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+                peer.settimeout(10)
+                peer.sendto(connection + struct.pack(">II20s20sQQQIIIiH", 1, number, b"h" * 20, b"p" * 20, 0, 1, 0, 0, 0, 0, 50,
+                                                     1024 + number), ("127.0.0.1", port))
+                peers += (len(peer.recv(2048)) - 20) // 6
+        return {"announces_per_second": announces / (time.monotonic() - started), "peers_per_answer": peers / announces}
+    finally:
+        bench.stop(tracker)
 
 
 def command_of(bench, subject, port, hashes):
