@@ -41,6 +41,9 @@ pub const MAGNET_LEN_MAX: usize = 64 * 1024;
 pub const ANNOUNCE_INTERVAL_MIN: Duration = Duration::from_secs(60);
 /// Longest time between two regular announces, whatever interval the tracker asks for: longer and it forgets us.
 pub const ANNOUNCE_INTERVAL_MAX: Duration = Duration::from_secs(2 * 60 * 60);
+/// Part of the interval by which a regular announce may come late, in percent, so that torrents that were added
+/// together drift apart. Trackers forget peers after twice the interval or so.
+pub const ANNOUNCE_JITTER_PERCENT: u32 = 10;
 /// Patience after a tracker's first failure; doubles with each further one.
 pub const ANNOUNCE_RETRY_MIN: Duration = Duration::from_secs(15);
 /// Longest patience with a failing tracker, before jitter.
@@ -84,6 +87,8 @@ pub const TRACKER_HOST_FAILURES_MAX: u32 = 8;
 pub const TRACKER_HOST_DOWN_TIME: Duration = Duration::from_secs(60);
 /// Hosts remembered before those that nobody waits for are forgotten.
 pub const TRACKER_HOSTS_MAX: usize = 1024;
+/// Time for which the addresses of a tracker's name are remembered, whether it has any or not.
+pub const TRACKER_NAME_LIFETIME: Duration = Duration::from_secs(60);
 /// Time for all `stopped` announces of a torrent together.
 pub const TRACKER_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -445,6 +450,9 @@ pub const CONTENT_IDLE_TICKS: u64 = 60;
 /// Files open for content that is opened on demand, however many descriptors and mappings a process may have: each
 /// costs kernel memory, and none is worth having that nobody has asked for in a minute.
 pub const OPEN_FILES_MAX: usize = 32 * 1024;
+/// Bytes of info dictionaries that a worker has had read again because peers asked for them; a single longer one is
+/// held all the same.
+pub const INFO_HELD_LEN_MAX: usize = 8 * 1024 * 1024;
 /// Threads that open content, so many are the disks that may hang before others wait for them.
 pub const OPENING_THREADS_MAX: usize = 16;
 /// Those of them that open content of one file system at once.

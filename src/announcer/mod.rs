@@ -86,6 +86,9 @@ pub struct AnnouncerConfig {
     pub retry_min: Duration,
     /// Longest patience, before a quarter of jitter. Default 30 min.
     pub retry_max: Duration,
+    /// Part of the interval by which a regular announce may come late, in percent. Default 0; with many torrents more, so
+    /// that they drift apart.
+    pub jitter_percent: u32,
     /// How much of the list is announced to.
     pub reach: Reach,
     /// The families announced by. Default both.
@@ -99,6 +102,7 @@ impl Default for AnnouncerConfig {
             interval_max: limits::ANNOUNCE_INTERVAL_MAX,
             retry_min: limits::ANNOUNCE_RETRY_MIN,
             retry_max: limits::ANNOUNCE_RETRY_MAX,
+            jitter_percent: 0,
             reach: Reach::FirstWorking,
             families: vec![AddressFamily::V4, AddressFamily::V6],
         }
@@ -111,6 +115,7 @@ pub struct Announcer {
     urls: Vec<String>,
     ladders: Vec<Ladder>,
     config: AnnouncerConfig,
+    rng: Rng,
     stopping: bool,
 }
 
@@ -133,7 +138,8 @@ impl Announcer {
             rng.shuffle(&mut order[start..]);
         }
         let ladders = config.families.iter().map(|&family| Ladder::new(family, &order, first_at)).collect();
-        Self { urls, ladders, config, stopping: false }
+        let rng = Rng::from_seed(rng.next_u64());
+        Self { urls, ladders, config, rng, stopping: false }
     }
 
     /// The tracker answered well. Answers nobody waits for are ignored.
@@ -141,8 +147,11 @@ impl Announcer {
         let (low, high) = (self.config.interval_min, self.config.interval_max.max(self.config.interval_min));
         let regular = terms.interval.clamp(low, high);
         let pause = terms.interval_min.map_or(regular, |pause| pause.clamp(low, high));
+        let due = regular.max(pause);
+        let late_max = due.as_nanos() * u128::from(self.config.jitter_percent) / 100;
+        let late = self.rng.below(u64::try_from(late_max).unwrap_or(u64::MAX).saturating_add(1));
         if let Some(ladder) = self.ladder(endpoint.family) {
-            ladder.handle_response(endpoint.tracker, now + pause, now + regular.max(pause));
+            ladder.handle_response(endpoint.tracker, now + pause, now + due + Duration::from_nanos(late));
         }
     }
 

@@ -112,6 +112,8 @@ pub enum ToWorker<S: BlockStore> {
     },
     /// Content that this worker has asked for is open, or not.
     Opened(InfoHash, Result<Arc<S>, NotOpened>),
+    /// An info dictionary that this worker has asked for; `None` when it cannot be had.
+    Info(InfoHash, Option<Arc<[u8]>>),
     /// Storage has dealt with a piece of a torrent at home here.
     Piece {
         /// The torrent.

@@ -18,6 +18,9 @@ pub enum Supply<S> {
 /// Takes the answer to [`ContentSource::open`], on any thread.
 pub type Opened<S> = Box<dyn FnOnce(Result<Arc<S>, NotOpened>) + Send>;
 
+/// Takes the answer to [`ContentSource::load_info`], on any thread.
+pub type LoadedInfo = Box<dyn FnOnce(Option<Arc<[u8]>>) + Send>;
+
 /// Why content is not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotOpened {
@@ -35,6 +38,10 @@ pub trait ContentSource<S>: std::fmt::Debug + Send + Sync {
 
     /// Opens it and answers exactly once, on any thread. Never waits.
     fn open(self: Arc<Self>, answer: Opened<S>);
+
+    /// Reads the torrent's info dictionary, compares its hash, and answers exactly once, on any thread; `None` when it
+    /// cannot be had. Never waits.
+    fn load_info(self: Arc<Self>, answer: LoadedInfo);
 
     /// Why this content cannot be served any more.
     fn fault(&self) -> Option<String>;

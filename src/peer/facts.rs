@@ -1,10 +1,10 @@
 //! What a connection has to know of its torrent: the shape, and what we have of it.
 
+use super::info_dictionary::InfoDictionary;
 use crate::bitfield::SharedBitfield;
 use crate::id::InfoHash;
 use crate::limits::{METADATA_LEN_MAX, REQUEST_LEN_MAX};
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Shape and stock of one torrent.
@@ -20,7 +20,7 @@ pub struct TorrentFacts {
     pub have: SharedBitfield,
     /// The raw info dictionary, given to peers that ask for it (BEP 9); at most `METADATA_LEN_MAX` bytes. `None` when
     /// it is not served.
-    pub info: Option<Arc<[u8]>>,
+    pub info: Option<InfoDictionary>,
     /// Every piece that the user wants is here, so that nothing more is asked of anybody: a seed, or a partial seed
     /// (BEP 21).
     pub satisfied: AtomicBool,
@@ -87,7 +87,7 @@ impl TorrentFacts {
     /// Bytes of the info dictionary that we give out.
     pub fn info_len(&self) -> Option<u32> {
         let info = self.info.as_ref()?;
-        u32::try_from(info.len()).ok().filter(|len| (1..=METADATA_LEN_MAX).contains(len))
+        Some(info.len()).filter(|len| (1..=METADATA_LEN_MAX).contains(len))
     }
 
     /// Whether `span` may be read and sent.

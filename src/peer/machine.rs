@@ -607,7 +607,7 @@ impl PeerMachine {
     /// Whether control bytes wait, which no rate limit holds back.
     pub fn has_control(&self) -> bool {
         !self.control.is_empty()
-            || self.metadata.as_ref().is_some_and(|service| service.has_data())
+            || self.metadata.as_ref().is_some_and(|service| service.has_data()) && self.has_info()
             || self.hidden.as_ref().is_some_and(|hidden| hidden.has_haves())
     }
 

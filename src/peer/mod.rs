@@ -15,6 +15,7 @@ mod download;
 mod event;
 mod facts;
 mod hidden;
+mod info_dictionary;
 mod machine;
 #[cfg(test)]
 mod download_tests;
@@ -25,4 +26,5 @@ pub use allowed_fast::allowed_fast_set;
 pub use download::{Wish, WishTerms};
 pub use event::{OurExtension, PeerError, PeerEvent, Stock};
 pub use facts::{SpanFault, TorrentFacts};
+pub use info_dictionary::InfoDictionary;
 pub use machine::{Identity, PeerMachine};

@@ -4,6 +4,7 @@
 use super::on_demand::OnDemand;
 use crate::bitfield::Bitfield;
 use crate::engine::supply::Supply;
+use crate::id::InfoHash;
 use crate::metainfo::Metainfo;
 use crate::storage::{
     self, CheckReport, Content, FileSelection, Fingerprint, Layout, Resume, Shelf, ShelvedContent,
@@ -89,10 +90,13 @@ impl ServedContent {
     }
 
     /// How workers come by it.
-    pub(super) fn supply(&self) -> Supply<Content> {
+    pub(super) fn supply(&self, info_hash: InfoHash, torrent_file: Option<&Path>) -> Supply<Content> {
         match self {
             Self::Open(content) => Supply::Open(Arc::clone(content)),
-            Self::OnDemand(content) => Supply::OnDemand(Arc::new(OnDemand { content: Arc::clone(content) })),
+            Self::OnDemand(content) => {
+                let (content, torrent_file) = (Arc::clone(content), torrent_file.map(Path::to_owned));
+                Supply::OnDemand(Arc::new(OnDemand { content, info_hash, torrent_file }))
+            }
         }
     }
 }

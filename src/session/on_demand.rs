@@ -3,15 +3,24 @@
 //! It keeps what it takes to open them: the content on its shelf, and where the torrent file lies, from which
 //! the info dictionary is read again when a peer asks for it.
 
-use crate::engine::supply::{ContentSource, NotOpened, Opened};
+use super::torrent_file::read_torrent;
+use crate::engine::supply::{ContentSource, LoadedInfo, NotOpened, Opened};
+use crate::id::InfoHash;
 use crate::storage::{Content, Refusal, ShelvedContent, StorageError};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What the workers open a torrent's content with.
 #[derive(Debug)]
 pub(super) struct OnDemand {
     pub content: Arc<ShelvedContent>,
+    pub info_hash: InfoHash,
+    /// From where the info dictionary is read; without it that is in memory.
+    pub torrent_file: Option<PathBuf>,
 }
+
+/// Torrent files are read beside content, as if they lay on a device of their own.
+const TORRENT_FILES: u64 = u64::MAX;
 
 impl ContentSource<Content> for OnDemand {
     fn file_count(&self) -> usize {
@@ -28,7 +37,31 @@ impl ContentSource<Content> for OnDemand {
         }));
     }
 
+    fn load_info(self: Arc<Self>, answer: LoadedInfo) {
+        let content = Arc::clone(&self.content);
+        content.shelf().run_later(
+            TORRENT_FILES,
+            Box::new(move |can_run| answer(if can_run { self.info() } else { None })),
+        );
+    }
+
     fn fault(&self) -> Option<String> {
         self.content.fault().map(StorageError::with_cause)
+    }
+}
+
+impl OnDemand {
+    /// The info dictionary as it is in the torrent file now, when that is still this torrent's.
+    fn info(&self) -> Option<Arc<[u8]>> {
+        let path = self.torrent_file.as_deref()?;
+        let why = match read_torrent(path) {
+            Ok(metainfo) if metainfo.info_hash() == self.info_hash => {
+                return Some(metainfo.info_bytes().into());
+            }
+            Ok(_) => "it is another torrent's now".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(path = %path.display(), %why, "peers cannot have the torrent's description");
+        None
     }
 }

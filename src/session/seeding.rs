@@ -22,8 +22,9 @@ use crate::choker::Role;
 use crate::clock;
 use crate::engine::{Download, Engine, EngineEvent, SharedTorrent};
 use crate::id::{InfoHash, PeerId};
+use crate::limits::ANNOUNCE_JITTER_PERCENT;
 use crate::meter::Meter;
-use crate::peer::TorrentFacts;
+use crate::peer::{InfoDictionary, TorrentFacts};
 use crate::peer_list::Source;
 use crate::picker::PieceShape;
 use crate::pipeline::{RateGate, burst_for};
@@ -48,9 +49,11 @@ use tokio::task::JoinHandle;
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time the whole farewell may take: the contract is five seconds.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(3500);
+/// Ticks between two looks at torrents without peers; a fault that the watcher finds is looked for at once.
+const FULL_LOOK_TICKS: u32 = 60;
 /// Candidates taken from one tracker's answer.
 const CANDIDATES_PER_ANNOUNCE_MAX: usize = 200;
-/// First announces of a session are spread over this long for each torrent it has.
+/// Time between the first announces of two torrents: fifty a second.
 const ANNOUNCE_SPREAD_PER_TORRENT: Duration = Duration::from_millis(20);
 /// Completed downloads remembered for `--once`; above it the oldest names are forgotten and may count twice.
 const COMPLETED_MAX: usize = 100_000;
@@ -76,6 +79,7 @@ pub struct Seeding {
     metrics: Option<Scrapes>,
     rng: Rng,
     has_served: bool,
+    ticks_to_full_look: u32,
 }
 
 struct Running {
@@ -141,6 +145,7 @@ impl Seeding {
             metrics: None,
             rng: clock::random_rng(),
             has_served: false,
+            ticks_to_full_look: 0,
         })
     }
 
@@ -278,7 +283,7 @@ impl Seeding {
         tell(SessionEvent::Serving(Serving {
             name: name.clone(),
             info_hash,
-            torrent_file: checked.torrent_file,
+            torrent_file: checked.torrent_file.clone(),
             magnet: checked.metainfo.magnet().to_string(),
             pieces: checked.verified.count(),
             piece_count,
@@ -300,18 +305,25 @@ impl Seeding {
             let sink = StorageSink::new(content, Arc::clone(&metainfo), finisher, Arc::clone(&stored));
             Some(Download { plan, sink: Arc::new(sink) })
         });
+        let info_dictionary = match (&checked.content, &checked.torrent_file) {
+            (ServedContent::OnDemand(_), Some(_)) => {
+                let len = u32::try_from(metainfo.info_bytes().len()).unwrap_or(u32::MAX);
+                InfoDictionary::absent(len)
+            }
+            _ => metainfo.info_bytes().into(),
+        };
         let shared = Arc::new(SharedTorrent {
             facts: Arc::new(TorrentFacts {
                 info_hash,
                 piece_length: info.piece_length(),
                 total_len: info.total_len(),
                 have: checked.verified.clone().into(),
-                info: Some(metainfo.info_bytes().into()),
+                info: Some(info_dictionary),
                 satisfied: (!is_download).into(),
                 private: info.private(),
                 hides_stock: (self.settings.super_seed && checked.verified.is_full()).into(),
             }),
-            content: checked.content.supply(),
+            content: checked.content.supply(info_hash, checked.torrent_file.as_deref()),
             home: self.engine.home_of(info_hash),
             parameters: TorrentParameters {
                 role: if is_download { Role::Leeching } else { Role::Seeding },
@@ -396,9 +408,14 @@ impl Seeding {
             let others = tier.iter().filter(|url| !is_told(url)).cloned();
             tiers.push(others.collect());
         }
-        let config = AnnouncerConfig { families: self.families.clone(), ..AnnouncerConfig::default() };
-        let spread = ANNOUNCE_SPREAD_PER_TORRENT * u32::try_from(self.torrents.len()).unwrap_or(u32::MAX);
-        let delay = Duration::from_nanos(self.rng.below(spread.as_nanos() as u64 + 1));
+        let config = AnnouncerConfig {
+            families: self.families.clone(),
+            jitter_percent: ANNOUNCE_JITTER_PERCENT,
+            ..AnnouncerConfig::default()
+        };
+        let before = u32::try_from(self.torrents.len()).unwrap_or(u32::MAX);
+        let jitter = self.rng.below(ANNOUNCE_SPREAD_PER_TORRENT.as_nanos() as u64);
+        let delay = ANNOUNCE_SPREAD_PER_TORRENT.saturating_mul(before) + Duration::from_nanos(jitter);
         let announcer = Announcer::new(&tiers, config, clock::now() + delay, &mut self.rng);
         let identity = Identity {
             info_hash: shared.facts.info_hash,
@@ -524,19 +541,18 @@ impl Seeding {
     }
 
     fn tick(&mut self, tell: &mut impl FnMut(SessionEvent)) {
-        let failed: Vec<(InfoHash, String)> = self
-            .torrents
-            .iter()
-            .filter_map(|(info_hash, running)| {
-                let fault = running.shared.content.fault()?;
-                Some((*info_hash, fault))
-            })
-            .collect();
+        // One look at each torrent's counters; more only at those that somebody is interested in.
+        let every = self.ticks_to_full_look == 0 || self.watcher.has_found_faults();
+        self.ticks_to_full_look = if every { FULL_LOOK_TICKS } else { self.ticks_to_full_look - 1 };
+        let mut failed = Vec::new();
+        for (info_hash, running) in &self.torrents {
+            if running.is_lively() || every {
+                running.report_progress();
+                failed.extend(running.shared.content.fault().map(|fault| (*info_hash, fault)));
+            }
+        }
         for (info_hash, reason) in failed {
             self.fail(info_hash, reason, tell);
-        }
-        for running in self.torrents.values() {
-            running.report_progress();
         }
         // The first thing the user hears is a torrent, or why there is none.
         if self.has_served {

@@ -20,7 +20,8 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::thread::JoinHandle;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -67,6 +68,7 @@ enum Message {
 
 /// The thread. Dropping it writes what is to be remembered and waits for that.
 pub struct Watcher {
+    has_found_faults: Arc<AtomicBool>,
     messages: Option<Sender<Message>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -76,13 +78,21 @@ impl Watcher {
     /// the user is told.
     pub fn start(state_dir: Option<PathBuf>) -> Self {
         let (messages, receiver) = unbounded();
+        let has_found_faults = Arc::new(AtomicBool::new(false));
+        let found = Arc::clone(&has_found_faults);
         let thread = std::thread::Builder::new().name("watcher".to_owned()).spawn(move || {
-            Watch { state_dir, torrents: BTreeMap::new(), next: None, looks: 0 }.run(&receiver)
+            Watch { has_found_faults: found, state_dir, torrents: BTreeMap::new(), next: None, looks: 0 }
+                .run(&receiver)
         });
         if let Err(error) = &thread {
             tracing::warn!(%error, "files are not watched: no thread could be started");
         }
-        Self { messages: Some(messages), thread: thread.ok() }
+        Self { has_found_faults, messages: Some(messages), thread: thread.ok() }
+    }
+
+    /// Whether content was found faulty since this was asked last.
+    pub fn has_found_faults(&self) -> bool {
+        self.has_found_faults.swap(false, AcqRel)
     }
 
     /// Looks after a torrent from now on.
@@ -119,6 +129,7 @@ impl Drop for Watcher {
 }
 
 struct Watch {
+    has_found_faults: Arc<AtomicBool>,
     state_dir: Option<PathBuf>,
     torrents: BTreeMap<InfoHash, Kept>,
     /// Where the round of idle torrents goes on.
@@ -198,6 +209,7 @@ impl Watch {
             {
                 // The session finds it with the content within a second.
                 torrent.content.fail(fault);
+                self.has_found_faults.store(true, Release);
             }
         }
         let is_due = self.looks.is_multiple_of(LOOKS_PER_SAVE);
@@ -220,8 +232,9 @@ impl Watch {
         let (fingerprint, verified) = (torrent.fingerprint.clone(), torrent.verified.clone());
         let clean = Resume::clean(torrent.shared.facts.info_hash, fingerprint, verified);
         self.write(
+            // What a crash damages is checked again, and ten thousand waits for the disk would last minutes.
             Resume { uploaded: kept.total_uploaded(), downloaded: kept.total_downloaded(), ..clean },
-            true,
+            false,
         );
     }
 
@@ -253,6 +266,7 @@ impl Watch {
                 saved.doubtful = true;
                 // The session tells the user.
                 kept.torrent.content.fail(error);
+                self.has_found_faults.store(true, Release);
             }
             Err(error) => tracing::warn!(%error, "downloaded pieces could not be brought to the disk"),
         }

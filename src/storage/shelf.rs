@@ -69,6 +69,11 @@ impl ShelvedContent {
         &self.layout
     }
 
+    /// What opens it.
+    pub fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
     /// The files as they were when this was made, and have to be.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.states.iter().copied(), None)

@@ -68,14 +68,14 @@ async fn follow(
     mut target: Target,
     family: AddressFamily,
 ) -> Result<Answer, TrackerError> {
-    let mut addresses = target.resolve(family).await?;
+    let mut addresses = target.resolve(&config.names, family).await?;
     let from_public = addresses.iter().any(|address| !is_inward(address.ip()));
     for _ in 0..=limits::TRACKER_REDIRECTS_MAX {
         match ask(config, tls, &target, &addresses).await? {
             Reply::Answer(answer) => return Ok(answer),
             Reply::Redirect(location) => {
                 target = redirected(&target, &location)?;
-                addresses = target.resolve(family).await?;
+                addresses = target.resolve(&config.names, family).await?;
                 judge_hop(from_public, &target, &addresses)?;
             }
         }

@@ -11,6 +11,7 @@
 mod bounded;
 pub mod driver;
 mod gate;
+mod names;
 mod http;
 mod redact;
 mod target;
@@ -18,6 +19,7 @@ mod tls;
 mod udp;
 
 pub use driver::{Command, Identity, Progress, TrackerEvent, run_announcer};
+pub use names::Names;
 pub use redact::RedactedUrl;
 
 use crate::announcer::Failure;
@@ -55,6 +57,8 @@ pub struct ClientConfig {
     pub requests_max: usize,
     /// Those to one host and family. Default [`limits::TRACKER_REQUESTS_PER_HOST_MAX`].
     pub requests_per_host_max: usize,
+    /// What the resolver has said lately.
+    pub names: Names,
 }
 
 impl Default for ClientConfig {
@@ -70,6 +74,7 @@ impl Default for ClientConfig {
             udp_repeats: limits::UDP_TRACKER_REPEATS,
             requests_max: limits::TRACKER_REQUESTS_MAX,
             requests_per_host_max: limits::TRACKER_REQUESTS_PER_HOST_MAX,
+            names: Names::default(),
         }
     }
 }

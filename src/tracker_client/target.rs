@@ -6,6 +6,7 @@
 //! and link-local addresses only paths that look like a tracker's are asked.
 
 use super::TrackerError;
+use super::names::Names;
 use super::redact::RedactedUrl;
 use crate::limits::{TRACKER_ADDRESSES_MAX, TRACKER_URL_LEN_MAX};
 use crate::tracker_wire::AddressFamily;
@@ -70,10 +71,15 @@ impl Target {
     }
 
     /// The addresses of `family`, at least one and at most [`TRACKER_ADDRESSES_MAX`], judged.
-    pub(super) async fn resolve(&self, family: AddressFamily) -> Result<Vec<SocketAddr>, TrackerError> {
+    pub(super) async fn resolve(
+        &self,
+        names: &Names,
+        family: AddressFamily,
+    ) -> Result<Vec<SocketAddr>, TrackerError> {
         let found: Vec<SocketAddr> = match self.host.parse::<IpAddr>() {
             Ok(ip) => vec![SocketAddr::new(ip, self.port)],
-            Err(_) => lookup(self.host.clone(), self.port)
+            Err(_) => names
+                .lookup(&self.host, self.port, || lookup(self.host.clone(), self.port))
                 .await
                 .map_err(|source| TrackerError::Resolve { host: self.host.clone(), source })?,
         };
@@ -249,13 +255,22 @@ mod tests {
         for url in
             ["http://127.0.0.1:1/admin", "http://169.254.169.254/latest/meta-data", "http://0.0.0.0:1/x"]
         {
-            let refused = Target::parse(url).unwrap().resolve(AddressFamily::V4).await;
+            let refused = Target::parse(url).unwrap().resolve(&Names::default(), AddressFamily::V4).await;
             assert!(matches!(refused, Err(TrackerError::LocalService { .. })), "{url}");
         }
         let asked = Target::parse("http://127.0.0.1:1/key/announce.php").unwrap();
-        assert_eq!(asked.resolve(AddressFamily::V4).await.unwrap(), ["127.0.0.1:1".parse().unwrap()]);
-        assert!(matches!(asked.resolve(AddressFamily::V6).await, Err(TrackerError::NoAddress { .. })));
+        assert_eq!(
+            asked.resolve(&Names::default(), AddressFamily::V4).await.unwrap(),
+            ["127.0.0.1:1".parse().unwrap()]
+        );
+        assert!(matches!(
+            asked.resolve(&Names::default(), AddressFamily::V6).await,
+            Err(TrackerError::NoAddress { .. })
+        ));
         let named = Target::parse("http://localhost:1/announce").unwrap();
-        assert_eq!(named.resolve(AddressFamily::V4).await.unwrap(), ["127.0.0.1:1".parse().unwrap()]);
+        assert_eq!(
+            named.resolve(&Names::default(), AddressFamily::V4).await.unwrap(),
+            ["127.0.0.1:1".parse().unwrap()]
+        );
     }
 }

@@ -79,7 +79,7 @@ impl Links {
         family: AddressFamily,
         question: &Question<'_>,
     ) -> Result<Response, TrackerError> {
-        let resolving = timeout(config.exchange_timeout, target.resolve(family)).await;
+        let resolving = timeout(config.exchange_timeout, target.resolve(&config.names, family)).await;
         let addresses = resolving.unwrap_or(Err(TrackerError::Timeout(config.exchange_timeout)))?;
         let address = *addresses.first().expect("resolve gives at least one address");
         let mut link = match self.take(address) {

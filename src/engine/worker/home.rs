@@ -82,6 +82,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if let Some(home) = self.homes.get_mut(&torrent) {
             if home.machine.handle_newcomer(self.now, conn, newcomer, &mut self.rng) {
                 home.counters.insert(conn, counters);
+                self.peopled.insert(torrent);
             }
             self.drain_home(torrent);
         }
@@ -105,6 +106,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     pub(super) fn home_left(&mut self, torrent: InfoHash, conn: ConnId, why: Closed) {
         if let Some(home) = self.homes.get_mut(&torrent) {
             home.counters.remove(&conn);
+            if home.counters.is_empty() {
+                self.peopled.remove(&torrent);
+            }
             home.machine.handle_closed(self.now, conn, why, &mut self.rng);
             self.drain_home(torrent);
         }
@@ -285,16 +289,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             upload_limit: self.gate.limit(),
             worker_busy: (now.busy.saturating_sub(before.busy).as_secs_f64() / seconds) as f32,
         };
-        let with_peers: Vec<InfoHash> = self
-            .homes
-            .iter_mut()
-            .filter(|(_, home)| !home.counters.is_empty())
-            .map(|(info_hash, home)| {
-                home.machine.handle_load(self.now, load);
-                *info_hash
-            })
-            .collect();
+        let with_peers: Vec<InfoHash> = self.peopled.iter().copied().collect();
         for torrent in with_peers {
+            if let Some(home) = self.homes.get_mut(&torrent) {
+                home.machine.handle_load(self.now, load);
+            }
             self.drain_home(torrent);
         }
     }

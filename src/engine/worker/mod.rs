@@ -11,6 +11,7 @@ mod download;
 mod encryption;
 mod home;
 mod kernel_limits;
+mod info;
 mod on_demand;
 mod receive;
 mod reveal;
@@ -39,6 +40,7 @@ use connection::Connection;
 use download::BlockEnd;
 use encryption::EncryptionState;
 use home::Home;
+use info::Infos;
 use kernel_limits::KernelLimits;
 use on_demand::OnDemand;
 use send::InFlight;
@@ -127,9 +129,12 @@ pub struct Worker<R: Ring, S: BlockStore> {
     connections: Slab<Connection>,
     torrents: BTreeMap<InfoHash, Arc<SharedTorrent<S>>>,
     on_demand: OnDemand<S>,
+    infos: Infos,
     /// The content that a connection has read from its disk at the moment.
     fetched_from: BTreeMap<Key, Arc<S>>,
     homes: BTreeMap<InfoHash, Home>,
+    /// The torrents at home here that have peers: the others cost nothing.
+    peopled: BTreeSet<InfoHash>,
     /// The connections of each torrent that have finished their handshake.
     members: BTreeMap<InfoHash, BTreeSet<Key>>,
     in_flight: Slab<InFlight<S>>,
@@ -215,9 +220,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             now,
             connections: Slab::default(),
             torrents: BTreeMap::new(),
+            infos: Infos::default(),
             on_demand: OnDemand::new(parts.open_files_max),
             fetched_from: BTreeMap::new(),
             homes: BTreeMap::new(),
+            peopled: BTreeSet::new(),
             members: BTreeMap::new(),
             in_flight: Slab::default(),
             idle_slots: Vec::new(),
@@ -339,6 +346,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             ToWorker::Fact { torrent, conn, fact } => self.home_fact(torrent, conn, fact),
             ToWorker::Left { torrent, conn, why } => self.home_left(torrent, conn, why),
             ToWorker::Piece { torrent, piece, result } => self.home_piece(torrent, piece, result),
+            ToWorker::Info(torrent, bytes) => self.handle_info(torrent, bytes),
             ToWorker::Opened(torrent, opened) => self.handle_opened(torrent, opened),
             ToWorker::Order { conn, order } => self.handle_order(conn, order),
             ToWorker::Have(torrent, piece) => self.handle_have_ours(torrent, piece),
@@ -362,9 +370,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         // Connections first: they sign off from the torrent they still find here.
         self.close_connections(|connection| connection.torrent == Some(info_hash));
         self.encryption.remove(info_hash);
+        self.forget_info(info_hash);
         self.torrents.remove(&info_hash);
         self.members.remove(&info_hash);
         self.homes.remove(&info_hash);
+        self.peopled.remove(&info_hash);
         self.forget_content(info_hash);
     }
 
@@ -409,6 +419,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.ask_kernel();
         self.give_up_contested();
         self.tend_content();
+        self.tend_infos();
         self.active_before = std::mem::take(&mut self.active);
         self.ticks += 1;
         self.fast_grants.retain(|_, granted_at| self.now < *granted_at + ALLOWED_FAST_INTERVAL);

@@ -46,6 +46,9 @@ enum Next {
 impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// Puts a connection into the ready queue when it has something to send and may.
     pub(super) fn schedule(&mut self, key: Key) {
+        if self.connections.get(key).is_some_and(|connection| connection.machine.wants_info()) {
+            self.ask_for_info(key);
+        }
         let Some(connection) = self.connections.get_mut(key) else { return };
         let blocked = connection.sending.is_some()
             || connection.scheduled

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::DONT_HAVES_MAX;
+use crate::peer::InfoDictionary;
 
 impl PeerMachine {
     /// The peer lost a piece (BEP 54). Of one that it never had, the message says nothing.
@@ -63,12 +64,36 @@ impl PeerMachine {
 
     /// Appends one promised piece of the info dictionary.
     pub(super) fn poll_metadata(&mut self, out: &mut Vec<u8>) {
-        let Some(data) = self.metadata.as_mut().and_then(|service| service.poll_data()) else { return };
+        if self.metadata.is_none() {
+            return;
+        }
         let Phase::Open(Open { facts, .. }) = &self.phase else { return };
-        let (Some(info), Some(id)) = (&facts.info, self.their_ids().metadata) else { return };
+        let facts = Arc::clone(facts);
+        let Some(info) = facts.info.as_ref().and_then(InfoDictionary::bytes) else { return };
+        let Some(data) = self.metadata.as_mut().and_then(|service| service.poll_data()) else { return };
+        let Some(id) = self.their_ids().metadata else { return };
         let Some(bytes) = info.get(data.range) else { return };
         let message = MetadataMessage::Data { piece: data.piece, total_len: facts.info_len(), bytes };
         encode(&Message::Extended { id, payload: &message.encode() }, out);
+    }
+
+    /// A piece of the info dictionary was promised, and its bytes are not here: they are to be brought.
+    pub fn wants_info(&self) -> bool {
+        self.metadata.as_ref().is_some_and(|service| service.has_data()) && !self.has_info()
+    }
+
+    pub(super) fn has_info(&self) -> bool {
+        let Phase::Open(Open { facts, .. }) = &self.phase else { return false };
+        facts.info.as_ref().is_some_and(InfoDictionary::is_held)
+    }
+
+    /// The info dictionary cannot be had: what was promised of it is taken back.
+    pub fn reject_metadata(&mut self) {
+        let Some(id) = self.their_ids().metadata else { return };
+        while let Some(data) = self.metadata.as_mut().and_then(|service| service.poll_data()) {
+            let payload = MetadataMessage::Reject { piece: data.piece }.encode();
+            encode(&Message::Extended { id, payload: &payload }, &mut self.control);
+        }
     }
 
     /// The home judges what peers say here; this bounds how much of it a flood makes travel there.

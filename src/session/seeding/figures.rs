@@ -109,6 +109,11 @@ fn figures_of((&info_hash, running): (&InfoHash, &Running)) -> TorrentStatus {
 }
 
 impl Running {
+    /// Whether anything of it may have changed within the last second.
+    pub(super) fn is_lively(&self) -> bool {
+        self.download.is_some() || self.shared.connections.load(Relaxed) > 0
+    }
+
     pub(super) fn total_uploaded(&self) -> u64 {
         self.uploaded_before + self.shared.uploaded.load(Relaxed)
     }
