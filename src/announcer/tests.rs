@@ -243,6 +243,24 @@ fn a_hurry_waits_for_the_min_interval() {
 }
 
 #[test]
+fn torrents_that_announced_together_drift_apart() {
+    let config = AnnouncerConfig { jitter_percent: 10, ..only_v4(Reach::FirstWorking) };
+    let due = |seed| {
+        let mut rng = Rng::from_seed(seed);
+        let mut announcer = Announcer::new(&tiers(&[&["a"]]), config.clone(), at(0), &mut rng);
+        let (_, endpoint, _) = next(&mut announcer, at(0)).unwrap();
+        announcer.handle_response(at(0), endpoint, terms(1800));
+        announcer.poll_timeout().unwrap()
+    };
+    let dues: Vec<Instant> = (0..1000).map(due).collect();
+    for tenth in 0..10 {
+        let (from, to) = (at(1800 + 18 * tenth), at(1818 + 18 * tenth));
+        let count = dues.iter().filter(|&&due| from <= due && due < to).count();
+        assert!((50..150).contains(&count), "{count} of 1000 fall into the tenth {tenth}");
+    }
+}
+
+#[test]
 fn stopped_goes_once_to_who_knows_us_and_to_nobody_else() {
     let mut announcer = announcer(&[&["a"], &["b"], &["c"]], only_v4(Reach::EveryTier));
     let jobs: Vec<_> = std::iter::from_fn(|| next(&mut announcer, at(0))).map(|(_, job, _)| job).collect();

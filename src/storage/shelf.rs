@@ -343,3 +343,60 @@ impl Content {
         Ok(content.with_fault(Arc::clone(fault), room))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::LayoutFile;
+    use std::fs;
+    use std::time::SystemTime;
+
+    fn shelved(folder: &Path, name: &str, shelf: &Shelf) -> Arc<ShelvedContent> {
+        fs::write(folder.join(name), [7; 100]).unwrap();
+        let file = LayoutFile { path: name.into(), len: 100, padding: false };
+        let layout = Arc::new(Layout::new(16_384, [file]).unwrap());
+        Arc::new(ShelvedContent::new(layout, folder.to_owned(), shelf).unwrap())
+    }
+
+    fn opened(content: &Arc<ShelvedContent>) -> Result<Arc<Content>, Refusal> {
+        let (sender, answer) = std::sync::mpsc::channel();
+        Arc::clone(content).open_later(Box::new(move |opened| drop(sender.send(opened))));
+        answer.recv().unwrap()
+    }
+
+    #[test]
+    fn one_opening_serves_everybody_and_ends_with_the_last_who_holds_it() {
+        let (folder, shelf) = (tempfile::tempdir().unwrap(), Shelf::new(1));
+        let [one, other] = ["one", "other"].map(|name| shelved(folder.path(), name, &shelf));
+        assert_eq!(shelf.open_files(), 0);
+        let first = opened(&one).unwrap();
+        assert!(Arc::ptr_eq(&first, &opened(&one).unwrap()));
+        assert_eq!(shelf.open_files(), 1);
+        assert_eq!(opened(&other).unwrap_err(), Refusal::Full);
+        assert_eq!(other.fault(), None, "it is not to blame");
+        drop(first);
+        assert_eq!(shelf.open_files(), 0);
+        assert!(opened(&other).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_changed_while_it_was_closed_is_not_served() {
+        let (folder, shelf) = (tempfile::tempdir().unwrap(), Shelf::new(8));
+        let content = shelved(folder.path(), "one", &shelf);
+        assert_eq!(content.verify_files(), Ok(()));
+        let file = fs::OpenOptions::new().write(true).open(folder.path().join("one")).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(matches!(content.verify_files(), Err(StorageError::Modified(_))));
+        assert_eq!(opened(&content).unwrap_err(), Refusal::Faulty);
+        assert!(matches!(content.fault(), Some(StorageError::Modified(_))));
+    }
+
+    #[test]
+    fn a_fault_of_what_is_open_is_a_fault_of_what_lies_on_the_shelf() {
+        let (folder, shelf) = (tempfile::tempdir().unwrap(), Shelf::new(8));
+        let content = shelved(folder.path(), "one", &shelf);
+        let open = opened(&content).unwrap();
+        assert!(content.fail(StorageError::Vanished("one".into())));
+        assert!(open.fault().is_some());
+    }
+}
