@@ -16,9 +16,16 @@ use tokio::sync::Mutex;
 
 /// Answers of the resolver, shared by all clones.
 #[derive(Clone, Debug, Default)]
-pub struct Names(Rc<RefCell<BTreeMap<(String, u16), Rc<Slot>>>>);
+pub struct Names(Rc<RefCell<Slots>>);
 
-type Slot = Mutex<Option<(Instant, Result<Vec<SocketAddr>, (io::ErrorKind, String)>)>>;
+/// By name and port.
+type Slots = BTreeMap<(String, u16), Rc<Slot>>;
+
+/// When the resolver answered, and what; locked while it is asked.
+type Slot = Mutex<Option<(Instant, Answer)>>;
+
+/// The addresses, or an error that can be told more than once.
+type Answer = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
 
 impl Names {
     /// The addresses of a name: those remembered, or those that `ask` finds.
