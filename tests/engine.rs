@@ -28,7 +28,7 @@ fn serves_blocks_across_file_borders_byte_for_byte() {
 #[test]
 fn cold_content_is_fetched_before_a_send_touches_it() {
     let (rig, folder) = (Rig::start(), tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
-    let content = bytes_of(3, 4 << 20);
+    let content = bytes_of(3, 16 << 20);
     let torrent = rig.seed(folder.path(), &[("file", &content)], InfoHash([2; 20]));
     let file = std::fs::File::open(folder.path().join("file")).unwrap();
     file.sync_all().unwrap();

@@ -2,7 +2,7 @@
 
 use super::ring::MappedRange;
 use super::store::{BlockStore, ColdRange, Extent, Readiness};
-use crate::storage::{Content, FileIndex, FileSpan, StorageError};
+use crate::storage::{Content, FileIndex, FileSpan, PopulateRange, Presence, StorageError};
 use crate::time::Instant;
 use crate::units::BlockSpan;
 use rustix::io::Errno;
@@ -13,19 +13,34 @@ impl BlockStore for Content {
             return Readiness::Failed;
         }
         for part in self.layout().spans(span) {
-            if !self.is_resident(now, part.file, part.offset, part.len) {
-                return self.cold(now, part);
+            if self.is_resident(now, part.file, part.offset, part.len) {
+                continue;
+            }
+            let missing = self.windows(now, part).find(|(_, presence)| *presence != Presence::Resident);
+            if let Some((window, _)) = missing {
+                return Readiness::Cold(cold(window));
             }
         }
         extents.extend(self.slices(span).map(|slice| Extent { address: slice.ptr, len: slice.len }));
         Readiness::Ready
     }
 
+    fn find_absent(&self, now: Instant, span: BlockSpan, absent: &mut Vec<ColdRange>) {
+        for part in self.layout().spans(span) {
+            let windows = self.windows(now, part).filter(|(_, presence)| *presence == Presence::Absent);
+            absent.extend(windows.map(|(window, _)| cold(window)));
+        }
+    }
+
+    fn handle_fetching(&self, range: &ColdRange) {
+        self.mark_loading(file_span(range));
+    }
+
     fn handle_fetched(&self, now: Instant, range: &ColdRange, errno: Option<i32>) {
-        let span = FileSpan { file: FileIndex(range.index), offset: range.offset, len: range.mapped.len };
+        let span = file_span(range);
         let Some(errno) = errno else { return self.mark_resident(now, span) };
         match errno {
-            // Too busy, or the worker is ending: the next send asks again.
+            // Too busy, or the worker is ending: the next send has it fetched again.
             libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::ENOMEM => {}
             // A kernel that cannot populate (before 5.14): the advice alone has to do.
             libc::EINVAL | libc::EOPNOTSUPP => self.mark_resident(now, span),
@@ -54,17 +69,16 @@ impl BlockStore for Content {
     }
 }
 
-impl Content {
-    fn cold(&self, now: Instant, part: FileSpan) -> Readiness {
-        let Some(range) = self.populate_range(part) else { return Readiness::Failed };
-        self.mark_loading(now, part);
-        // A block touches at most two windows, so the length fits.
-        let len = u32::try_from(range.len).unwrap_or(u32::MAX);
-        Readiness::Cold(ColdRange {
-            file: range.fd,
-            index: range.file.0,
-            offset: range.offset,
-            mapped: MappedRange { address: range.ptr, len },
-        })
+fn cold(window: PopulateRange) -> ColdRange {
+    ColdRange {
+        file: window.fd,
+        device: window.device,
+        index: window.file.0,
+        offset: window.offset,
+        mapped: MappedRange { address: window.ptr, len: window.len },
     }
+}
+
+fn file_span(range: &ColdRange) -> FileSpan {
+    FileSpan { file: FileIndex(range.index), offset: range.offset, len: range.mapped.len }
 }

@@ -22,10 +22,10 @@ pub enum OpKind {
     Receive,
     /// A send of one connection; zero-copy sends complete twice.
     Send,
-    /// Read-ahead advice for one connection's next blocks.
+    /// The advice before a fetch; completes only where the kernel refused it, which makes the fetch slower.
     Advise,
-    /// Population of the mapping for one connection's next blocks.
-    Populate,
+    /// A fetch of content that is not in memory.
+    Fetch,
     /// Somebody put something into the worker's mailbox.
     Doorbell,
     /// Cancellation of another operation; its own completion says nothing.
@@ -40,7 +40,7 @@ impl OpKind {
         Self::Receive,
         Self::Send,
         Self::Advise,
-        Self::Populate,
+        Self::Fetch,
         Self::Doorbell,
         Self::Cancel,
         Self::Connect,
@@ -147,19 +147,14 @@ pub enum Op {
         /// Whether the device may read our pages instead of a copy.
         zero_copy: bool,
     },
-    /// Start reading a file's range into the page cache.
-    Advise {
+    /// Read a range of a mapped file into memory, on threads of the kernel's.
+    Fetch {
         /// The file.
         file: RawFd,
-        /// First byte.
+        /// First byte in the file.
         offset: u64,
-        /// Number of bytes.
-        len: u32,
-    },
-    /// Wait until a range of a mapping is in memory.
-    Populate {
-        /// The range.
-        range: MappedRange,
+        /// The same bytes in memory.
+        mapped: MappedRange,
     },
     /// Tell each time the doorbell rings.
     Doorbell {

@@ -23,17 +23,20 @@ pub struct Extent {
 pub enum Readiness {
     /// Its extents were appended.
     Ready,
-    /// A part of it is not in memory; nothing was appended. Fetch this first.
+    /// A part of it is not in memory, or its fetch has not ended; nothing was appended. Fetch this window first.
     Cold(ColdRange),
     /// The content cannot be served any more; see [`BlockStore::fault`].
     Failed,
 }
 
-/// A part of a mapped file that has to be read from its disk before a send may touch it.
+/// A part of a mapped file that has to be read from its disk before a send may touch it: one window, the unit in which
+/// the store brings content into memory. File and offset name it.
 #[derive(Clone, Copy, Debug)]
 pub struct ColdRange {
-    /// The file.
+    /// The file; open, and no other's number, as long as the store lives.
     pub file: RawFd,
+    /// The device it lies on, so that one does not wait for another.
+    pub device: u64,
     /// The store's own number for the file.
     pub index: u32,
     /// First byte in the file.
@@ -59,6 +62,12 @@ pub trait PieceSink: std::fmt::Debug + Send + Sync {
 pub trait BlockStore: Send + Sync + 'static {
     /// Appends where the block lies. The block is inside the torrent. Never touches the bytes.
     fn gather(&self, now: Instant, span: BlockSpan, extents: &mut Vec<Extent>) -> Readiness;
+
+    /// Appends the windows that these bytes of one piece touch and that are neither in memory nor being fetched.
+    fn find_absent(&self, now: Instant, span: BlockSpan, absent: &mut Vec<ColdRange>);
+
+    /// A fetch of `range` begins: until it has ended well, its window is not in memory.
+    fn handle_fetching(&self, range: &ColdRange);
 
     /// A fetch of `range` has ended, with this errno if it failed; a failure becomes the content's fault.
     fn handle_fetched(&self, now: Instant, range: &ColdRange, errno: Option<i32>);

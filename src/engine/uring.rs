@@ -6,10 +6,10 @@
 //! into one provided-buffer ring per worker, so an idle connection owns no buffer.
 #![expect(unsafe_code, reason = "submissions, the provided-buffer ring and received bytes")]
 
-use super::ring::{BufferId, Completion, Ends, Entry, Op, Ring, Tag, TcpTimes, ZeroCopyUse};
+use super::ring::{BufferId, Completion, Ends, Entry, Op, OpKind, Ring, Tag, TcpTimes, ZeroCopyUse};
 use super::ring_error::RingUnavailable;
 use crate::clock;
-use crate::limits::UNSENT_LEN_MAX;
+use crate::limits::{FETCH_THREADS_MAX, UNSENT_LEN_MAX};
 use crate::time::{Duration, Instant};
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -52,6 +52,9 @@ impl Uring {
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)
             .map_err(|error| RingUnavailable::from_setup(&error))?;
+        // A disk that does not answer holds its fetches' threads; the default of four a core would be gone at once,
+        // for all disks. Where that cannot be set it stays so.
+        let _ = ring.submitter().register_iowq_max_workers(&mut [FETCH_THREADS_MAX, 0]);
         let register = |shape| {
             ProvidedBuffers::register(&ring, shape).map_err(|error| RingUnavailable::from_setup(&error))
         };
@@ -80,13 +83,8 @@ impl Uring {
                     .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_EOR) as u32)
                     .build()
             }
-            Op::Advise { file, offset, len } => {
-                opcode::Fadvise::new(Fd(file), i64::from(len) as _, libc::POSIX_FADV_WILLNEED)
-                    .offset(offset)
-                    .build()
-            }
-            Op::Populate { range } => {
-                opcode::Madvise::new(range.address.cast(), range.len as _, libc::MADV_POPULATE_READ).build()
+            Op::Fetch { mapped, .. } => {
+                opcode::Madvise::new(mapped.address.cast(), mapped.len as _, libc::MADV_POPULATE_READ).build()
             }
             Op::Doorbell { file } => opcode::PollAdd::new(Fd(file), libc::POLLIN as u32).multi(true).build(),
             Op::Connect { socket, address } => {
@@ -96,6 +94,16 @@ impl Uring {
                 opcode::AsyncCancel2::new(CancelBuilder::user_data(target.to_user_data()).all()).build()
             }
         }
+    }
+
+    /// What goes before a populate: the advice starts all reads at once, where populating alone would read page by
+    /// page. Linked, so that one thread of the kernel's does both; a refusal does not break the link.
+    fn advice(file: RawFd, offset: u64, len: u32, tag: Tag) -> squeue::Entry {
+        opcode::Fadvise::new(Fd(file), i64::from(len) as _, libc::POSIX_FADV_WILLNEED)
+            .offset(offset)
+            .build()
+            .flags(squeue::Flags::IO_HARDLINK | squeue::Flags::SKIP_SUCCESS)
+            .user_data(Tag { kind: OpKind::Advise, ..tag }.to_user_data())
     }
 
     fn submit(&mut self) {
@@ -150,11 +158,24 @@ fn completion_of(tag: Tag, entry: &cqueue::Entry) -> Completion {
 impl Ring for Uring {
     fn push(&mut self, op: Op, tag: Tag) {
         let entry = Self::entry(op).user_data(tag.to_user_data());
+        let advice = match op {
+            Op::Fetch { file, offset, mapped } => Some(Self::advice(file, offset, mapped.len, tag)),
+            _ => None,
+        };
         loop {
-            // SAFETY: what the entry points to stays valid until its last completion: messages and
+            let mut queue = self.ring.submission();
+            // SAFETY: what the entries point to stays valid until their last completion: messages and
             // addresses by the promise their pointer types were made with, the rest holds no pointers
             // or only addresses that the kernel checks.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+            let pushed = unsafe {
+                match &advice {
+                    // Both or none: a link does not reach over two submissions.
+                    Some(advice) => queue.push_multiple(&[advice.clone(), entry.clone()]),
+                    None => queue.push(&entry),
+                }
+            };
+            drop(queue);
+            if pushed.is_ok() {
                 return;
             }
             self.submit();
@@ -353,7 +374,6 @@ impl std::fmt::Debug for Uring {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ring::OpKind;
     use super::*;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};

@@ -585,6 +585,11 @@ impl PeerMachine {
         self.queue.front()
     }
 
+    /// What waits to be sent, in order, in parts of one piece and `len` bytes at most, or a block where that is longer.
+    pub fn next_parts(&self, len: u32) -> impl Iterator<Item = BlockSpan> {
+        self.queue.parts(len)
+    }
+
     /// Takes the block that [`next_block`](Self::next_block) named.
     pub fn poll_block(&mut self) -> Option<BlockSpan> {
         let span = self.queue.pop()?;

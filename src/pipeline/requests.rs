@@ -150,6 +150,19 @@ impl RequestQueue {
         self.runs.front().map(|run| run.first)
     }
 
+    /// What waits, oldest first, cut into parts of one piece that have `len` bytes at most, and hold one block each at
+    /// least. Bytes, no longer requests: for whoever prepares them.
+    pub fn parts(&self, len: u32) -> impl Iterator<Item = BlockSpan> {
+        self.runs.iter().flat_map(move |run| {
+            let blocks = (len / run.first.len.max(1)).max(1);
+            (0..run.count).step_by(blocks as usize).filter_map(move |index| {
+                let count = blocks.min(run.count - index);
+                let first = run.block(index)?;
+                Some(BlockSpan { len: first.len.checked_mul(count)?, ..first })
+            })
+        })
+    }
+
     /// Requests waiting.
     pub fn len(&self) -> usize {
         self.len

@@ -324,6 +324,18 @@ impl SimPeer {
         self.asked.push(span);
     }
 
+    /// Asks for every block, in order.
+    pub fn ask_for_all(&mut self, rig: &mut Rig) {
+        for piece in (0..rig.torrent.facts.piece_count()).map(PieceIndex) {
+            let piece_len = rig.torrent.facts.piece_len(piece);
+            for begin in (0..piece_len).step_by(BLOCK_LEN as usize) {
+                let span = BlockSpan { piece, begin, len: BLOCK_LEN.min(piece_len - begin) };
+                self.say(rig, &[Message::Request(span)]);
+                self.asked.push(span);
+            }
+        }
+    }
+
     /// Reads what has arrived and checks it.
     pub fn read(&mut self, rig: &mut Rig) {
         let mut bytes = rig.ring().peer_reads(self.socket);

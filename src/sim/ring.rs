@@ -7,8 +7,9 @@
 #![expect(unsafe_code, reason = "reads messages as the kernel would")]
 
 use crate::engine::ring::{
-    BufferId, Completion, Ends, Entry, MessagePointer, Op, Ring, Tag, TcpTimes, ZeroCopyUse,
+    BufferId, Completion, Ends, Entry, MessagePointer, Op, OpKind, Ring, Tag, TcpTimes, ZeroCopyUse,
 };
+use crate::limits::FETCHES_PER_DEVICE_MAX;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
@@ -35,6 +36,8 @@ pub struct Faults {
     pub copied_zero_copy: u64,
     /// A read from disk fails for a passing reason.
     pub busy_disk: u64,
+    /// Reads from disk take up to this long on top.
+    pub slow_disk: Duration,
     /// An outgoing connection is refused.
     pub refused_connects: u64,
     /// An outgoing connection is never answered.
@@ -55,6 +58,7 @@ impl Faults {
             refused_zero_copy: rng.below(100),
             copied_zero_copy: rng.below(1000),
             busy_disk: 0,
+            slow_disk: Duration::ZERO,
             refused_connects: rng.below(500),
             silent_connects: rng.below(400),
             submissions_max: rng.index(20),
@@ -423,22 +427,30 @@ impl Ring for SimRing {
                 state.outbound.push_back((segment, None));
                 What::Send { socket, message, zero_copy, segment }
             }
-            Op::Populate { .. } if self.happens(self.faults.busy_disk) => What::Result(-libc::EAGAIN),
+            Op::Fetch { .. } if self.happens(self.faults.busy_disk) => What::Result(-libc::EAGAIN),
             Op::Connect { socket, .. } => {
                 let refused = self.happens(self.faults.refused_connects);
                 let silent = self.happens(self.faults.silent_connects);
                 let result = if refused { -libc::ECONNREFUSED } else { 0 };
                 What::Connect { socket, result: (!silent).then_some(result) }
             }
-            Op::Advise { .. } | Op::Populate { .. } => What::Result(0),
+            Op::Fetch { .. } => What::Result(0),
             Op::Doorbell { .. } => What::Doorbell,
             Op::Cancel { target } => What::Cancel(target),
         };
         if self.faults.submissions_max > 0 && self.submissions.len() >= self.faults.submissions_max {
             self.flush();
         }
-        let ready_at = self.delay();
+        let ready_at = match op {
+            Op::Fetch { .. } => {
+                let slow = self.faults.slow_disk.as_nanos() as u64;
+                self.delay() + Duration::from_nanos(self.rng.below(slow + 1))
+            }
+            _ => self.delay(),
+        };
         self.submissions.push(Pending { tag, ready_at, what });
+        let fetches = self.pending.iter().chain(&self.submissions).filter(|it| it.tag.kind == OpKind::Fetch);
+        assert!(fetches.count() <= FETCHES_PER_DEVICE_MAX, "too much asked of one disk");
     }
 
     fn turn(&mut self, deadline: Instant, completions: &mut Vec<Completion>) -> io::Result<()> {

@@ -20,6 +20,8 @@ pub struct SimStore {
 struct State {
     /// Windows that are in memory; all of them when `None`.
     resident: Option<BTreeSet<u64>>,
+    /// Windows that are being read.
+    loading: BTreeSet<u64>,
     fault: Option<String>,
 }
 
@@ -60,12 +62,29 @@ impl SimStore {
         self.bytes.is_empty()
     }
 
+    fn windows(&self, span: BlockSpan) -> std::ops::Range<u64> {
+        let start = self.start(span) as u64;
+        start / WINDOW_LEN..(start + u64::from(span.len)).div_ceil(WINDOW_LEN)
+    }
+
+    fn cold(&self, window: u64) -> ColdRange {
+        let mapped = MappedRange { address: self.bytes.as_ptr(), len: WINDOW_LEN as u32 };
+        ColdRange { file: 1000, device: 1, index: 0, offset: window * WINDOW_LEN, mapped }
+    }
+
     fn start(&self, span: BlockSpan) -> usize {
         span.piece.0 as usize * self.piece_length as usize + span.begin as usize
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn has(&self, window: u64) -> bool {
+        !self.loading.contains(&window)
+            && self.resident.as_ref().is_none_or(|resident| resident.contains(&window))
     }
 }
 
@@ -76,13 +95,8 @@ impl BlockStore for SimStore {
             return Readiness::Failed;
         }
         let bytes = self.expected(span);
-        let start = self.start(span) as u64;
-        for window in start / WINDOW_LEN..(start + u64::from(span.len)).div_ceil(WINDOW_LEN) {
-            if state.resident.as_ref().is_some_and(|resident| !resident.contains(&window)) {
-                let offset = window * WINDOW_LEN;
-                let mapped = MappedRange { address: self.bytes.as_ptr(), len: WINDOW_LEN as u32 };
-                return Readiness::Cold(ColdRange { file: 1000, index: 0, offset, mapped });
-            }
+        if let Some(window) = self.windows(span).find(|window| !state.has(*window)) {
+            return Readiness::Cold(self.cold(window));
         }
         // Two extents, so that a message has more of them than blocks.
         let (head, tail) = bytes.split_at(bytes.len() / 2);
@@ -92,15 +106,31 @@ impl BlockStore for SimStore {
         Readiness::Ready
     }
 
+    fn find_absent(&self, _now: Instant, span: BlockSpan, absent: &mut Vec<ColdRange>) {
+        let state = self.state();
+        let windows = self.windows(span).filter(|it| !state.has(*it) && !state.loading.contains(it));
+        absent.extend(windows.map(|window| self.cold(window)));
+    }
+
+    fn handle_fetching(&self, range: &ColdRange) {
+        let is_new = self.state().loading.insert(range.offset / WINDOW_LEN);
+        assert!(is_new, "one worker reads a window twice at once");
+    }
+
     fn handle_fetched(&self, _now: Instant, range: &ColdRange, errno: Option<i32>) {
+        let mut state = self.state();
+        let window = range.offset / WINDOW_LEN;
+        assert!(state.loading.remove(&window), "nobody had begun to read that");
         match errno {
             None => {
-                if let Some(resident) = &mut self.state().resident {
-                    resident.insert(range.offset / WINDOW_LEN);
+                if let Some(resident) = &mut state.resident {
+                    resident.insert(window);
                 }
             }
             Some(libc::EAGAIN) => {}
-            Some(errno) => self.fail(&format!("errno {errno}")),
+            Some(errno) => {
+                state.fault.get_or_insert_with(|| format!("errno {errno}"));
+            }
         }
     }
 

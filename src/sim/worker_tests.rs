@@ -1,33 +1,36 @@
 //! The production worker through bad days, by seed: every byte that arrives is right and was asked for, nothing
 //! is reused before the kernel has let go of it, and when the faults end everybody honest is served.
 
-use super::rig::{INFO_HASH, Rig, SimPeer, until};
+use super::rig::{INFO_HASH, PIECE, Rig, SimPeer, until};
 use super::ring::Faults;
 use crate::engine::message::EngineEvent;
 use crate::engine::zero_copy::ZeroCopyMode;
 use crate::id::PeerId;
-use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::limits::{FETCHES_PER_DEVICE_MAX, HANDSHAKE_TIMEOUT};
 use crate::pipeline::burst_for;
 use crate::rng::Rng;
-use crate::units::ByteRate;
+use crate::time::Duration;
+use crate::units::{BlockSpan, ByteRate, PieceIndex};
 use crate::wire::{CryptoMethods, Encryption, Handshake, Message, Reserved};
 use std::os::fd::RawFd;
 
 /// One run: peers come, ask, cancel, stall and go while everything that can go wrong does; then the faults end.
 fn run_by_seed(seed: u64) {
     let mut rng = Rng::from_seed(seed);
-    let faults = Faults { busy_disk: rng.below(300), ..Faults::drawn(&mut rng) };
+    let slow_disk = Duration::from_millis(rng.below(3) * rng.below(200));
+    let faults = Faults { busy_disk: rng.below(300), slow_disk, ..Faults::drawn(&mut rng) };
     let mode = [ZeroCopyMode::Auto, ZeroCopyMode::Always, ZeroCopyMode::Never][rng.index(3)];
     let limit = (rng.below(3) == 0).then_some(ByteRate(20_000_000));
     let mut rig = match [Encryption::Allow, Encryption::Prefer][rng.index(2)] {
         Encryption::Allow => Rig::new(seed, faults, mode, limit),
         other => Rig::encrypting(seed, faults, mode, other),
     };
-    if rng.below(2) == 0 {
-        rig.content().evict();
-    }
+    let evictions = rng.below(3) * 3;
     let mut peers: Vec<SimPeer> = Vec::new();
-    for _ in 0..300 {
+    for round in 0..300 {
+        if round == 0 && evictions > 0 || rng.below(300) < evictions {
+            rig.content().evict();
+        }
         if peers.len() < 12 {
             peers.push(match rng.below(6) {
                 methods @ 1..=3 => SimPeer::joined_encrypted(&mut rig, CryptoMethods(methods as u32)),
@@ -191,6 +194,52 @@ fn a_failing_content_ends_its_connections_and_tells_why() {
     rig.run(2);
     let expected = EngineEvent::TorrentFailed { torrent: INFO_HASH, reason: "the disk is gone".to_owned() };
     assert_eq!(rig.events.try_recv(), Ok(expected));
+    rig.stop();
+}
+
+#[test]
+fn windows_that_a_peer_has_asked_for_are_read_side_by_side_and_each_once() {
+    let faults = Faults { slow_disk: Duration::from_millis(100), ..Faults::default() };
+    let mut rig = Rig::new(9, faults, ZeroCopyMode::Never, None);
+    rig.content().evict();
+    let mut peers: Vec<SimPeer> = (0..3).map(|_| SimPeer::joined(&mut rig)).collect();
+    until(&mut rig, &mut peers, |_, peers| peers.iter().all(|peer| !peer.choked));
+    let began = rig.now();
+    for peer in &mut peers {
+        peer.ask_for_all(&mut rig);
+    }
+    until(&mut rig, &mut peers, |_, peers| peers.iter().all(|peer| peer.asked.is_empty()));
+    let windows = rig.content().len().div_ceil(PIECE as usize) as u64;
+    assert_eq!(rig.statistics[0].snapshot().cold_fetches, windows);
+    let took = rig.now().since(began);
+    assert!(took < Duration::from_millis(100) * (windows as u32 / 4), "one after the other: {took:?}");
+    rig.stop();
+}
+
+#[test]
+fn what_was_cancelled_while_it_waited_for_a_slow_disk_is_not_read() {
+    let faults = Faults { slow_disk: Duration::from_secs(600), ..Faults::default() };
+    let mut rig = Rig::new(10, faults, ZeroCopyMode::Never, None);
+    rig.content().evict();
+    let mut peers: Vec<SimPeer> = (0..=FETCHES_PER_DEVICE_MAX).map(|_| SimPeer::joined(&mut rig)).collect();
+    until(&mut rig, &mut peers, |_, peers| peers.iter().all(|peer| !peer.choked));
+    let fetches = |rig: &Rig| rig.statistics[0].snapshot().cold_fetches;
+    let spans = (0..).map(|piece| BlockSpan { piece: PieceIndex(piece), begin: 0, len: 4000 });
+    for (peer, span) in peers.iter_mut().zip(spans) {
+        peer.say(&mut rig, &[Message::Request(span)]);
+        peer.asked.push(span);
+        rig.run(2);
+    }
+    assert_eq!(fetches(&rig), FETCHES_PER_DEVICE_MAX as u64, "the disk is full");
+    let last = &peers[FETCHES_PER_DEVICE_MAX];
+    last.say(&mut rig, &[Message::Cancel(last.asked[0])]);
+    rig.run(20);
+    // Who goes does not wait for the disk.
+    rig.ring().peer_closes(peers[0].socket);
+    until(&mut rig, &mut peers, |rig, peers| !peers[0].is_open(rig));
+    let now = rig.now();
+    until(&mut rig, &mut peers, |rig, _| rig.now() > now + Duration::from_secs(650));
+    assert_eq!(fetches(&rig), FETCHES_PER_DEVICE_MAX as u64);
     rig.stop();
 }
 

@@ -15,7 +15,7 @@ use super::fingerprint::Fingerprint;
 use super::layout::{FileIndex, FileSpan, Layout};
 use super::mapped_file::MappedFile;
 use super::piece_reader::read_exactly;
-use super::residency::WINDOW_LEN;
+use super::residency::{Presence, WINDOW_LEN};
 use super::resume::BootId;
 use super::root::{FileState, Root};
 use super::selection::{FileSelection, parts_index};
@@ -49,9 +49,11 @@ pub struct PopulateRange {
     /// First byte in memory, at a page's beginning.
     pub ptr: *const u8,
     /// Number of bytes.
-    pub len: usize,
+    pub len: u32,
     /// The file's descriptor, open as long as the `Content` lives.
     pub fd: RawFd,
+    /// The device that the file system calls its own (`st_dev`).
+    pub device: u64,
     /// First byte within the file.
     pub offset: u64,
 }
@@ -188,34 +190,43 @@ impl Content {
         self.layout.spans(block).all(|span| self.is_resident(now, span.file, span.offset, span.len))
     }
 
-    /// Notes that the span's windows are being brought into memory. Until [`Self::mark_resident`], or for a few
-    /// seconds, they count as absent even when the page cache shows pages, whose reads may not have ended.
-    pub fn mark_loading(&self, now: Instant, span: FileSpan) {
+    /// Notes that the span's windows are being brought into memory. Until [`Self::mark_resident`] they are not resident
+    /// even when the page cache shows pages, whose reads may not have ended.
+    pub fn mark_loading(&self, span: FileSpan) {
         if let Some((file, offset)) = self.mapped(span) {
-            file.residency.mark_loading(now, file.len, offset, span.len as usize);
+            file.residency.mark_loading(file.len, offset, span.len as usize);
         }
     }
 
-    /// Notes that the span's windows, as [`Self::populate_range`] named them, are in memory now.
+    /// Notes that the span's windows are in memory now.
     pub fn mark_resident(&self, now: Instant, span: FileSpan) {
         if let Some((file, offset)) = self.mapped(span) {
             file.residency.mark_resident(now, file.len, offset, span.len as usize);
         }
     }
 
-    /// What to bring into memory before sending the span: its windows whole, so that the next blocks of the
-    /// piece are there too. `None` for padding and for a span that this content does not have.
-    pub fn populate_range(&self, span: FileSpan) -> Option<PopulateRange> {
-        let (file, offset) = self.mapped(span)?;
-        let begin = offset / WINDOW_LEN * WINDOW_LEN;
-        let end = (offset + u64::from(span.len)).next_multiple_of(WINDOW_LEN).min(file.len);
-        let len = usize::try_from(end - begin).ok()?;
-        Some(PopulateRange {
-            file: self.slot_of(span)?,
-            ptr: file.at(begin),
-            len,
-            fd: file.fd.as_raw_fd(),
-            offset: begin,
+    /// The windows that the span touches, in order and whole, so that what is brought into memory for one block serves
+    /// the next ones of the piece too, and how each stands. None for padding and for a span that this content
+    /// does not have.
+    pub fn windows(
+        &self,
+        now: Instant,
+        span: FileSpan,
+    ) -> impl Iterator<Item = (PopulateRange, Presence)> + use<'_> {
+        let mapped = self.mapped(span).zip(self.slot_of(span)).filter(|_| span.len > 0);
+        mapped.into_iter().flat_map(move |((file, offset), slot)| {
+            let first = offset / WINDOW_LEN * WINDOW_LEN;
+            (first..offset + u64::from(span.len)).step_by(WINDOW_LEN as usize).map(move |begin| {
+                let range = PopulateRange {
+                    file: slot,
+                    ptr: file.at(begin),
+                    len: (file.len - begin).min(WINDOW_LEN) as u32,
+                    fd: file.fd.as_raw_fd(),
+                    device: file.identity.0,
+                    offset: begin,
+                };
+                (range, file.residency.presence(now, file.fd.as_fd(), file.len, begin))
+            })
         })
     }
 

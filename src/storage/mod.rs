@@ -37,6 +37,7 @@ pub use hash::{CheckReport, FileProblem, Subset, check, check_some, hash_pieces,
 pub use layout::{FileIndex, FileSpan, Layout, LayoutError, LayoutFile, Spans};
 pub use locate::locate;
 pub use reread::forget_cached;
+pub use residency::Presence;
 pub use resume::{BootId, Resume, ResumeProblem, Verdict, default_state_dir, resume_path};
 pub use selection::FileSelection;
 pub use shelf::{Answer, Job, Refusal, Shelf, ShelvedContent};

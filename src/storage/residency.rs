@@ -4,7 +4,8 @@
 //! about a second in one atomic a window. A kernel without cachestat (before 6.5), or one that refuses it for files
 //! that the user may not write, is asked with preadv2(2) and RWF_NOWAIT for single bytes spread over the window; mincore(2)
 //! would be no substitute, since it answers "resident" for everything when it refuses. Invariant: a window
-//! whose read is under way counts as absent, because the cache shows a page before its bytes have arrived.
+//! whose read is under way is not resident, because the cache shows a page before its bytes have arrived; only
+//! news of the end of such a read makes it so, since a disk may take any time.
 //!
 //! All atomics are relaxed: an old value costs one system call too many or one page fault, never a wrong byte.
 #![expect(unsafe_code, reason = "cachestat(2) has no safe wrapper")]
@@ -29,10 +30,19 @@ const SYS_CACHESTAT: libc::c_long = 451;
 const TICK_SHIFT: u32 = 28;
 /// Ticks for which a positive answer holds: about a second.
 const RESIDENT_TICKS: u32 = 4;
-/// Ticks for which a window that is being read counts as absent without news: about four seconds.
-const LOADING_TICKS: u32 = 16;
 /// Set in a window's mark while it is being read.
 const LOADING: u32 = 1 << 31;
+
+/// How a window stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// In memory.
+    Resident,
+    /// Somebody has begun to read it, and has not said that it is there.
+    Loading,
+    /// Not in memory, or not all of it.
+    Absent,
+}
 
 /// What is known of one file's windows. Allocated when first asked.
 #[derive(Debug, Default)]
@@ -54,29 +64,34 @@ impl Residency {
         offset: u64,
         len: usize,
     ) -> bool {
-        let tick = tick(now);
-        for window in windows(offset, len) {
-            let Some(mark) = self.marks(file_len).get(window) else { return false };
-            let known = mark.load(Relaxed);
-            let age = tick.wrapping_sub(known) & !LOADING;
-            if known & LOADING != 0 && age < LOADING_TICKS {
-                return false;
-            }
-            if known != 0 && known & LOADING == 0 && age < RESIDENT_TICKS {
-                continue;
-            }
-            let begin = window as u64 * WINDOW_LEN;
-            if !self.ask(fd, begin..(begin + WINDOW_LEN).min(file_len)) {
-                return false;
-            }
-            // A read that began meanwhile was for pages that are there.
-            mark.store(tick, Relaxed);
-        }
-        true
+        windows(offset, len)
+            .all(|window| self.presence(now, fd, file_len, window as u64 * WINDOW_LEN) == Presence::Resident)
     }
 
-    pub(super) fn mark_loading(&self, now: Instant, file_len: u64, offset: u64, len: usize) {
-        self.mark(file_len, offset, len, tick(now) | LOADING);
+    /// How the window stands that `offset` lies in.
+    pub(super) fn presence(&self, now: Instant, fd: BorrowedFd<'_>, file_len: u64, offset: u64) -> Presence {
+        let window = offset / WINDOW_LEN;
+        let Some(mark) = self.marks(file_len).get(window as usize) else { return Presence::Absent };
+        let (tick, known) = (tick(now), mark.load(Relaxed));
+        if known & LOADING != 0 {
+            return Presence::Loading;
+        }
+        if known != 0 && tick.wrapping_sub(known) & !LOADING < RESIDENT_TICKS {
+            return Presence::Resident;
+        }
+        let begin = window * WINDOW_LEN;
+        if !self.ask(fd, begin..(begin + WINDOW_LEN).min(file_len)) {
+            return Presence::Absent;
+        }
+        // What was counted may be the empty pages of a read that has begun meanwhile.
+        match mark.compare_exchange(known, tick, Relaxed, Relaxed) {
+            Err(newer) if newer & LOADING != 0 => Presence::Loading,
+            _ => Presence::Resident,
+        }
+    }
+
+    pub(super) fn mark_loading(&self, file_len: u64, offset: u64, len: usize) {
+        self.mark(file_len, offset, len, LOADING);
     }
 
     pub(super) fn mark_resident(&self, now: Instant, file_len: u64, offset: u64, len: usize) {
@@ -200,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_is_being_read_counts_as_absent() {
+    fn a_window_that_is_being_read_is_not_resident_until_it_is_said_to_be() {
         let (file, residency) = (cached_file(), Residency::default());
         let asked = |now| residency.contains(now, file.as_fd(), FILE_LEN, 0, 10);
-        residency.mark_loading(at(0), FILE_LEN, 0, 10);
-        assert!(!asked(at(0)) && !asked(at(3000)));
-        assert!(asked(at(5000)), "a read of which nothing was heard is forgotten");
-        residency.mark_loading(at(6000), FILE_LEN, 0, 10);
+        residency.mark_loading(FILE_LEN, 0, 10);
+        assert!(!asked(at(0)) && !asked(at(3_600_000)), "a disk may take any time");
+        assert_eq!(residency.presence(at(1), file.as_fd(), FILE_LEN, 100), Presence::Loading);
+        assert_eq!(residency.presence(at(1), file.as_fd(), FILE_LEN, WINDOW_LEN), Presence::Resident);
         residency.mark_resident(at(6001), FILE_LEN, 0, 10);
         assert!(asked(at(6002)));
     }

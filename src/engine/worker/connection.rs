@@ -3,7 +3,7 @@
 use super::super::piece_buffer::{BlockClaim, PieceBuffer};
 use super::super::ring::{Ends, Op, OpKind, Ring, Tag};
 use super::super::slab::Key;
-use super::super::store::{BlockStore, ColdRange};
+use super::super::store::BlockStore;
 use super::super::zero_copy::ZeroCopyState;
 use super::waiting::Waits;
 use super::{TimerOwner, Worker};
@@ -51,8 +51,10 @@ pub(super) struct Connection {
     pub sending: Option<Instant>,
     /// That send has blocks.
     pub sending_blocks: bool,
-    /// A range is being read from disk.
-    pub fetching: Option<ColdRange>,
+    /// Its next block lies in a window that is not in memory: the fetch of that, which need not have begun.
+    pub fetching: Option<Key>,
+    /// It has met cold content, and may meet more of it further back in its queue.
+    pub reads_ahead: bool,
     /// Its torrent's content is being opened.
     pub opening: bool,
     /// Waits in the ready queue.
@@ -138,6 +140,7 @@ impl Connection {
             sending_blocks: false,
             fetching: None,
             opening: false,
+            reads_ahead: false,
             scheduled: false,
             throttled: false,
             ticket: None,
@@ -164,7 +167,7 @@ impl Connection {
     }
 
     fn is_quiet(&self) -> bool {
-        !self.receiving && self.sending.is_none() && self.fetching.is_none() && self.connecting.is_none()
+        !self.receiving && self.sending.is_none() && self.connecting.is_none()
     }
 }
 

@@ -9,6 +9,7 @@ mod accept;
 mod connection;
 mod download;
 mod encryption;
+mod fetch;
 mod home;
 mod kernel_limits;
 mod info;
@@ -26,7 +27,7 @@ use super::ring::{Completion, Op, OpKind, Ring, Tag};
 use super::send_slot::SendSlot;
 use super::slab::{Key, Slab};
 use super::statistics::WorkerStatistics;
-use super::store::{BlockStore, Extent};
+use super::store::{BlockStore, ColdRange, Extent};
 use super::timers::Timers;
 use super::zero_copy::ZeroCopyPolicy;
 use crate::id::{AddressPrefix, InfoHash};
@@ -39,6 +40,7 @@ use crate::wire::Encryption;
 use connection::Connection;
 use download::BlockEnd;
 use encryption::EncryptionState;
+use fetch::Fetches;
 use home::Home;
 use info::Infos;
 use kernel_limits::KernelLimits;
@@ -130,14 +132,13 @@ pub struct Worker<R: Ring, S: BlockStore> {
     torrents: BTreeMap<InfoHash, Arc<SharedTorrent<S>>>,
     on_demand: OnDemand<S>,
     infos: Infos,
-    /// The content that a connection has read from its disk at the moment.
-    fetched_from: BTreeMap<Key, Arc<S>>,
     homes: BTreeMap<InfoHash, Home>,
     /// The torrents at home here that have peers: the others cost nothing.
     peopled: BTreeSet<InfoHash>,
     /// The connections of each torrent that have finished their handshake.
     members: BTreeMap<InfoHash, BTreeSet<Key>>,
     in_flight: Slab<InFlight<S>>,
+    fetches: Fetches<(InfoHash, Arc<S>)>,
     #[expect(clippy::vec_box, reason = "a slot must not move between its sends: it moves by its box")]
     idle_slots: Vec<Box<SendSlot<S>>>,
     /// Connections with something to say, in the order in which they had it.
@@ -176,6 +177,7 @@ pub struct Worker<R: Ring, S: BlockStore> {
     /// Pieces that the connection at hand has just been said to have.
     found: Vec<PieceIndex>,
     extents: Vec<Extent>,
+    absent: Vec<ColdRange>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -222,11 +224,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             torrents: BTreeMap::new(),
             infos: Infos::default(),
             on_demand: OnDemand::new(parts.open_files_max),
-            fetched_from: BTreeMap::new(),
             homes: BTreeMap::new(),
             peopled: BTreeSet::new(),
             members: BTreeMap::new(),
             in_flight: Slab::default(),
+            fetches: Fetches::default(),
             idle_slots: Vec::new(),
             ready: VecDeque::new(),
             throttle: Throttle::default(),
@@ -250,6 +252,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             arrived: Vec::new(),
             found: Vec::new(),
             extents: Vec::new(),
+            absent: Vec::new(),
         };
         for listener in 0..worker.listeners.len() {
             worker.listen(listener);
@@ -300,8 +303,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             OpKind::Accept => self.handle_accept(&completion),
             OpKind::Receive => self.handle_receive(completion),
             OpKind::Send => self.handle_send(&completion),
-            OpKind::Advise => self.handle_advised(&completion),
-            OpKind::Populate => self.handle_populated(&completion),
+            OpKind::Fetch => self.handle_fetched(&completion),
             OpKind::Doorbell => {
                 self.mailbox.quiet();
                 if !completion.more {
@@ -309,7 +311,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 }
             }
             OpKind::Connect => self.handle_connect(&completion),
-            OpKind::Cancel => {}
+            OpKind::Advise | OpKind::Cancel => {}
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! At most one message per connection is in flight. The next one is built when it completes, from what has
 //! been asked meanwhile, as long as the connection's quota, the rate limits and the turn's bound allow. A
-//! block whose pages are not in memory is fetched first, by the kernel's own threads; no send ever waits for
+//! block whose pages are not in memory is fetched first ([`fetch`](super::fetch)); no send ever waits for
 //! a disk here. A short send ends its connection: it stopped in the middle of a message.
 
 use super::super::ring::{Completion, Op, OpKind, Ring, ZeroCopyUse};
@@ -116,6 +116,21 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let quota = connection.batch.batch_len(self.sharing(), limit);
         let quota = if connection.encrypts() { quota.min(ENCRYPTED_BATCH_LEN_MAX) } else { quota }.into();
         let mut content = None;
+        let is_whole = self.add_blocks_up_to(quota, key, torrent, slot, &mut content);
+        if let Some(content) = &content {
+            self.read_ahead(key, torrent, content, quota);
+        }
+        is_whole
+    }
+
+    fn add_blocks_up_to(
+        &mut self,
+        quota: u64,
+        key: Key,
+        torrent: &Arc<SharedTorrent<S>>,
+        slot: &mut SendSlot<S>,
+        content: &mut Option<Arc<S>>,
+    ) -> bool {
         loop {
             let Some(connection) = self.connections.get(key) else { return true };
             if connection.throttled || connection.opening || connection.fetching.is_some() {
@@ -126,15 +141,15 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 return true;
             }
             if content.is_none() {
-                content = self.content_for(key, torrent);
+                *content = self.content_for(key, torrent);
             }
-            let Some(content) = &content else { return true };
+            let Some(content) = content else { return true };
             match self.add_block(key, torrent, content, slot, span) {
                 Next::Taken => {}
                 Next::Stop => return true,
                 Next::Failed => return false,
                 Next::Fetch(range) => {
-                    self.fetch(key, content, range);
+                    self.fetch(key, torrent, content, range);
                     return true;
                 }
             }
@@ -334,44 +349,5 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             slot.clear();
             self.idle_slots.push(slot);
         }
-    }
-
-    /// Has the kernel's own threads read a range, so that the send after it finds it in memory.
-    fn fetch(&mut self, key: Key, content: &Arc<S>, range: ColdRange) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.fetching = Some(range);
-        connection.waits.handle_fetch(self.now);
-        self.fetched_from.insert(key, Arc::clone(content));
-        self.statistics().cold_fetches().add(1);
-        self.statistics().cold_bytes().add(u64::from(range.mapped.len));
-        let op = Op::Advise { file: range.file, offset: range.offset, len: range.mapped.len };
-        self.ring.push(op, Self::tag(OpKind::Advise, key));
-    }
-
-    pub(super) fn handle_advised(&mut self, completion: &Completion) {
-        let key = Self::key_of(completion.tag);
-        // Advice that was not taken makes the next step slower, not wrong.
-        if let Some(range) = self.connections.get(key).and_then(|connection| connection.fetching) {
-            self.ring.push(Op::Populate { range: range.mapped }, Self::tag(OpKind::Populate, key));
-        }
-    }
-
-    pub(super) fn handle_populated(&mut self, completion: &Completion) {
-        let key = Self::key_of(completion.tag);
-        let content = self.fetched_from.remove(&key);
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(range) = connection.fetching.take() else { return };
-        self.count_fetched(key);
-        let Some(connection) = self.connections.get(key) else { return };
-        if let (Some(content), Some(info_hash)) = (content, connection.torrent) {
-            let errno = (completion.result < 0).then_some(-completion.result);
-            content.handle_fetched(self.now, &range, errno);
-            if content.fault().is_some() {
-                self.remove_if_quiet(key);
-                return self.fail_torrent(info_hash);
-            }
-        }
-        self.remove_if_quiet(key);
-        self.schedule(key);
     }
 }

@@ -87,7 +87,7 @@ fn spans_that_the_content_does_not_have_get_no_pointer() {
     {
         let span = FileSpan { file: FileIndex(file), offset, len };
         assert_eq!(content.slice(span).count(), 0, "{span:?}");
-        assert_eq!(content.populate_range(span), None, "{span:?}");
+        assert_eq!(content.windows(NOW, span).count(), 0, "{span:?}");
     }
 }
 
@@ -99,7 +99,7 @@ fn padding_and_empty_files_need_no_disk() {
     let padding = FileSpan { file: FileIndex(2), offset: 0, len: 40_000 };
     assert_eq!(content.slice(padding).map(|slice| slice.len).collect::<Vec<_>>(), [16_384, 16_384, 7_232]);
     assert!(content.is_resident(NOW, FileIndex(2), 0, 40_000));
-    assert!(content.populate_range(padding).is_none() && content.file_fd(FileIndex(1)).is_none());
+    assert!(content.windows(NOW, padding).next().is_none() && content.file_fd(FileIndex(1)).is_none());
 }
 
 #[test]
@@ -107,12 +107,13 @@ fn written_content_is_resident_and_populated_in_whole_windows_of_its_file() {
     let content = scratch().open().unwrap();
     assert!(content.is_block_resident(NOW, content.layout().piece_span(PieceIndex(0))));
     let span = FileSpan { file: FileIndex(3), offset: 20_000, len: 10 };
-    let range = content.populate_range(span).unwrap();
+    let (range, presence) = content.windows(NOW, span).next().unwrap();
+    assert_eq!(presence, Presence::Resident);
     assert_eq!((range.file, range.offset, range.len), (FileIndex(3), 0, 70_000));
     assert_eq!(range.ptr as usize % 4096, 0);
-    content.mark_loading(NOW, span);
+    content.mark_loading(span);
     assert!(!content.is_resident(NOW, FileIndex(3), 0, 1));
-    content.mark_resident(NOW, FileSpan { file: range.file, offset: range.offset, len: range.len as u32 });
+    content.mark_resident(NOW, FileSpan { file: range.file, offset: range.offset, len: range.len });
     assert!(content.is_resident(NOW + Duration::from_millis(1), FileIndex(3), 0, 1));
 }
 
@@ -226,7 +227,7 @@ fn truncation_under_a_mapping_is_efault_to_the_kernel_and_a_named_fault_here() {
     let content = scratch.open().unwrap();
     fs::OpenOptions::new().write(true).open(scratch.path("folder/b")).unwrap().set_len(10).unwrap();
     let behind = FileSpan { file: FileIndex(3), offset: 60_000, len: 100 };
-    let range = content.populate_range(behind).unwrap();
+    let (range, _) = content.windows(NOW, behind).next().unwrap();
     let pointer = content.slice(behind).next().unwrap().ptr;
     let memory = fs::File::open("/proc/self/mem").unwrap();
     let touched = std::os::unix::fs::FileExt::read_at(&memory, &mut [0; 100], pointer as u64);

@@ -3,12 +3,14 @@
 //!
 //! `writev`, `sendmsg`, `sendfile` and `ring` speak just enough of the peer wire for `seedring bench` (one mapped
 //! file, every peer unchoked, no bounds, no fairness beyond a batch per turn); `raw` streams without framing
-//! into a discarding sink; `receive` takes blocks, hashes pieces and writes them; `hash` reads and hashes. Each prints its
+//! into a discarding sink; `receive` takes blocks, hashes pieces and writes them; `hash` reads and hashes;
+//! `cold` brings content into memory. Each prints its
 //! own CPU seconds per GiB. `nocopy-sink` is the far end of a device that sends without copying; `http` loads a web
 //! server with the same file, to compare a seeder with that; `announce` is the load for trackers. These are prototypes to compare with and nothing to serve a
 //! swarm with: a peer that misbehaves is merely dropped.
 
 mod announce;
+mod cold;
 mod framed;
 mod hash;
 mod http;
@@ -56,6 +58,8 @@ enum Floor {
     Http(http::Http),
     /// Announce to a tracker over UDP as fast as it answers; one line of JSON
     Announce(announce::Announce),
+    /// Bring windows of 256 KiB of a file into memory, in random order, many at once; one line of JSON
+    Cold(cold::Cold),
 }
 
 #[derive(Debug, clap::Args)]
@@ -202,6 +206,7 @@ fn main() -> ExitCode {
         Floor::NocopySink(sink) => drain(&sink),
         Floor::Http(http) => http::run(&http),
         Floor::Announce(plan) => announce::run(&plan),
+        Floor::Cold(cold) => cold::run(&cold),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
