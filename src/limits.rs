@@ -329,8 +329,8 @@ pub const RATE_RETRY_MAX: Duration = Duration::from_secs(1);
 /// Bytes the kernel keeps for one peer that its line has not taken yet (TCP_NOTSENT_LOWAT). Without a bound a peer that
 /// reads nothing fills its whole send buffer, four megabytes; what a fast line needs on its way is not counted here.
 pub const UNSENT_LEN_MAX: u32 = 1024 * 1024;
-/// Windows of 256 KiB that a worker has one device read at once: what a fast device needs to be busy (figures in
-/// ARCHITECTURE.md, section 5). Further ones wait in line; whoever reads ahead does so only while there is room.
+/// Windows of 256 KiB that a worker has one device read at once: the depth at which fast devices are busy. Further
+/// ones wait in line; whoever reads ahead does so only while there is room.
 pub const FETCHES_PER_DEVICE_MAX: usize = 32;
 /// Kernel threads of one worker that fetches may hold: as many as 32 devices that all hang take.
 pub const FETCH_THREADS_MAX: u32 = 1024;
