@@ -53,8 +53,9 @@ pub mod load;
 // 6 · what runs for the user
 pub mod session;
 
-// 7 · the simulator: sees everything, seen by nobody but the command line
+// 7 · the simulator, and what is asked of it: seen by nobody but the command line
 pub mod sim;
+pub mod lab;
 
 // the command line itself
 pub mod cli;

@@ -6,6 +6,8 @@
 use crate::engine::ring_error::RingUnavailable;
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Why the service thread cannot do its work; the system's fault.
@@ -47,6 +49,20 @@ pub fn shutdown_signal() -> Result<impl Future<Output = ()>, ServiceError> {
     })
 }
 
+/// A flag that the first SIGINT or SIGTERM sets, for work on threads of its own; the next one ends the program as ever.
+///
+/// # Errors
+/// When the system refuses to tell of signals, or a thread.
+pub fn shutdown_flag() -> Result<Arc<AtomicBool>, ServiceError> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
+            .map_err(ServiceError::Signals)?;
+    }
+    Ok(flag)
+}
+
 /// Starts to listen for SIGHUP, which then no longer ends the program. Must be called inside [`run`].
 ///
 /// # Errors
@@ -62,6 +78,13 @@ fn listen(kind: SignalKind) -> Result<Signal, ServiceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_signal_sets_the_flag_and_does_not_end_the_process() {
+        let flag = shutdown_flag().expect("signals work in tests");
+        signal_hook::low_level::raise(signal_hook::consts::SIGINT).expect("a process may signal itself");
+        assert!(flag.load(std::sync::atomic::Ordering::Relaxed));
+    }
 
     #[test]
     fn runs_local_tasks_and_timers_and_hears_signals() {

@@ -13,6 +13,7 @@ mod engine_args;
 mod escape;
 mod generate;
 mod get;
+mod lab;
 mod limited;
 mod progress;
 mod seed;
@@ -28,7 +29,8 @@ mod view;
     seedring get debian.torrent -o /srv/iso          download, and give on meanwhile\n  \
     seedring seed debian.torrent --data /srv/iso     seed what you have already\n  \
     seedring check debian.torrent /srv/iso           is it what the torrent says?\n  \
-    seedring bench 127.0.0.1:6881 debian.torrent     how does a seeder hold under load?\n\n\
+    seedring bench 127.0.0.1:6881 debian.torrent     how does a seeder hold under load?\n  \
+    seedring lab distribute --preset textbook        how long until N peers have a file?\n\n\
     SEEDRING_LOG=debug says why connections end.")]
 pub struct Cli {
     #[command(subcommand)]
@@ -44,6 +46,7 @@ enum Command {
     Check(check::CheckArgs),
     Tracker(tracker::TrackerArgs),
     Bench(bench::BenchArgs),
+    Lab(lab::LabArgs),
     Generate(generate::GenerateArgs),
 }
 
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Tracker(args) => tracker::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Lab(args) => lab::run(args),
         Command::Generate(args) => generate::run(args),
     };
     match result {

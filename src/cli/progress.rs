@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Progress of one piece of work that is counted in bytes. Any thread may report.
+/// Progress of one piece of work, counted in bytes or in runs. Any thread may report.
 pub(super) struct Progress {
     shown: Shown,
 }
@@ -27,6 +27,8 @@ enum Shown {
 struct Plain {
     verb: &'static str,
     total: u64,
+    /// What is counted, when it is not bytes.
+    unit: Option<&'static str>,
     done: u64,
     tenths_told: u64,
     told_at: Instant,
@@ -57,20 +59,29 @@ pub(super) fn add_line(live: &ProgressBar) {
 impl Progress {
     /// Begins to show that `total` bytes are being worked on; `verb` as in `hashing`.
     pub(super) fn start(verb: &'static str, total: u64) -> Self {
+        Self::counting(verb, total, None)
+    }
+
+    /// Begins to show that `total` runs are being worked on.
+    pub(super) fn start_runs(verb: &'static str, total: u64) -> Self {
+        Self::counting(verb, total, Some("runs"))
+    }
+
+    fn counting(verb: &'static str, total: u64, unit: Option<&'static str>) -> Self {
         if !can_redraw() {
-            let plain = Plain { verb, total, done: 0, tenths_told: 0, told_at: clock::now() };
+            let plain = Plain { verb, total, unit, done: 0, tenths_told: 0, told_at: clock::now() };
             return Self { shown: Shown::Plain(Mutex::new(plain)) };
         }
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template(template(colour)) {
+        if let Ok(style) = ProgressStyle::with_template(&template(colour, unit)) {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }
         bar.set_message(verb);
         Self { shown: Shown::Bar(bar) }
     }
 
-    /// `bytes` more are done.
+    /// So many bytes, or runs, more are done.
     pub(super) fn add(&self, bytes: u64) {
         match &self.shown {
             Shown::Bar(bar) => bar.inc(bytes),
@@ -104,15 +115,20 @@ impl Plain {
         self.tenths_told = tenths;
         self.told_at = now;
         let percent = tenths.min(10) * 10;
-        Some(format!("{}: {percent} % of {}", self.verb, ByteSize(self.total)))
+        let total = self
+            .unit
+            .map_or_else(|| ByteSize(self.total).to_string(), |unit| format!("{} {unit}", self.total));
+        Some(format!("{}: {percent} % of {total}", self.verb))
     }
 }
 
-fn template(colour: bool) -> &'static str {
-    if colour {
-        "{msg} {bar:30.cyan} {percent:>3} %  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left"
-    } else {
-        "{msg} {bar:30} {percent:>3} %  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left"
+fn template(colour: bool, unit: Option<&str>) -> String {
+    let bar = if colour { "{msg} {bar:30.cyan} {percent:>3} %" } else { "{msg} {bar:30} {percent:>3} %" };
+    match unit {
+        None => format!(
+            "{bar}  {{binary_bytes}} of {{binary_total_bytes}}  {{binary_bytes_per_sec}}  {{eta}} left"
+        ),
+        Some(unit) => format!("{bar}  {{pos}} of {{len}} {unit}  {{eta}} left"),
     }
 }
 
@@ -122,8 +138,14 @@ mod tests {
 
     #[test]
     fn plain_lines_are_sparse() {
-        let mut plain =
-            Plain { verb: "hashing", total: 1000, done: 0, tenths_told: 0, told_at: Instant::ZERO };
+        let mut plain = Plain {
+            verb: "hashing",
+            total: 1000,
+            unit: None,
+            done: 0,
+            tenths_told: 0,
+            told_at: Instant::ZERO,
+        };
         let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
         assert_eq!(plain.advance(500, at(1)), None, "too early");
         assert_eq!(plain.advance(49, at(2)).as_deref(), Some("hashing: 50 % of 1000 B"));
@@ -134,7 +156,9 @@ mod tests {
 
     #[test]
     fn both_templates_are_understood_and_threads_may_report() {
-        assert!([true, false].iter().all(|&colour| ProgressStyle::with_template(template(colour)).is_ok()));
+        assert!(
+            [true, false].iter().all(|&colour| ProgressStyle::with_template(&template(colour, None)).is_ok())
+        );
         let progress = Progress::start("testing", 400);
         std::thread::scope(|scope| {
             for _ in 0..4 {

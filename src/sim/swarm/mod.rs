@@ -143,6 +143,9 @@ impl Swarm {
     /// that is so.
     pub fn run_until(&mut self, limit: Instant) -> bool {
         while self.waiting > 0 && self.step(limit) {}
+        if self.waiting > 0 {
+            self.now = self.now.max(limit);
+        }
         self.waiting == 0
     }
 

@@ -1,0 +1,26 @@
+//! `seedring lab`: the swarm laboratory on the command line.
+
+use super::CommandError;
+
+mod distribute;
+
+/// Ask how a swarm does, by formula and by simulation.
+///
+/// The simulated peers are this program's own machines: what they do is what the program does. Every run is
+/// a function of its seed.
+#[derive(Debug, clap::Args)]
+pub struct LabArgs {
+    #[command(subcommand)]
+    question: Question,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Question {
+    Distribute(distribute::DistributeArgs),
+}
+
+pub fn run(args: LabArgs) -> Result<(), CommandError> {
+    match args.question {
+        Question::Distribute(args) => distribute::run(args),
+    }
+}

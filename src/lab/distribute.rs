@@ -1,0 +1,188 @@
+//! One file, one seed, N peers that come at once: how long until everybody has it.
+//!
+//! A swarm of many blocks is simulated at a smaller scale: size and rates are divided by the same number, so that times
+//! stay what they are, while rounds, delays and the number of pieces remain those of the whole.
+
+use super::bounds::Fluid;
+use crate::bitfield::Bitfield;
+use crate::sim::swarm::{ContentShape, PeerTerms, Policies, Swarm};
+use crate::time::{Duration, Instant};
+use crate::units::{BLOCK_LEN, ByteRate};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Blocks of the content that are simulated at most.
+const BLOCKS_MAX: u64 = 8192;
+/// Pieces of it.
+const PIECES_MAX: u64 = 1024;
+/// A run is given up after so many times the bound, and an hour.
+const PATIENCE: u32 = 20;
+
+/// Peers of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerClass {
+    /// What it is called.
+    pub name: String,
+    /// Its share of all peers, relative to the other classes' shares.
+    pub share: u32,
+    /// Bytes a second that each can send.
+    pub up: ByteRate,
+    /// Bytes a second that each can receive; `None` for no bound.
+    pub down: Option<ByteRate>,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Bytes of the file.
+    pub size: u64,
+    /// Bytes a second that the seed can send.
+    pub server_up: ByteRate,
+    /// Who wants the file; at least one class, and shares that are not all zero.
+    pub classes: Vec<PeerClass>,
+    /// Time of a byte from a peer's line into the net.
+    pub delay: Duration,
+}
+
+/// What a simulated run came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// The seed of its chance.
+    pub seed: u64,
+    /// When the peer in the middle had everything, in seconds; `None` when it never did.
+    pub median: Option<f64>,
+    /// When the last peer had everything.
+    pub slowest: Option<f64>,
+    /// Copies that the seed gave away.
+    pub seed_copies: f64,
+    /// A hash of all that happened.
+    pub trace: u64,
+    /// Events that happened.
+    pub events: u64,
+}
+
+impl Question {
+    /// How many of `peers` are of each class: shares, and what they leave goes to the first classes.
+    pub fn counts(&self, peers: u32) -> Vec<u32> {
+        let shares: u64 = self.classes.iter().map(|class| u64::from(class.share)).sum();
+        let part = |class: &PeerClass| u64::from(peers) * u64::from(class.share) / shares.max(1);
+        let mut counts: Vec<u32> = self.classes.iter().map(|class| part(class) as u32).collect();
+        let mut left = peers - counts.iter().sum::<u32>();
+        for (count, class) in counts.iter_mut().zip(&self.classes) {
+            if left > 0 && class.share > 0 {
+                *count += 1;
+                left -= 1;
+            }
+        }
+        counts
+    }
+
+    /// What the formulas say of so many peers.
+    pub fn fluid(&self, peers: u32) -> Fluid {
+        let counts = self.counts(peers);
+        let present = || self.classes.iter().zip(&counts).filter(|(_, count)| **count > 0);
+        let up = present().map(|(class, &count)| class.up.0.saturating_mul(u64::from(count)));
+        Fluid {
+            size: self.size,
+            server_up: self.server_up,
+            peers: u64::from(peers),
+            peers_up: ByteRate(up.fold(0, u64::saturating_add)),
+            slowest_down: present().filter_map(|(class, _)| class.down).min(),
+        }
+    }
+
+    /// By what size and rates are divided in a simulation.
+    pub fn scale(&self) -> u64 {
+        self.size.div_ceil(u64::from(BLOCK_LEN)).div_ceil(BLOCKS_MAX).max(1)
+    }
+
+    /// Simulates it. `None` when `cancel` became true before the end.
+    pub fn simulate(&self, peers: u32, seed: u64, policies: Policies, cancel: &AtomicBool) -> Option<Run> {
+        let scale = self.scale();
+        let total_len = (self.size / scale).max(1);
+        let blocks_each = total_len.div_ceil(u64::from(BLOCK_LEN)).div_ceil(PIECES_MAX);
+        let shape = ContentShape { piece_length: blocks_each as u32 * BLOCK_LEN, total_len };
+        let scaled = |rate: ByteRate| ByteRate((rate.0 / scale).max(1));
+        let terms = |up: ByteRate, down: Option<ByteRate>, have: Bitfield| PeerTerms {
+            down: down.map(scaled),
+            delay: self.delay,
+            ..PeerTerms::new(scaled(up), have)
+        };
+        let mut everybody = vec![terms(self.server_up, None, Bitfield::all(shape.piece_count()))];
+        for (class, count) in self.classes.iter().zip(self.counts(peers)) {
+            let peer = terms(class.up, class.down, Bitfield::none(shape.piece_count()));
+            everybody.extend((0..count).map(|_| peer.clone()));
+        }
+        let mut swarm = Swarm::new(seed, shape, policies, everybody);
+        let bound = self.fluid(peers).client_server().unwrap_or(Duration::MAX / PATIENCE);
+        let limit = Instant::ZERO + (bound.saturating_mul(PATIENCE) + Duration::from_secs(3600));
+        let step = (bound / 50).clamp(Duration::from_secs(1), Duration::from_secs(600));
+        while !swarm.run_until((swarm.now() + step).min(limit)) && swarm.now() < limit {
+            if cancel.load(Relaxed) {
+                return None;
+            }
+        }
+        let mut times: Vec<Option<Instant>> =
+            swarm.outcomes().skip(1).map(|peer| peer.completed_at).collect();
+        times.sort_by_key(|time| time.unwrap_or(Instant::FAR_FUTURE));
+        let seconds =
+            |time: Option<&Option<Instant>>| time.copied().flatten().map(|at| at.as_nanos() as f64 / 1e9);
+        let given = swarm.outcomes().next().map_or(0, |seed| seed.given);
+        Some(Run {
+            seed,
+            median: seconds(times.get(times.len().saturating_sub(1) / 2)),
+            slowest: seconds(times.last()),
+            seed_copies: given as f64 / total_len as f64,
+            trace: swarm.trace(),
+            events: swarm.happened(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn class(name: &str, share: u32, up: u64, down: Option<u64>) -> PeerClass {
+        PeerClass { name: name.into(), share, up: ByteRate(up), down: down.map(ByteRate) }
+    }
+
+    fn question(classes: Vec<PeerClass>) -> Question {
+        Question { size: 64 << 20, server_up: ByteRate(8_000_000), classes, delay: Duration::from_millis(5) }
+    }
+
+    #[test]
+    fn a_swarm_stays_above_its_bound_and_not_far() {
+        let question = question(vec![class("peers", 1, 1_000_000, None)]);
+        let run = question.simulate(10, 1, Policies::default(), &AtomicBool::new(false)).unwrap();
+        let bound = question.fluid(10).peer_to_peer().unwrap().as_secs_f64();
+        let slowest = run.slowest.unwrap();
+        assert!(slowest >= bound && slowest < bound * 1.5, "{slowest} against {bound}");
+        assert!(run.median.unwrap() <= slowest);
+        let again = question.simulate(10, 1, Policies::default(), &AtomicBool::new(false)).unwrap();
+        assert_eq!(run, again);
+        assert_eq!(question.simulate(10, 1, Policies::default(), &AtomicBool::new(true)), None);
+    }
+
+    #[test]
+    fn the_slowest_class_that_is_there_bounds_the_reception() {
+        let question = question(vec![class("fast", 3, 10, Some(100)), class("slow", 1, 1, Some(5))]);
+        assert_eq!(question.counts(8), [6, 2]);
+        assert_eq!(question.fluid(8).peers_up, ByteRate(62));
+        assert_eq!(question.fluid(8).slowest_down, Some(ByteRate(5)));
+        assert_eq!(question.fluid(1).slowest_down, Some(ByteRate(100)));
+    }
+
+    proptest! {
+        #[test]
+        fn everybody_is_of_some_class(
+            shares in prop::collection::vec(0_u32..1000, 1..6), peers in 0_u32..100_000,
+        ) {
+            prop_assume!(shares.iter().any(|&share| share > 0));
+            let classes: Vec<_> = shares.iter().map(|&share| class("x", share, 1, None)).collect();
+            let counts = question(classes).counts(peers);
+            prop_assert_eq!(counts.iter().sum::<u32>(), peers);
+            prop_assert!(shares.iter().zip(&counts).all(|(&share, &count)| share > 0 || count == 0));
+        }
+    }
+}
