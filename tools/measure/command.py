@@ -74,7 +74,9 @@ def main(description):
         whole = record.Record(head, modules, None if options.smoke else output)
         measure_all(chosen, modules, options, (seedring, floors, programs), whole)
     if options.smoke:
-        print("smoke run: " + ", ".join(f"{row['name']} {len(row['runs'])} runs" for row in head["rows"]))
+        # A row may need what this machine does not have; one that says nothing at all is broken.
+        told = lambda row: f"{len(row['runs'])} runs" if row["runs"] or not row["left_out"] else "left out"
+        print("smoke run: " + ", ".join(f"{row['name']} {told(row)}" for row in head["rows"]))
     else:
         print(whole.path)
     return 1 if any(row["failed"] for row in head["rows"]) else 0
@@ -90,7 +92,7 @@ def measure_all(chosen, modules, options, programs, whole):
             whole.head["left_out"][name] = "no time was left"
             continue
         deadline = now + (ends - now) * share(name) / waiting
-        row = {"name": name, "runs": [], "failed": None}
+        row = {"name": name, "runs": [], "left_out": [], "failed": None}
         whole.head["rows"].append(row)
         folders = [pathlib.Path(tempfile.mkdtemp(prefix=f"versus-{name}-", dir=where))
                    for where in (options.work, options.memory)]
@@ -147,6 +149,7 @@ def take_in(told, row, deadline, patience, whole):
                 whole.head["versions"].update([message["version"]])
             elif "left_out" in message:
                 whole.head["left_out"].update([message["left_out"]])
+                row["left_out"].append(message["left_out"][0])
 
 
 def end_session(leader):

@@ -25,6 +25,8 @@ class Record:
     def write(self):
         plots = {row["name"]: self.of(row, "plots") for row in self.head["rows"]}
         text = self.markdown({name: [slug for slug, _ in some] for name, some in plots.items()})
+        for row in self.head["rows"]:
+            row["verdicts"] = [dict(zip(("what", "measured", "bar", "holds"), verdict)) for verdict in self.of(row, "verdicts")]
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,7 @@ class Record:
         return f"![{self.modules[row].TITLE}: {slug.replace('-', ' ')}]({self.plot_name(row, slug)})"
 
     def summary(self, plots):
-        """What README.md quotes: the first table of seeding, and every bar."""
+        """What README.md quotes: the short tables of rows that have a `summary`, and every bar."""
         head, lines = self.head, []
         for row in head["rows"]:
             short = self.of(row, "summary")
@@ -90,7 +92,7 @@ class Record:
                   for row in head["rows"] for what, measured, bar, holds in self.of(row, "verdicts")]
         if judged:
             lines += ["What each path has to reach, as ratios of medians in one run:", "",
-                      *table(["path", "what", "measured", "bar", ""], judged), ""]
+                      *table(["path", "what", "measured", "bar", "verdict"], judged), ""]
         lines += [f"Measured on {head['date']}, Linux {head['kernel']}, {head['cpu']}, {head['cores']} cores: "
                   f"[the whole record]({self.stem}.md), with versions, ranges and command."]
         return lines
@@ -102,7 +104,8 @@ def table(header, lines):
 
 
 def figure(measured):
-    if measured is None:
+    # A ratio without figures is no number.
+    if measured is None or measured != measured:
         return "-"
     return f"{measured:.2f}" if isinstance(measured, float) else str(measured)
 

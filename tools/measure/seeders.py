@@ -204,7 +204,7 @@ class Seeder:
             return None
         cpu = after - before
         # The kernel counts in ticks; a seeder that did next to nothing has no figure.
-        counted = {"cpu_seconds_per_gib": cpu / (report["bytes"] / 2**30)} if cpu > 2 / rivals.TICKS else {}
+        counted = {"cpu_seconds_per_gib": cpu / (report["bytes"] / 2**30)} if cpu >= 5 / rivals.TICKS else {}
         return {
             "subject": self.name,
             "connections": connections,

@@ -14,6 +14,7 @@ and, where it has use for them:
     SHARE = 1                    its part of the time that the whole run may take, against other rows
     def add_arguments(parser)    options of its own; they begin with the row's name and stand in bench.options
     def plots(runs)              list of (name for the file, SVG text of plots.py)
+    def summary(runs)            one short table like those of `tables`, for README.md, with the first plot
     RIVALS = ("libtorrent",)     names of rivals.RIVALS and rivals.SERVERS that it looks for; they are installed beforehand
 
 `measure` runs in a process and a network namespace of its own (lo is up, rivals.address(0) to address(15) are there)

@@ -74,7 +74,8 @@ def summary(runs):
             for name in subjects(runs)]
     caption = ("CPU seconds of the seeder for each GiB that it serves from the page cache, on loopback, seeder on one core and "
                "load on another, 40 requests of 16 KiB in flight on each connection; medians of alternating runs, least and "
-               "most in brackets. The floors are bare loops that send the same bytes and do nothing else:")
+               "most in brackets. The floors are bare loops that send the same "
+               "bytes and do nothing else; nginx sends the same file over HTTP:")
     return caption, ["seeder", *(f"{count} connection{'s' if count > 1 else ''}" for count in counts)], rows
 
 
