@@ -17,12 +17,12 @@ other core. CPU is the client's user and system time from its start until it has
 seconds likewise by the clock, with whatever a client waits for before it begins. Every file is compared with the original
 afterwards. Mapped files count as memory, so anonymous memory stands beside it. The floors receive the same bytes from a
 sender of their own, hash one piece at a time or four at once, write, and do nothing else. Each client's settings
-stand in tools/rivals.py: its own defaults, discovery off. A client that takes more than 20 seconds is not repeated.
+stand in tools/rivals.py: its own defaults, discovery off. A client that takes more than 20 seconds is measured once.
 """
 FLOORS = {"floor-1-lane": 1, "floor-4-lanes": 4}
 # CPU per GiB of the floor that hashes one piece at a time, as everybody else does.
 BAR = 1.15
-# Seconds of a download above which it is not repeated.
+# Seconds of a download after which a client is not asked again.
 SLOW = 20
 SEED_ADDRESS, LEECH_ADDRESS = rivals.address(1), rivals.address(2)
 
@@ -39,15 +39,15 @@ def measure(bench):
     swarm = Swarm(bench, bench.size(bench.options.download_size, 4 << 20))
     # The tracker and the questions stay off the clients' core.
     os.sched_setaffinity(0, {bench.cores[1]})
-    # Who came to nothing, and who waits so long that one repetition of it has to do.
-    done_with = set()
+    # Who came to nothing, and who waits so long that one run of it has to do.
+    done_with, storages = set(), bench.options.download_storages.split(",")
     try:
         swarm.prepare()
         names = ["seedring", *(FLOORS if bench.floors else ()), *bench.rivals]
         if bench.options.download_subjects:
             names = [name for name in names if name in bench.options.download_subjects.split(",")]
         for repetition in range(bench.repetitions):
-            for storage in bench.options.download_storages.split(","):
+            for storage in storages:
                 for name in names:
                     if (name, storage) in done_with or not bench.time_is_left():
                         continue
@@ -59,7 +59,7 @@ def measure(bench):
                         continue
                     bench.say(f"{name} to {storage}: {run['cpu_seconds_per_gib']:.3f} CPU-s/GiB, {run['seconds']:.2f} s")
                     if run["seconds"] > SLOW:
-                        done_with.add((name, storage))
+                        done_with.update((name, other) for other in storages)
                     yield {"subject": name, "repetition": repetition, "storage": storage, **run}
     finally:
         swarm.close()
