@@ -396,6 +396,19 @@ mod tests {
     }
 
     #[test]
+    fn a_scrape_of_a_large_machine_stays_below_a_mebibyte() {
+        let statistics = crate::engine::statistics::WorkerStatistics::default();
+        let text = render(&MetricsSnapshot {
+            workers: vec![statistics.snapshot(); 16],
+            histograms: vec![statistics.histograms(); 16],
+            torrents: 10_000,
+            each: vec![named(&"x".repeat(255)); METRICS_TORRENTS_MAX],
+            ..MetricsSnapshot::default()
+        });
+        assert!(text.len() < 1 << 20, "{}", text.len());
+    }
+
+    #[test]
     fn of_many_torrents_those_with_the_most_peers_are_chosen() {
         let torrent = |number: u8, peers| TorrentStatus {
             info_hash: InfoHash([number; 20]),

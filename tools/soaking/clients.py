@@ -105,7 +105,8 @@ class Visit:
     def __init__(self, crowd, rng, receive_buffer=None):
         self.crowd, self.torrent = crowd, crowd.seeder.torrents["churned"]
         self.socket = socket.socket()
-        self.socket.settimeout(0.5)
+        # A busy machine is slow, which is nobody's fault.
+        self.socket.settimeout(30)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect(crowd.seeder.address)
@@ -113,8 +114,13 @@ class Visit:
         reserved = bytes(7) + b"\x04"
         self.handshake = b"\x13BitTorrent protocol" + reserved + self.torrent.info_hash + peer_id
 
+    def say(self, data):
+        self.socket.settimeout(30)
+        self.socket.sendall(data)
+
     def read(self, length):
         data = bytearray()
+        self.socket.settimeout(0.5)
         while len(data) < length:
             if self.crowd.over.is_set():
                 raise Left
@@ -132,7 +138,7 @@ class Visit:
         return self.read(length)
 
     def join(self):
-        self.socket.sendall(self.handshake + HAVE_NONE + INTERESTED)
+        self.say(self.handshake + HAVE_NONE + INTERESTED)
         self.read(68)
         while self.message()[:1] != bytes([UNCHOKE]):
             pass
@@ -144,7 +150,7 @@ class Visit:
         for _ in range(count):
             at = rng.randrange(blocks) * BLOCK_LEN
             asked.append((at // (256 * 1024), at % (256 * 1024)))
-        self.socket.sendall(b"".join(struct.pack(">IBIII", 13, 6, piece, begin, BLOCK_LEN) for piece, begin in asked))
+        self.say(b"".join(struct.pack(">IBIII", 13, 6, piece, begin, BLOCK_LEN) for piece, begin in asked))
         return asked
 
     def take(self, content, asked, count):
@@ -171,9 +177,9 @@ def leaving(crowd, rng, number):
     visit = Visit(crowd, rng)
     try:
         if how_far == 0:
-            visit.socket.sendall(visit.handshake[: rng.randrange(68)])
+            visit.say(visit.handshake[: rng.randrange(68)])
         elif how_far == 1:
-            visit.socket.sendall(visit.handshake + HAVE_NONE)
+            visit.say(visit.handshake + HAVE_NONE)
             visit.read(rng.randrange(1, 69))
         else:
             visit.join()
@@ -195,7 +201,7 @@ def idling(crowd, rng, number):
     """Joins, wants nothing, and stays for a while."""
     visit = Visit(crowd, rng)
     try:
-        visit.socket.sendall(visit.handshake + HAVE_NONE)
+        visit.say(visit.handshake + HAVE_NONE)
         visit.read(68)
         crowd.count("idle connections")
         crowd.over.wait(rng.uniform(5, 40))
