@@ -162,7 +162,8 @@ fn help(command: &str) -> Option<String> {
 }
 
 fn help_of_all_commands() -> String {
-    let commands = ["seed", "get", "create", "show", "check", "tracker", "bench", "lab distribute", "generate"];
+    let commands =
+        ["seed", "get", "create", "show", "check", "tracker", "bench", "lab distribute", "generate"];
     commands.iter().filter_map(|command| help(command)).collect::<String>() + "\n--help --version\n"
 }
 
