@@ -23,8 +23,14 @@ impl Seeding {
         for worker in self.engine.histograms() {
             histograms += &worker;
         }
-        let total: u64 = self.torrents.values().map(|running| running.shared.facts.total_len).sum();
-        let uploaded: u64 = self.torrents.values().map(Running::total_uploaded).sum();
+        // One pass over what may be ten thousand torrents, each second.
+        let (mut total, mut uploaded, mut peers, mut wasted) = (0, 0, 0, 0);
+        for running in self.torrents.values() {
+            total += running.shared.parameters.total_len;
+            uploaded += running.total_uploaded();
+            peers += running.shared.connections.load(Relaxed);
+            wasted += running.shared.wasted.load(Relaxed);
+        }
         let now = clock::now();
         self.rate.handle_sample(now, engine.payload_sent);
         self.download_rate.handle_sample(now, engine.payload_received);
@@ -46,13 +52,13 @@ impl Seeding {
         });
         Status {
             torrents: self.torrents.len(),
-            peers: self.peers(),
+            peers,
             upload_rate: self.rate.smoothed(),
             served: engine.payload_sent,
             ratio: if total == 0 { 0.0 } else { uploaded as f64 / total as f64 },
             completed: self.completed_count,
             download,
-            wasted: self.torrents.values().map(|running| running.shared.wasted.load(Relaxed)).sum(),
+            wasted,
             banned: self.banned,
             engine,
             histograms: HISTOGRAMS
