@@ -1,5 +1,7 @@
 """Seeding content that lies in the page cache, to 1, 10, 50 and 200 connections, beside all rivals and bare loops."""
 
+import subprocess
+
 from rivals import byte_size
 from measure import plots as drawn
 from measure.figures import at_most, cell, middle, pick, ratio, subjects
@@ -13,12 +15,14 @@ Random data in the page cache, pieces of 256 KiB; every connection keeps 40 requ
 seeder's user and system time, on one core with all its threads, for each GiB of payload; on loopback the cost of receiving
 falls on the sender, too. The load's own CPU stands beside it: where it is less than the seeder's, the seeder is what limits the
 run. The floors are bare loops that send the same bytes, `floor-writev` in batches of 256 KiB from a mapping,
-`floor-sendfile` block by block. nginx serves the same file over HTTP with sendfile, in ranges of 256 KiB, as many bytes in
+`floor-sendfile` block by block; `floor-stream` streams the file with sendfile, 256 KiB a call, to one reader that throws it
+away, without framing or requests. nginx serves the same file over HTTP with sendfile, in ranges of 256 KiB, as many bytes in
 flight. Served: connections that got at least one block; a seeder that serves fewer has less to do. Rivals run with their own
 defaults, without limits on peers and slots, discovery off (tools/measure/seeders.py). Transmission paces itself.
 """
 # CPU per GiB against: the floor with batches of equal size, at one connection and above; sendfile; and rivals.
 WRITEV_ONE, WRITEV, SENDFILE = 1.3, 1.15, 1.75
+STREAM = "floor-stream"
 RIVAL_BARS = (("libtorrent", 0.25), ("rqbit", 0.25), ("rtorrent", 0.5))
 
 
@@ -38,6 +42,10 @@ def measure(bench):
     # All are there from the beginning; who is not asked sleeps.
     running = [seeder for seeder in (Seeder(bench, name, content) for name in names) if seeder.start()]
     for repetition in range(bench.repetitions):
+        if bench.floors and (not bench.options.seeding_subjects or STREAM in bench.options.seeding_subjects.split(",")):
+            cost = stream(bench, content.file)
+            bench.say(f"{STREAM}: {cost:.3f} CPU-s/GiB")
+            yield {"repetition": repetition, "subject": STREAM, "connections": 1, "cpu_seconds_per_gib": cost}
         for count in counts:
             for seeder in running:
                 run = seeder.measure(count, bench.options.seeding_depth)
@@ -45,6 +53,15 @@ def measure(bench):
                     bench.say(f"{seeder.name} at {count}: {run.get('cpu_seconds_per_gib', 0):.3f} CPU-s/GiB, "
                               f"{run['gib_per_second']:.2f} GiB/s")
                     yield {"repetition": repetition, **run}
+
+
+def stream(bench, content):
+    """CPU seconds for each GiB of a bare stream; the floor prints one line that ends with them."""
+    seeder, load = bench.cores
+    length = bench.size(4 << 30, 16 << 20)
+    command = [bench.floors, "raw", "sendfile", content, "--bytes", length, "--pin", seeder, "--pin-sink", load]
+    done = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, timeout=120)
+    return float(done.stdout.split(" per GiB")[0].split()[-1])
 
 
 def counts_of(runs):
@@ -97,6 +114,11 @@ def verdicts(runs):
         found.append(against("CPU per GiB at 1 connection, against the writev floor", "floor-writev", [1], WRITEV_ONE))
     found.append(against("CPU per GiB at more connections, against the writev floor", "floor-writev", several, WRITEV))
     found.append(against("CPU per GiB, against the sendfile floor", "floor-sendfile", counts, SENDFILE))
+    streams = {count: ratio(cost("seedring", count), cost(STREAM, 1)) for count in counts}
+    streams = {count: figure for count, figure in streams.items() if figure is not None}
+    if streams:
+        worst = max(streams, key=streams.get)
+        found.append(at_most(f"CPU per GiB, against a bare stream of sendfile (most at {worst})", streams[worst], SENDFILE))
     for name, bar in RIVAL_BARS:
         found.append(against(f"CPU per GiB, against {name}", name, counts, bar))
     loads = [ratio(middle(runs, "load_cpu_seconds_per_gib", subject="seedring", connections=count), cost("seedring", count))
