@@ -177,7 +177,9 @@ impl Seeding {
                     Some(arrival) => self.handle_arrival(arrival, &mut tell),
                     None => {
                         more_arrive = false;
-                        tell(SessionEvent::Ready { torrents: self.torrents.len() });
+                        if !self.torrents.is_empty() {
+                            tell(SessionEvent::Ready { torrents: self.torrents.len() });
+                        }
                     }
                 },
                 Some(event) = self.engine_events.recv() => self.handle_engine_event(event, &mut tell),

@@ -89,7 +89,7 @@ pub enum SessionEvent {
     },
     /// A torrent is served from now on.
     Serving(Serving),
-    /// Every torrent that was there at the start is served, or was told to have failed.
+    /// Every torrent that was there at the start is served, or was told to have failed. Not told when none is served.
     Ready {
         /// Torrents served.
         torrents: usize,
