@@ -7,6 +7,7 @@ from measure.bench import resident
 from rivals import spread
 
 TITLE = "Many torrents"
+SHARE = 3
 ABOUT = """
 `seedring seed --torrents DIR --data DIR` after a restart, so that resume files are there: seconds from the start of the
 process to its `ready`, anonymous memory (less that of the same process with one torrent) and CPU time while nobody comes
