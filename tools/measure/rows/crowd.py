@@ -1,6 +1,6 @@
 """What a crowd costs: 1,000 connections that ask beside 10,000 that are silent, and 50 beside idle, half-open and slow ones."""
 
-import contextlib, socket, struct, threading, time
+import contextlib, itertools, socket, struct, threading, time
 
 from rivals import byte_size
 from measure.bench import resident
@@ -37,6 +37,9 @@ class Crowded(Seeder):
         return [*super().command(state), "--upload-slots", str(2 * MANY)]
 
 
+NUMBERS = itertools.count()
+
+
 class Peers:
     """Connections that this process holds."""
 
@@ -54,9 +57,10 @@ class Peers:
         peer.connect((HOST, self.seeder.port))
         return peer
 
-    def handshake(self, number):
-        info_hash = self.seeder.info_hash
-        return b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\x04" + info_hash + b"-XX0000-%012d" % number
+    def handshake(self):
+        # A name that nobody had before: those who are just gone may not be forgotten yet, and would be taken for the same.
+        name = b"-XX0000-%012d" % next(NUMBERS)
+        return b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\x04" + self.seeder.info_hash + name
 
     def close(self):
         for peer in self.sockets:
@@ -66,8 +70,8 @@ class Peers:
 
 class Idle(Peers):
     def open(self):
-        for number in range(self.count):
-            self.connect().sendall(self.handshake(number) + HAVE_NONE)
+        for _ in range(self.count):
+            self.connect().sendall(self.handshake() + HAVE_NONE)
         for peer in self.sockets:
             exactly(peer, 68)
 
@@ -99,9 +103,9 @@ class Slow(Peers):
     def open(self):
         requests = b"".join(b"\0\0\0\x0d\x06" + struct.pack(">III", block // 16, block % 16 * 16384, 16384)
                             for block in range(256))
-        for number in range(self.count):
+        for _ in range(self.count):
             peer = self.connect(receive_buffer=4096)
-            peer.sendall(self.handshake(number) + HAVE_NONE + INTERESTED)
+            peer.sendall(self.handshake() + HAVE_NONE + INTERESTED)
             exactly(peer, 68)
             while True:
                 message = exactly(peer, int.from_bytes(exactly(peer, 4), "big"))
