@@ -78,6 +78,14 @@ class Content:
         self.announced = bench.torrent(self.file, folder / "announced.torrent", *tracker)
 
 
+def started(bench, content, floors, wanted=None):
+    """Seedring, these floors and the row's rivals, or those of them that `wanted` names (with commas): all that serve."""
+    names = ["seedring", *(floors if bench.floors else ()), *bench.rivals]
+    if wanted:
+        names = [name for name in names if name in wanted.split(",")]
+    return [seeder for seeder in (Seeder(bench, name, content) for name in names) if seeder.start()]
+
+
 class Seeder:
     """A seeder that runs, on the core that seeds."""
 

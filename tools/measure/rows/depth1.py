@@ -2,7 +2,7 @@
 
 from rivals import byte_size
 from measure.figures import at_most, cell, middle, pick, ratio, subjects
-from measure.seeders import Content, Seeder
+from measure.seeders import Content, started
 
 TITLE = "One request at a time"
 # Who paces itself takes most of a minute to begin with.
@@ -27,10 +27,7 @@ def add_arguments(parser):
 
 def measure(bench):
     content = Content(bench, bench.work, bench.size(bench.options.depth1_size, 4 << 20))
-    names = ["seedring", *(FLOORS if bench.floors else ()), *bench.rivals]
-    if bench.options.depth1_subjects:
-        names = [name for name in names if name in bench.options.depth1_subjects.split(",")]
-    running = [seeder for seeder in (Seeder(bench, name, content) for name in names) if seeder.start()]
+    running = started(bench, content, FLOORS, bench.options.depth1_subjects)
     for repetition in range(bench.repetitions):
         for seeder in running:
             run = seeder.measure(1, 1)

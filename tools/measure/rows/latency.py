@@ -2,7 +2,7 @@
 
 from rivals import byte_size
 from measure.figures import at_most, cell, middle, pick, ratio, subjects
-from measure.seeders import Content, Seeder
+from measure.seeders import Content, started
 
 TITLE = "Latency under full load"
 RIVALS = ("libtorrent", "rtorrent", "rqbit")
@@ -20,8 +20,7 @@ def add_arguments(parser):
 
 def measure(bench):
     content = Content(bench, bench.work, bench.size(bench.options.latency_size, 4 << 20))
-    names = ["seedring", *(("floor-ring", "floor-writev") if bench.floors else ()), *bench.rivals]
-    running = [seeder for seeder in (Seeder(bench, name, content) for name in names) if seeder.start()]
+    running = started(bench, content, ("floor-ring", "floor-writev"))
     for repetition in range(bench.repetitions):
         for seeder in running:
             run = seeder.measure(bench.size(CONNECTIONS, 5), DEPTH)

@@ -5,7 +5,7 @@ import subprocess
 from rivals import byte_size
 from measure import plots as drawn
 from measure.figures import at_most, cell, middle, pick, ratio, subjects
-from measure.seeders import FLOORS, Content, Seeder
+from measure.seeders import FLOORS, Content, started
 
 TITLE = "Seeding"
 SHARE = 4
@@ -35,12 +35,9 @@ def add_arguments(parser):
 
 def measure(bench):
     content = Content(bench, bench.work, bench.size(bench.options.seeding_size, 4 << 20))
-    names = ["seedring", *(FLOORS if bench.floors else ()), *bench.rivals]
-    if bench.options.seeding_subjects:
-        names = [name for name in names if name in bench.options.seeding_subjects.split(",")]
     counts = [1, 10] if bench.smoke else [int(count) for count in bench.options.seeding_connections.split(",")]
     # All are there from the beginning; who is not asked sleeps.
-    running = [seeder for seeder in (Seeder(bench, name, content) for name in names) if seeder.start()]
+    running = started(bench, content, FLOORS, bench.options.seeding_subjects)
     for repetition in range(bench.repetitions):
         if bench.floors and (not bench.options.seeding_subjects or STREAM in bench.options.seeding_subjects.split(",")):
             cost = stream(bench, content.file)
