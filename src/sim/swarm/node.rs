@@ -81,8 +81,6 @@ pub struct Connection {
     pub inbound: VecDeque<Packet>,
     /// It was late with what it owes.
     pub late: bool,
-    /// To be closed once everything is said.
-    pub parting: bool,
     pub timer: Option<Instant>,
     pub found: Vec<PieceIndex>,
     /// Blocks sent, for manners that change with time.
@@ -170,7 +168,6 @@ impl Node {
             in_flight: 0,
             inbound: VecDeque::new(),
             late: false,
-            parting: false,
             timer: None,
             found: Vec::new(),
             blocks_sent: 0,

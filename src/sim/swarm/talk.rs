@@ -427,27 +427,17 @@ impl Swarm {
         }
         self.announce(number);
         let node = &mut self.nodes[number.0 as usize];
+        let mut seats = Vec::new();
         for slot in node.open_slots() {
             let seat = node.seat(slot);
             let Some(connection) = node.connection(seat.slot, seat.generation) else { continue };
-            if connection.machine.stock() == Stock::All {
-                connection.parting = true;
-            } else {
+            if connection.machine.stock() != Stock::All {
                 connection.machine.send_extended(|ids| ids.upload_only, &[1]);
+            } else if !connection.machine.has_output() {
+                seats.push(seat);
             }
             node.schedule(slot);
         }
-        let parting = |node: &Node, slot: &u32| {
-            let connection = node.connections.get(*slot as usize).and_then(Option::as_ref);
-            connection.is_some_and(|connection| connection.parting && !connection.machine.has_output())
-        };
-        let node = &self.nodes[number.0 as usize];
-        let seats: Vec<Seat> = node
-            .open_slots()
-            .iter()
-            .filter(|slot| parting(node, slot))
-            .map(|&slot| node.seat(slot))
-            .collect();
         for seat in seats {
             self.close(seat, Closed::Useless);
         }
