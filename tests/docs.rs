@@ -162,8 +162,18 @@ fn help(command: &str) -> Option<String> {
 }
 
 fn help_of_all_commands() -> String {
-    let commands =
-        ["seed", "get", "create", "show", "check", "tracker", "bench", "lab distribute", "generate"];
+    let commands = [
+        "seed",
+        "get",
+        "create",
+        "show",
+        "check",
+        "tracker",
+        "bench",
+        "lab distribute",
+        "lab swarm",
+        "generate",
+    ];
     commands.iter().filter_map(|command| help(command)).collect::<String>() + "\n--help --version\n"
 }
 

@@ -10,7 +10,8 @@
 //!   is kept longer, and then by those that take most.
 //! - The unit of fairness is the address prefix: none gets a second slot while another waits, and its turn is over
 //!   for all its addresses alike. While leeching this only decides between peers that gave the same.
-//! - One optimistic slot goes round at random, newcomers three times as likely.
+//! - One optimistic slot goes round at random, newcomers three times as likely. It can be left out, for comparison in
+//!   the laboratory.
 //! - A peer that took more than the whole torrent while reporting no piece comes last everywhere.
 //!
 //! Invariant: a round gives no more than `slots` interested peers a slot, plus one optimistic, and as many peers
@@ -126,6 +127,8 @@ pub struct Decisions {
 #[derive(Clone, Debug)]
 pub struct Choker {
     lengths: TorrentLengths,
+    /// Slots beside the regular ones: the optimistic one, or none.
+    extra_slots: usize,
     optimistic_at: Instant,
     served: BTreeMap<AddressPrefix, Instant>,
 }
@@ -133,12 +136,17 @@ pub struct Choker {
 impl Choker {
     /// The choker of a torrent without peers.
     pub fn new(lengths: TorrentLengths) -> Self {
-        Self { lengths, optimistic_at: Instant::ZERO, served: BTreeMap::new() }
+        Self { lengths, extra_slots: 1, optimistic_at: Instant::ZERO, served: BTreeMap::new() }
+    }
+
+    /// The same without the optimistic slot. Slots that nobody has earned still go to somebody at random.
+    pub fn without_optimistic_slot(self) -> Self {
+        Self { extra_slots: 0, ..self }
     }
 
     /// Forgets everybody; for when the last peer has left.
     pub fn reset(&mut self) {
-        *self = Self::new(self.lengths);
+        *self = Self { extra_slots: self.extra_slots, ..Self::new(self.lengths) };
     }
 
     /// Decides anew about all `peers` into `out`; to be called every `CHOKE_ROUND_INTERVAL`. Costs a sort.
@@ -163,7 +171,7 @@ impl Choker {
             out.ranking.extend(chosen.iter().map(|&index| peers[index].conn));
             grant_courtesies(slots, peers, &chosen, &mut out.grants);
         }
-        let wanted = if slots == 0 { 0 } else { 1 + slots - chosen.len() };
+        let wanted = if slots == 0 { 0 } else { self.extra_slots + slots - chosen.len() };
         let optimistic = self.optimistic(now, wanted, peers, &out.grants, rng);
         out.optimistic.clear();
         for index in optimistic {

@@ -105,6 +105,21 @@ fn when_everybody_snubs_us_every_slot_is_optimistic() {
 }
 
 #[test]
+fn without_the_optimistic_slot_only_slots_that_nobody_earned_are_given_at_random() {
+    let mut choker = Choker::new(LENGTHS).without_optimistic_slot();
+    choker.reset();
+    let mut round = |peers: &[PeerSnapshot]| {
+        let mut out = Decisions::default();
+        choker.round(NOW, Role::Leeching, 4, peers, &mut Rng::from_seed(1), &mut out);
+        (regular(&out, peers).len(), out.optimistic.len())
+    };
+    let mut peers: Vec<_> = (1..=9).map(|n| giver(n, 10)).collect();
+    assert_eq!(round(&peers), (4, 0));
+    peers.iter_mut().for_each(|peer| peer.snubbed = true);
+    assert_eq!(round(&peers), (0, 4));
+}
+
+#[test]
 fn several_optimistic_peers_keep_their_turn_and_then_all_give_way() {
     let (mut choker, mut rng, mut out) = (Choker::new(LENGTHS), Rng::from_seed(1), Decisions::default());
     let mut peers: Vec<_> = (1..=9).map(|n| PeerSnapshot { snubbed: true, ..peer(n) }).collect();

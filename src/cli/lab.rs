@@ -3,6 +3,7 @@
 use super::CommandError;
 
 mod distribute;
+mod swarm;
 
 /// Ask how a swarm does, by formula and by simulation.
 ///
@@ -17,10 +18,12 @@ pub struct LabArgs {
 #[derive(Debug, clap::Subcommand)]
 enum Question {
     Distribute(distribute::DistributeArgs),
+    Swarm(swarm::SwarmArgs),
 }
 
 pub fn run(args: LabArgs) -> Result<(), CommandError> {
     match args.question {
         Question::Distribute(args) => distribute::run(args),
+        Question::Swarm(args) => swarm::run(args),
     }
 }

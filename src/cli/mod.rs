@@ -54,6 +54,11 @@ enum Command {
 /// Any error of the floors below becomes one through `?`, followed by its causes.
 pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What was asked makes no sense as a whole, though each option does by itself; the exit code says so.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
 /// Parses the process's arguments and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -75,7 +80,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("seedring: {}", escape::Plain(&with_causes(error.as_ref())));
-            ExitCode::from(1)
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }
 }

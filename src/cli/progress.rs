@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Progress of one piece of work, counted in bytes or in runs. Any thread may report.
+/// Progress of one piece of work, counted in bytes, runs or peers. Any thread may report.
 pub(super) struct Progress {
     shown: Shown,
 }
@@ -65,6 +65,11 @@ impl Progress {
     /// Begins to show that `total` runs are being worked on.
     pub(super) fn start_runs(verb: &'static str, total: u64) -> Self {
         Self::counting(verb, total, Some("runs"))
+    }
+
+    /// Begins to show that `total` simulated peers are being served.
+    pub(super) fn start_peers(verb: &'static str, total: u64) -> Self {
+        Self::counting(verb, total, Some("peers"))
     }
 
     fn counting(verb: &'static str, total: u64, unit: Option<&'static str>) -> Self {

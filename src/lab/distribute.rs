@@ -63,17 +63,7 @@ pub struct Run {
 impl Question {
     /// How many of `peers` are of each class: shares, and what they leave goes to the first classes.
     pub fn counts(&self, peers: u32) -> Vec<u32> {
-        let shares: u64 = self.classes.iter().map(|class| u64::from(class.share)).sum();
-        let part = |class: &PeerClass| u64::from(peers) * u64::from(class.share) / shares.max(1);
-        let mut counts: Vec<u32> = self.classes.iter().map(|class| part(class) as u32).collect();
-        let mut left = peers - counts.iter().sum::<u32>();
-        for (count, class) in counts.iter_mut().zip(&self.classes) {
-            if left > 0 && class.share > 0 {
-                *count += 1;
-                left -= 1;
-            }
-        }
-        counts
+        counts(&self.classes, peers)
     }
 
     /// What the formulas say of so many peers.
@@ -136,6 +126,21 @@ impl Question {
             events: swarm.happened(),
         })
     }
+}
+
+/// How many of `peers` are of each class: shares, and what they leave goes to the first classes.
+pub(super) fn counts(classes: &[PeerClass], peers: u32) -> Vec<u32> {
+    let shares: u64 = classes.iter().map(|class| u64::from(class.share)).sum();
+    let part = |class: &PeerClass| u64::from(peers) * u64::from(class.share) / shares.max(1);
+    let mut counts: Vec<u32> = classes.iter().map(|class| part(class) as u32).collect();
+    let mut left = peers - counts.iter().sum::<u32>();
+    for (count, class) in counts.iter_mut().zip(classes) {
+        if left > 0 && class.share > 0 {
+            *count += 1;
+            left -= 1;
+        }
+    }
+    counts
 }
 
 #[cfg(test)]

@@ -1,8 +1,17 @@
 //! The swarm laboratory: how long does it take to distribute a file to N peers?
 //!
 //! `bounds` answers by formula, `distribute` by simulating a swarm of the product's own machines
-//! ([`sim::swarm`](crate::sim::swarm)). A run is a function of its seed.
+//! ([`sim::swarm`](crate::sim::swarm)). `scenario` draws crowds of all kinds, `observe` says how they fared. A run is a
+//! function of its seed.
+
+mod cores;
+#[cfg(test)]
+mod literature_tests;
+
+pub use cores::run_all;
 
 pub mod bounds;
 pub mod distribute;
+pub mod observe;
 pub mod plot;
+pub mod scenario;

@@ -42,6 +42,8 @@ pub enum Mark {
     Line,
     /// A line with a dot at each point.
     Dots,
+    /// Dots alone.
+    Points,
 }
 
 /// One curve.
@@ -126,11 +128,12 @@ impl Figure {
         mesh.x_desc(&self.x).y_desc(&self.y).label_style(("sans-serif", 16)).light_line_style(WHITE);
         mesh.draw().map_err(failed)?;
         for (series, colour) in self.series.iter().zip(COLOURS.iter().cycle()) {
-            let line = LineSeries::new(series.points.iter().copied(), colour.stroke_width(2));
+            let points = series.points.iter().copied().filter(|_| series.mark != Mark::Points);
+            let line = LineSeries::new(points, colour.stroke_width(2));
             let drawn = chart.draw_series(line).map_err(failed)?;
             let sample = |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(3));
             drawn.label(&series.name).legend(sample);
-            if series.mark == Mark::Dots {
+            if series.mark != Mark::Line {
                 let dots = series.points.iter().map(|&point| Circle::new(point, 4, colour.filled()));
                 chart.draw_series(dots).map_err(failed)?;
             }

@@ -209,6 +209,11 @@ impl TorrentMachine {
         }
     }
 
+    /// Leaves the optimistic slot out; for comparison in the laboratory.
+    pub fn leave_out_optimistic_slot(&mut self) {
+        self.choker = self.choker.clone().without_optimistic_slot();
+    }
+
     /// A peer finished its handshake; it is choked and not interested. Its counters start at zero.
     pub fn handle_joined(&mut self, now: Instant, conn: ConnId, prefix: AddressPrefix) {
         self.handle_left(now, conn);

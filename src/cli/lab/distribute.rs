@@ -238,7 +238,7 @@ fn table(question: &Question, rows: &[Row], simulated: &[u32]) -> String {
 }
 
 /// `59.5 s`, `3:07 min`, `1:02:03 h`
-fn clock_time(seconds: f64) -> String {
+pub(super) fn clock_time(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
         0..=59 => format!("{seconds:.1} s"),
@@ -310,22 +310,22 @@ fn figure(question: &Question, rows: &[Row]) -> Figure {
     }
 }
 
-fn figure_file(text: &str) -> Result<PathBuf, plot::PlotError> {
+pub(super) fn figure_file(text: &str) -> Result<PathBuf, plot::PlotError> {
     let path = PathBuf::from(text);
     plot::check(&path).map(|()| path)
 }
 
-fn size(text: &str) -> Result<ByteSize, String> {
+pub(super) fn size(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse().map_err(|error: crate::units::UnitError| error.to_string())?;
     if size.0 == 0 { Err("a file without bytes takes no time; give a size above 0".into()) } else { Ok(size) }
 }
 
-fn rate(text: &str) -> Result<ByteRate, String> {
+pub(super) fn rate(text: &str) -> Result<ByteRate, String> {
     let rate: ByteRate = text.parse().map_err(|error: crate::units::UnitError| error.to_string())?;
     if rate.0 == 0 { Err("at a rate of 0 it would never end; give one above 0".into()) } else { Ok(rate) }
 }
 
-fn class(text: &str) -> Result<PeerClass, String> {
+pub(super) fn class(text: &str) -> Result<PeerClass, String> {
     let parts: Vec<&str> = text.split(':').collect();
     let [name, count, up, down] = parts.as_slice() else {
         return Err("write NAME:COUNT:UP:DOWN, as dsl:30:100kB/s:2MB/s".into());

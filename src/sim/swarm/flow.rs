@@ -70,6 +70,7 @@ impl Swarm {
             self.wrong_blocks += u32::from(packet.block.is_some_and(|block| block.content == wrong));
             let len = packet.len();
             let took = time_of(len, node.terms.up.0);
+            node.leeching.send(took, packet.block.map_or(0, |block| u64::from(block.span.len)));
             node.uplink_busy = true;
             self.events.put(self.now + took, Event::Uplink(number));
             let from = node.seat(slot);
@@ -83,6 +84,9 @@ impl Swarm {
                 node.given += u64::from(block.span.len);
             }
             node.schedule(slot);
+            if let Some(block) = packet.block {
+                self.enter(number, to.node, u64::from(block.span.len));
+            }
             self.tell_served(from);
             self.carry(number, to, packet, took);
             self.leave_after_copies(number);

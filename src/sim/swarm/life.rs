@@ -1,5 +1,6 @@
 //! Coming and going: arrivals, departures, calls, and what the tracker is told.
 
+use super::ledger::Leeching;
 use super::node::{Node, Seat};
 use super::terms::{ContentShape, Departure, PeerNumber, PeerTerms};
 use super::{Event, INFO_HASH, Swarm, delay_between};
@@ -48,6 +49,9 @@ impl Node {
             timer: None,
             announce_timer: None,
             draining: false,
+            arrived_at: None,
+            left_at: None,
+            leeching: Leeching::default(),
             given: 0,
             taken: 0,
             wasted: 0,
@@ -83,9 +87,14 @@ impl Swarm {
         }
         node.online = true;
         node.stay += 1;
+        node.arrived_at = node.arrived_at.or(Some(self.now));
+        node.left_at = None;
         // What it had when it left is what it comes back with.
         let have = node.facts.have.snapshot();
         let is_seed = have.is_full();
+        if !is_seed {
+            node.leeching.begin(self.now);
+        }
         let hides = is_seed && policies.super_seed && node.completed_at.is_none();
         node.facts = Node::facts(&shape, &have, hides);
         let (role, slots) =
@@ -97,6 +106,9 @@ impl Swarm {
             dial_below: policies.connections_max.div_ceil(2),
             ..PeerListSettings::new(node.peer_id)
         });
+        if !policies.optimistic {
+            node.machine.leave_out_optimistic_slot();
+        }
         if hides {
             node.machine.begin_super_seed(shape.piece_count());
         }
@@ -140,6 +152,8 @@ impl Swarm {
         self.announce(number);
         let node = &mut self.nodes[number.0 as usize];
         node.online = false;
+        node.left_at = Some(self.now);
+        node.leeching.end(self.now);
         node.announcer = None;
         let seats: Vec<Seat> = node.open_slots().into_iter().map(|slot| node.seat(slot)).collect();
         for seat in seats {

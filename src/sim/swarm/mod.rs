@@ -17,6 +17,7 @@
 
 mod event_queue;
 mod flow;
+mod ledger;
 mod life;
 mod node;
 mod talk;
@@ -25,6 +26,7 @@ mod terms;
 mod tests;
 
 pub use event_queue::EventQueue;
+pub use ledger::Ledger;
 pub use terms::{ContentShape, Departure, Manner, PeerNumber, PeerTerms, Policies};
 
 use crate::id::InfoHash;
@@ -78,8 +80,18 @@ pub struct Balance {
 /// What became of one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
+    /// When it came first; `None` when it has not.
+    pub arrived_at: Option<Instant>,
+    /// When it left; `None` while it is here, or has not come.
+    pub left_at: Option<Instant>,
     /// When it had everything; `None` when it never had, or came with it.
     pub completed_at: Option<Instant>,
+    /// How long it was here without having everything.
+    pub leeched: Duration,
+    /// Of that: how long its uplink was busy.
+    pub busy: Duration,
+    /// Bytes of payload that it gave meanwhile.
+    pub given_leeching: u64,
     /// Bytes of payload that it gave.
     pub given: u64,
     /// Bytes of payload that it took, those of no use included.
@@ -107,6 +119,7 @@ pub struct Swarm {
     balance: Balance,
     /// How many peers that are here have each piece.
     copies: Vec<u32>,
+    ledger: Ledger,
     waiting: usize,
     wrong_blocks: u32,
 }
@@ -122,6 +135,7 @@ impl Swarm {
             nodes.push(Node::new(number, terms, &shape, &mut rng));
         }
         let waiting = nodes.iter().filter(|node| !node.terms.have.is_full()).count();
+        let classes = nodes.iter().map(|node| node.terms.class).max().map_or(0, |last| usize::from(last) + 1);
         Self {
             now: Instant::ZERO,
             events,
@@ -134,6 +148,7 @@ impl Swarm {
             happened: 0,
             balance: Balance::default(),
             copies: vec![0; shape.piece_count() as usize],
+            ledger: Ledger::new(classes),
             waiting,
             wrong_blocks: 0,
         }
@@ -214,6 +229,11 @@ impl Swarm {
         &self.copies
     }
 
+    /// Payload by the classes of givers and takers.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// Peers that are here.
     pub fn online(&self) -> usize {
         self.nodes.iter().filter(|node| node.online).count()
@@ -222,7 +242,12 @@ impl Swarm {
     /// What became of each peer.
     pub fn outcomes(&self) -> impl Iterator<Item = Outcome> + '_ {
         self.nodes.iter().map(|node| Outcome {
+            arrived_at: node.arrived_at,
+            left_at: node.left_at,
             completed_at: node.completed_at,
+            leeched: node.leeching.time(self.now),
+            busy: node.leeching.busy,
+            given_leeching: node.leeching.given,
             given: node.given,
             taken: node.taken,
             wasted: node.wasted,

@@ -1,5 +1,6 @@
 //! One peer of a simulated swarm: the product's machines, and the line they speak over.
 
+use super::ledger::Leeching;
 use super::terms::{PeerNumber, PeerTerms};
 use crate::announcer::Announcer;
 use crate::id::{AddressPrefix, ConnId, PeerId};
@@ -116,6 +117,9 @@ pub struct Node {
     pub timer: Option<Instant>,
     pub announce_timer: Option<Instant>,
     pub draining: bool,
+    pub arrived_at: Option<Instant>,
+    pub left_at: Option<Instant>,
+    pub leeching: Leeching,
     pub given: u64,
     pub taken: u64,
     pub wasted: u64,

@@ -414,6 +414,7 @@ impl Swarm {
         let node = &mut self.nodes[number.0 as usize];
         node.facts.satisfied.store(true, Relaxed);
         node.pieces.clear();
+        node.leeching.end(now);
         if node.completed_at.is_none() {
             node.completed_at = Some(now);
             self.waiting -= 1;

@@ -56,6 +56,8 @@ pub struct PeerTerms {
     pub delay: Duration,
     /// How it behaves.
     pub manner: Manner,
+    /// Of which class it is; payload is counted by class. Classes are small numbers.
+    pub class: u8,
     /// The pieces it comes with.
     pub have: Bitfield,
     /// When it comes.
@@ -72,6 +74,7 @@ impl PeerTerms {
             down: None,
             delay: Duration::from_millis(10),
             manner: Manner::Honest,
+            class: 0,
             have,
             arrives: Instant::ZERO,
             departs: Departure::Never,
@@ -88,6 +91,8 @@ pub struct Policies {
     pub slots: Slots,
     /// Regular slots of a seed.
     pub seed_slots: Slots,
+    /// Everybody has an optimistic slot besides the regular ones (BEP 3).
+    pub optimistic: bool,
     /// Peers that come with everything super-seed (BEP 16).
     pub super_seed: bool,
     /// Connections of a peer, both directions, at most; it dials while it has less than half as many.
@@ -100,6 +105,7 @@ impl Default for Policies {
             order: Order::RarestFirst,
             slots: Slots::Auto,
             seed_slots: Slots::Fixed(4),
+            optimistic: true,
             super_seed: false,
             connections_max: 80,
         }
