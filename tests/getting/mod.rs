@@ -222,6 +222,25 @@ impl Run {
         self.child.wait().unwrap();
     }
 
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, when it does within that time.
+    pub fn ends_within(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let deadline = seedring::clock::now() + patience;
+        loop {
+            let status = self.child.try_wait().unwrap();
+            if status.is_some() || seedring::clock::now() >= deadline {
+                return status;
+            }
+            // Until it has closed its pipe, this waits; from then on it looks now and then.
+            self.next_of(&[], Duration::from_millis(100));
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

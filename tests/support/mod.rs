@@ -1,6 +1,9 @@
 //! What the tests on real sockets share: an engine on loopback and a leech with a blocking socket.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod held_device;
+pub mod library;
+
 use seedring::attribution::SharedWaits;
 use seedring::bitfield::Bitfield;
 use seedring::choker::{Role, Slots};
@@ -148,17 +151,23 @@ impl Leech {
 
     /// Exchanges handshakes, with these extensions, and says nothing more.
     pub fn introduced(stream: TcpStream, torrent: &SharedTorrent<Content>, reserved: Reserved) -> Self {
-        let decoder = Decoder::new(DecoderLimits::for_pieces(torrent.facts.piece_count()));
+        Self::meeting(stream, torrent.facts.info_hash, torrent.facts.piece_count(), reserved)
+    }
+
+    /// [`Self::introduced`] for a torrent of which these are known.
+    pub fn meeting(stream: TcpStream, info_hash: InfoHash, piece_count: u32, reserved: Reserved) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let decoder = Decoder::new(DecoderLimits::for_pieces(piece_count));
         let mut leech = Self { stream, decoder, unread: Vec::new() };
         // Each is a peer of its own: two connections with one peer id are one peer's, and one of them goes.
         let mut peer_id = PeerId(*b"-XX0000-000000000000");
         let port = leech.stream.local_addr().unwrap().port();
         peer_id.0[18..].copy_from_slice(&port.to_be_bytes());
-        let handshake = Handshake { reserved, info_hash: torrent.facts.info_hash, peer_id };
+        let handshake = Handshake { reserved, info_hash, peer_id };
         leech.stream.write_all(&handshake.encode()).unwrap();
         let mut answer = [0; 68];
         leech.stream.read_exact(&mut answer).unwrap();
-        assert_eq!(Handshake::decode(&answer).unwrap().info_hash, torrent.facts.info_hash);
+        assert_eq!(Handshake::decode(&answer).unwrap().info_hash, info_hash);
         leech
     }
 
@@ -170,13 +179,18 @@ impl Leech {
 
     /// Reads on until a message is as wanted; the others are passed over.
     pub fn wait_for(&mut self, wanted: impl Fn(&Message<'_>) -> bool) {
+        self.hear(|message| wanted(message).then_some(()));
+    }
+
+    /// Reads on until a message says something; the others are passed over.
+    pub fn hear<T>(&mut self, mut said: impl FnMut(&Message<'_>) -> Option<T>) -> T {
         loop {
             let mut input = &self.unread[..];
             while let Some(message) = self.decoder.decode(&mut input).unwrap() {
-                if wanted(&message) {
+                if let Some(said) = said(&message) {
                     let rest = input.to_vec();
                     self.unread = rest;
-                    return;
+                    return said;
                 }
             }
             self.unread.clear();
@@ -219,20 +233,29 @@ impl Leech {
                 .step_by(BLOCK_LEN as usize)
                 .map(|begin| BlockSpan { piece: PieceIndex(piece), begin, len: BLOCK_LEN.min(len - begin) })
                 .collect();
-            self.say(&spans.iter().map(|&span| Message::Request(span)).collect::<Vec<_>>());
-            for span in spans {
-                self.wait_for(|message| *message == Message::Piece(span));
-                while self.decoder.payload_remaining() > 0 {
-                    if self.unread.is_empty() {
-                        self.fill();
-                    }
-                    let mut input = &self.unread[..];
-                    content.extend_from_slice(self.decoder.take_payload(&mut input));
-                    self.unread = input.to_vec();
-                }
-            }
+            self.ask(&spans);
+            self.take(&spans, &mut content);
         }
         content
+    }
+
+    pub fn ask(&mut self, spans: &[BlockSpan]) {
+        self.say(&spans.iter().map(|&span| Message::Request(span)).collect::<Vec<_>>());
+    }
+
+    /// Reads these blocks, which have been asked for in this order, and appends their bytes.
+    pub fn take(&mut self, spans: &[BlockSpan], content: &mut Vec<u8>) {
+        for &span in spans {
+            self.wait_for(|message| *message == Message::Piece(span));
+            while self.decoder.payload_remaining() > 0 {
+                if self.unread.is_empty() {
+                    self.fill();
+                }
+                let mut input = &self.unread[..];
+                content.extend_from_slice(self.decoder.take_payload(&mut input));
+                self.unread = input.to_vec();
+            }
+        }
     }
 }
 

@@ -1,0 +1,258 @@
+//! A file system of one file whose reads are answered when the test says so: it speaks the kernel's FUSE protocol
+//! (include/uapi/linux/fuse.h, version 7.31) over /dev/fuse.
+//!
+//! It is mounted in a mount namespace of the test's thread, so that nobody else sees it and it ends with the test at
+//! the latest. Whatever happens, the connection is aborted when this is dropped (its last descriptor closes, and everybody who
+//! waits for an answer gets an error). Nothing may be remembered of names and attributes, as with a file system far away, and
+//! each opening empties the page cache. Absent: writing, folders below, everything else.
+#![expect(unsafe_code, reason = "a thread's mount namespace has no safe wrapper")]
+
+use super::PATIENCE;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+const FOLDER: u64 = 1;
+const FILE: u64 = 2;
+const HEADER_LEN: usize = 40;
+/// Reads side by side, and MAX_PAGES: a window of 256 KiB is one read.
+const INIT_FLAGS: u32 = 1 | 1 << 22;
+
+mod opcode {
+    pub const LOOKUP: u32 = 1;
+    pub const FORGET: u32 = 2;
+    pub const GETATTR: u32 = 3;
+    pub const OPEN: u32 = 14;
+    pub const READ: u32 = 15;
+    pub const STATFS: u32 = 17;
+    pub const RELEASE: u32 = 18;
+    pub const INIT: u32 = 26;
+    pub const OPENDIR: u32 = 27;
+    pub const READDIR: u32 = 28;
+    pub const RELEASEDIR: u32 = 29;
+    pub const ACCESS: u32 = 34;
+    pub const INTERRUPT: u32 = 36;
+    pub const BATCH_FORGET: u32 = 42;
+}
+
+/// The device; unmounted when dropped.
+pub struct HeldDevice {
+    shared: Arc<Shared>,
+    folder: PathBuf,
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    device: File,
+    name: String,
+    content: Vec<u8>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    answers: Answers,
+    held: Vec<HeldRead>,
+}
+
+/// What the device answers.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Answers {
+    #[default]
+    Everything,
+    AllButReads,
+    Nothing,
+}
+
+struct HeldRead {
+    unique: u64,
+    offset: usize,
+    len: usize,
+}
+
+impl HeldDevice {
+    /// Mounts it on `folder`, with `content` as the file `name`. It answers everything at once, until told otherwise.
+    pub fn mounted(folder: &Path, name: &str, content: Vec<u8>) -> Self {
+        const NEEDS: &str =
+            "this test mounts a file system of its own: it needs root, /dev/fuse and mount(8)";
+        // SAFETY: nothing is taken from other threads; this one only gets mounts of its own.
+        let unshared = unsafe { unshare_unsafe(UnshareFlags::NEWNS) };
+        unshared.unwrap_or_else(|error| panic!("{NEEDS}: no mounts of its own: {error}"));
+        mount(Stdio::null(), &["--make-rprivate", "/"], NEEDS);
+        let device = File::options().read(true).write(true).open("/dev/fuse");
+        let device = device.unwrap_or_else(|error| panic!("{NEEDS}: /dev/fuse: {error}"));
+        let input = device.try_clone().expect("a descriptor is free");
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { device, name: name.to_owned(), content, state, changed });
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).expect("a descriptor is free"));
+        let (server, until) = (Arc::clone(&shared), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || server.serve(&until));
+        let held = Self { shared, folder: folder.to_owned(), stop, thread: Some(thread) };
+        let options = "fd=0,rootmode=40000,user_id=0,group_id=0,default_permissions,nosuid,nodev";
+        let folder = folder.to_str().expect("the folder's name is text");
+        mount(input.into(), &["-i", "-t", "fuse", "-o", options, "held", folder], NEEDS);
+        held
+    }
+
+    /// From now on reads wait; everything else is answered.
+    pub fn hold_reads(&self) {
+        self.shared.state().answers = Answers::AllButReads;
+    }
+
+    /// Waits until so many reads wait.
+    pub fn wait_for_reads(&self, count: usize) {
+        let missing = |state: &mut State| state.held.len() < count;
+        let waited = self.shared.changed.wait_timeout_while(self.shared.state(), PATIENCE, missing);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(state.held.len() >= count, "only {} of {count} reads came", state.held.len());
+    }
+
+    /// Answers what waits, and from now on everything at once.
+    pub fn answer_reads(&self) {
+        let mut state = self.shared.state();
+        state.answers = Answers::Everything;
+        let held = std::mem::take(&mut state.held);
+        drop(state);
+        held.iter().for_each(|read| self.shared.answer_read(read));
+    }
+
+    /// From now on nothing is answered, for ever.
+    pub fn fall_silent(&self) {
+        self.shared.state().answers = Answers::Nothing;
+    }
+}
+
+impl Drop for HeldDevice {
+    fn drop(&mut self) {
+        // Lazily: somebody may wait in there until the descriptor of the device closes, behind this.
+        let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
+        let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn mount(input: Stdio, arguments: &[&str], needs: &str) {
+    let output = Command::new("mount").args(arguments).stdin(input).output();
+    let output = output.unwrap_or_else(|error| panic!("{needs}: {error}"));
+    assert!(output.status.success(), "{needs}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until `stop` can be read.
+    fn serve(&self, stop: &OwnedFd) {
+        let mut request = vec![0; 1 << 16];
+        loop {
+            let mut both = [PollFd::new(stop, PollFlags::IN), PollFd::new(&self.device, PollFlags::IN)];
+            let is_silent = self.state().answers == Answers::Nothing;
+            let heard = if is_silent { &mut both[..1] } else { &mut both };
+            let _ = poll(heard, None);
+            if !both[0].revents().is_empty() {
+                return;
+            }
+            if self.state().answers == Answers::Nothing {
+                continue;
+            }
+            let read = (&self.device).read(&mut request);
+            match read.map_err(|error| error.raw_os_error().map(Errno::from_raw_os_error)) {
+                Ok(len) => self.handle(&request[..len]),
+                Err(Some(Errno::NODEV)) => return,
+                // Nobody has mounted it yet.
+                Err(Some(Errno::PERM)) => std::thread::park_timeout(std::time::Duration::from_millis(1)),
+                Err(Some(Errno::NOENT | Errno::INTR | Errno::AGAIN)) => {}
+                Err(error) => panic!("/dev/fuse: {error:?}"),
+            }
+        }
+    }
+
+    fn handle(&self, request: &[u8]) {
+        let number = |at: usize| u64::from_le_bytes(request[at..at + 8].try_into().expect("eight bytes"));
+        let (opcode, unique, node) = (number(0) >> 32, number(8), number(16));
+        let body = &request[HEADER_LEN..];
+        match opcode as u32 {
+            opcode::INIT => {
+                let mut out = Vec::new();
+                out.extend([7, 31, 1 << 20, INIT_FLAGS].map(u32::to_le_bytes).concat());
+                // Reads in flight, and when there are many; then bytes of a write, a nanosecond, pages of a read.
+                out.extend([1024_u16, 768].map(u16::to_le_bytes).concat());
+                out.extend([4096_u32, 1].map(u32::to_le_bytes).concat());
+                out.extend([64_u16, 0].map(u16::to_le_bytes).concat());
+                out.resize(64, 0);
+                self.answer(unique, &out);
+            }
+            opcode::LOOKUP if body.strip_suffix(&[0]) == Some(self.name.as_bytes()) => {
+                let mut out = [FILE, 0, 0, 0, 0].map(u64::to_le_bytes).concat();
+                out.extend(self.attributes(FILE));
+                self.answer(unique, &out);
+            }
+            opcode::LOOKUP => self.refuse(unique, Errno::NOENT),
+            opcode::GETATTR => {
+                let mut out = [0_u64, 0].map(u64::to_le_bytes).concat();
+                out.extend(self.attributes(node));
+                self.answer(unique, &out);
+            }
+            opcode::OPEN | opcode::OPENDIR => self.answer(unique, &[0; 16]),
+            opcode::READ => {
+                let (offset, len) = (number(HEADER_LEN + 8), number(HEADER_LEN + 16) as u32);
+                let read = HeldRead { unique, offset: offset as usize, len: len as usize };
+                let mut state = self.state();
+                if state.answers == Answers::Everything {
+                    drop(state);
+                    self.answer_read(&read);
+                } else {
+                    state.held.push(read);
+                    self.changed.notify_all();
+                }
+            }
+            opcode::RELEASE | opcode::RELEASEDIR | opcode::ACCESS | opcode::READDIR => {
+                self.answer(unique, &[]);
+            }
+            opcode::STATFS => self.answer(unique, &[0; 80]),
+            opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT => {}
+            // FLUSH among them: closing a file then asks the device nothing, as with a disk.
+            _ => self.refuse(unique, Errno::NOSYS),
+        }
+    }
+
+    fn attributes(&self, node: u64) -> Vec<u8> {
+        let (mode, len) =
+            if node == FOLDER { (0o040_755, 0) } else { (0o100_644, self.content.len() as u64) };
+        let mut out = [node, len, len.div_ceil(512), 1, 1, 1].map(u64::to_le_bytes).concat();
+        out.extend([0, 0, 0, mode, 1, 0, 0, 0, 4096, 0].map(u32::to_le_bytes).concat());
+        out
+    }
+
+    fn answer_read(&self, read: &HeldRead) {
+        let end = self.content.len().min(read.offset + read.len);
+        self.answer(read.unique, &self.content[read.offset.min(end)..end]);
+    }
+
+    fn answer(&self, unique: u64, body: &[u8]) {
+        self.say(unique, 0, body);
+    }
+
+    fn refuse(&self, unique: u64, errno: Errno) {
+        self.say(unique, -errno.raw_os_error(), &[]);
+    }
+
+    fn say(&self, unique: u64, error: i32, body: &[u8]) {
+        let mut message = ((16 + body.len()) as u32).to_le_bytes().to_vec();
+        message.extend(error.to_le_bytes());
+        message.extend(unique.to_le_bytes());
+        message.extend(body);
+        // Whoever asked may have gone.
+        let _ = (&self.device).write(&message);
+    }
+}
