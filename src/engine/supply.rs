@@ -33,7 +33,7 @@ pub enum NotOpened {
 /// Opens one torrent's content as often as it is asked to. What was opened for one worker is given to the others, too,
 /// while anybody holds it.
 pub trait ContentSource<S>: std::fmt::Debug + Send + Sync {
-    /// Files that are open with it, each with a descriptor and a mapping.
+    /// Descriptors that are open with it: a file's, which has a mapping, too, or its folder's.
     fn file_count(&self) -> usize;
 
     /// Opens it and answers exactly once, on any thread. Never waits.

@@ -79,9 +79,9 @@ impl ShelvedContent {
         Fingerprint::of(self.states.iter().copied(), None)
     }
 
-    /// Files with a descriptor and a mapping each when it is open.
+    /// Descriptors that it has when it is open: one for each file, and its folder's.
     pub fn file_count(&self) -> usize {
-        self.states.len()
+        self.states.len() + 1
     }
 
     /// The first fault that anybody met. Content with a fault is not to be served any more.
@@ -187,7 +187,7 @@ pub(super) struct Room {
 }
 
 impl Shelf {
-    /// At most `files_max` files are open at once, but for one torrent that has more.
+    /// At most `files_max` files and folders are open at once, but for one torrent that has more.
     pub fn new(files_max: usize) -> Self {
         Self(Arc::new(Inner {
             files_max,
@@ -197,7 +197,7 @@ impl Shelf {
         }))
     }
 
-    /// Files that are open.
+    /// Files and folders that are open.
     pub fn open_files(&self) -> usize {
         self.0.files.load(Relaxed)
     }
@@ -366,12 +366,12 @@ mod tests {
 
     #[test]
     fn one_opening_serves_everybody_and_ends_with_the_last_who_holds_it() {
-        let (folder, shelf) = (tempfile::tempdir().unwrap(), Shelf::new(1));
+        let (folder, shelf) = (tempfile::tempdir().unwrap(), Shelf::new(3));
         let [one, other] = ["one", "other"].map(|name| shelved(folder.path(), name, &shelf));
         assert_eq!(shelf.open_files(), 0);
         let first = opened(&one).unwrap();
         assert!(Arc::ptr_eq(&first, &opened(&one).unwrap()));
-        assert_eq!(shelf.open_files(), 1);
+        assert_eq!(shelf.open_files(), 2, "the file and its folder");
         assert_eq!(opened(&other).unwrap_err(), Refusal::Full);
         assert_eq!(other.fault(), None, "it is not to blame");
         drop(first);

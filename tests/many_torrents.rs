@@ -1,0 +1,179 @@
+//! Hundreds of torrents in one process that may have few files open: each is served byte for byte and described to
+//! whoever has only its magnet link, and no more of it is open or in memory than peers ask for.
+
+mod getting;
+mod support;
+
+use getting::Run;
+use rustix::fs::OFlags;
+use rustix::process::Signal;
+use seedring::limits::INFO_HELD_LEN_MAX;
+use seedring::rng::Rng;
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use support::library::Work;
+
+const TORRENTS: usize = 300;
+/// What the process may have open in all.
+const DESCRIPTORS: usize = 96;
+/// Of which content may have half. Who looks after the files has a folder and a file for a moment.
+const CONTENT_DESCRIPTORS: usize = DESCRIPTORS / 2 + 2;
+/// Peers that stay a while after they have got everything.
+const STAYING: usize = 8;
+
+/// Torrents with their files in a folder.
+struct Library {
+    folder: tempfile::TempDir,
+    works: Vec<Work>,
+}
+
+impl Library {
+    fn of(works: Vec<Work>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let library = Self { folder, works };
+        for folder in [library.torrents(), library.data()] {
+            fs::create_dir(folder).unwrap();
+        }
+        for work in &library.works {
+            work.write_torrent(&library.torrents());
+            work.write_content(&library.data());
+        }
+        library
+    }
+
+    /// Small torrents: single files and folders of two, of less than a block to a few pieces.
+    fn of_many() -> Self {
+        let works = (0..TORRENTS).map(|number| {
+            let name = format!("work-{number:03}");
+            let len = 1 + number * 137;
+            let seed = number as u64;
+            if number % 3 == 0 {
+                Work::new(seed, &name, 16 << 10, &[("one", len), ("other", 100)], 0)
+            } else {
+                Work::new(seed, &name, 16 << 10, &[("", len)], 0)
+            }
+        });
+        Self::of(works.collect())
+    }
+
+    fn torrents(&self) -> PathBuf {
+        self.folder.path().join("torrents")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Seeds all of them in a process that may have few descriptors.
+    fn seed(&self) -> Run {
+        let mut seed = getting::seedring("seed");
+        seed.arg("--torrents").arg(self.torrents()).arg("--data").arg(self.data());
+        seed.args(["--tracker-port", "0", "--state-dir"]).arg(self.folder.path().join("state"));
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("ulimit -n {DESCRIPTORS} && exec \"$0\" \"$@\"")]);
+        limited.arg(seed.get_program()).args(seed.get_args()).stdin(Stdio::null());
+        let mut run = Run::start(&mut limited);
+        assert_eq!(run.wait_for("ready")["torrents"], self.works.len(), "{:?}", run.heard.last());
+        run
+    }
+}
+
+/// Descriptors of a process: of files below `data` that are open for reading, of anything below it, and of
+/// anything at all.
+fn descriptors(process: u32, data: &Path) -> (usize, usize, usize) {
+    let (mut open, mut below, mut all) = (0, 0, 0);
+    for entry in fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten() {
+        all += 1;
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        if !target.starts_with(data) {
+            continue;
+        }
+        below += 1;
+        // What is only looked at is not open for reading.
+        let about = format!("/proc/{process}/fdinfo/{}", entry.file_name().to_string_lossy());
+        let about = fs::read_to_string(about).unwrap_or_default();
+        let flags = about.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or_default();
+        let flags = u32::from_str_radix(flags.trim(), 8).unwrap_or_default();
+        open += usize::from(!OFlags::from_bits_retain(flags).contains(OFlags::PATH));
+    }
+    (open, below, all)
+}
+
+#[test]
+fn every_torrent_is_served_byte_for_byte_within_few_descriptors() {
+    let library = Library::of_many();
+    let run = library.seed();
+    let data = library.data().canonicalize().unwrap();
+    let look = || descriptors(run.id(), &data);
+    assert_eq!(look().0, 0, "nobody has asked for anything");
+    for seed in [1, 2] {
+        let mut order: Vec<&Work> = library.works.iter().collect();
+        Rng::from_seed(seed).shuffle(&mut order);
+        let (mut staying, mut most_open) = (VecDeque::new(), 0);
+        for work in order {
+            let mut leech = work.join(run.address());
+            assert!(work.fetch(&mut leech) == work.content, "{}", work.name);
+            staying.push_back(leech);
+            if staying.len() > STAYING {
+                staying.pop_front();
+            }
+            let (open, below, all) = look();
+            assert!(
+                below <= CONTENT_DESCRIPTORS,
+                "{below} descriptors below the content's folder, {open} of files"
+            );
+            assert!(all < DESCRIPTORS, "{all} descriptors");
+            most_open = most_open.max(open);
+        }
+        assert!(most_open > 1, "content stays open for a while");
+    }
+    run.signal(Signal::INT);
+    let (status, heard, said) = run.ended();
+    assert!(status.success(), "{said}");
+    let warned = heard.iter().find(|event| ["warning", "failed"].iter().any(|it| event["event"] == *it));
+    assert_eq!(warned, None);
+}
+
+#[test]
+fn any_of_them_is_described_to_who_has_only_its_magnet_link() {
+    let library = Library::of_many();
+    let run = library.seed();
+    let mut order: Vec<&Work> = library.works.iter().collect();
+    Rng::from_seed(3).shuffle(&mut order);
+    for work in order {
+        assert!(work.fetch_info(run.address()).as_ref() == Some(&work.info), "{}", work.name);
+    }
+}
+
+/// Without its torrent file a description can only come out of memory, so what is in memory is seen from outside.
+#[test]
+fn descriptions_are_in_memory_only_when_asked_for_and_only_few_of_them() {
+    const LEN: usize = 1 << 20;
+    let works = (0..12).map(|number| {
+        let name = format!("work-{number:03}");
+        Work::new(number, &name, 16 << 10, &[("", 1000)], LEN)
+    });
+    let library = Library::of(works.collect());
+    let run = library.seed();
+    let forget = |work: &Work| {
+        fs::remove_file(library.torrents().join(format!("{}.torrent", work.name))).unwrap();
+    };
+    let (unasked, asked) = library.works.split_first().expect("there are some");
+    forget(unasked);
+    assert!(unasked.fetch_info(run.address()).is_none(), "nobody has asked for it");
+    for work in asked {
+        assert!(work.fetch_info(run.address()).as_ref() == Some(&work.info), "{}", work.name);
+    }
+    asked.iter().for_each(forget);
+    let held: Vec<Vec<u8>> = asked.iter().filter_map(|work| work.fetch_info(run.address())).collect();
+    assert!(
+        !held.is_empty() && held.iter().map(Vec::len).sum::<usize>() <= INFO_HELD_LEN_MAX,
+        "{}",
+        held.len()
+    );
+    // Content is another matter.
+    let mut leech = unasked.join(run.address());
+    assert!(unasked.fetch(&mut leech) == unasked.content);
+}
