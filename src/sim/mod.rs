@@ -14,6 +14,8 @@ mod giver;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod idle_tests;
+#[cfg(test)]
 mod leech_rig;
 #[cfg(test)]
 mod leech_tests;

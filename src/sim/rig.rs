@@ -184,6 +184,7 @@ impl Rig {
 /// A peer that checks everything it is told.
 pub struct SimPeer {
     pub socket: RawFd,
+    info_hash: InfoHash,
     pub decoder: Decoder,
     pub handshake: Vec<u8>,
     pub choked: bool,
@@ -249,6 +250,7 @@ impl SimPeer {
         let decoder = Decoder::new(DecoderLimits::for_pieces(rig.torrent.facts.piece_count()));
         Self {
             socket,
+            info_hash: INFO_HASH,
             decoder,
             handshake: Vec::new(),
             choked: true,
@@ -282,10 +284,17 @@ impl SimPeer {
         self.encryption.borrow().as_ref().is_some_and(|encryption| encryption.stream.encrypts())
     }
 
+    /// A peer that has joined the swarm of this torrent, whose content is the rig's.
+    pub fn joined_to(rig: &mut Rig, info_hash: InfoHash) -> Self {
+        let peer = Self { info_hash, ..Self::new(rig) };
+        peer.introduce(rig);
+        peer
+    }
+
     fn handshake(&self) -> Handshake {
         let mut peer_id = PeerId(*b"-XX0001-000000000000");
         peer_id.0[16..].copy_from_slice(&self.socket.to_be_bytes());
-        Handshake { reserved: Reserved::OURS, info_hash: INFO_HASH, peer_id }
+        Handshake { reserved: Reserved::OURS, info_hash: self.info_hash, peer_id }
     }
 
     fn send(&self, rig: &mut Rig, bytes: &[u8]) {

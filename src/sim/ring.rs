@@ -86,6 +86,10 @@ pub struct SimRing {
     closed: u64,
     called: Vec<RawFd>,
     last_entry: Entry,
+    /// Operations pushed so far.
+    pushed: u64,
+    /// Turns so far that ended because their deadline had come.
+    wakeups: u64,
 }
 
 #[derive(Debug)]
@@ -157,6 +161,8 @@ impl SimRing {
             closed: 0,
             called: Vec::new(),
             last_entry: Entry::default(),
+            pushed: 0,
+            wakeups: 0,
         }
     }
 
@@ -227,6 +233,16 @@ impl SimRing {
     /// Sockets not closed yet.
     pub fn open_sockets(&self) -> usize {
         self.sockets.len()
+    }
+
+    /// Operations pushed so far.
+    pub fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
+    /// Turns so far that ended because their deadline had come.
+    pub fn wakeups(&self) -> u64 {
+        self.wakeups
     }
 
     /// Receive buffers lent and not given back.
@@ -448,6 +464,7 @@ impl Ring for SimRing {
             }
             _ => self.delay(),
         };
+        self.pushed += 1;
         self.submissions.push(Pending { tag, ready_at, what });
         let fetches = self.pending.iter().chain(&self.submissions).filter(|it| it.tag.kind == OpKind::Fetch);
         assert!(fetches.count() <= FETCHES_PER_DEVICE_MAX, "too much asked of one disk");
@@ -471,6 +488,7 @@ impl Ring for SimRing {
         } else {
             self.now + step
         };
+        self.wakeups += u64::from(idle && self.now >= deadline);
         Ok(())
     }
 
