@@ -21,6 +21,7 @@ use crate::units::ByteRate;
 use crate::wire::Encryption;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -31,6 +32,8 @@ use std::thread::JoinHandle;
 const MAILBOX_LEN: usize = 4096;
 /// Time between two tries to post into a full mailbox.
 const POST_RETRY_INTERVAL: Duration = Duration::from_millis(1);
+/// Time for a worker to end, several times what it takes when its own time is over.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// Part of RLIMIT_MEMLOCK that zero-copy sends may pin, in percent.
 const PINNED_PERCENT: u64 = 75;
 
@@ -81,10 +84,16 @@ pub enum EngineError {
 /// Running workers. Dropping it stops them.
 pub struct Engine<S: BlockStore> {
     workers: Vec<Address<ToWorker<S>>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<WorkerThread>,
     statistics: Arc<[WorkerStatistics]>,
     gate: Arc<RateGate>,
     addresses: Vec<SocketAddr>,
+}
+
+struct WorkerThread {
+    handle: JoinHandle<()>,
+    /// Told at its end, which torrents' storage has not answered.
+    end: mpsc::Receiver<BTreeSet<InfoHash>>,
 }
 
 impl<S: BlockStore> Engine<S> {
@@ -125,6 +134,7 @@ impl<S: BlockStore> Engine<S> {
             let (statistics, gate) = (Arc::clone(&statistics), Arc::clone(&gate));
             let download_gate = Arc::clone(&download_gate);
             let prefixes = Arc::clone(&prefixes);
+            let (ended, end) = mpsc::channel();
             let thread = std::thread::Builder::new().name(format!("worker-{index:02}")).spawn(move || {
                 // Without a core of its own the worker runs all the same, only less evenly.
                 let _ = core.map(pin_to);
@@ -155,11 +165,16 @@ impl<S: BlockStore> Engine<S> {
                 let worker = Worker::new(parts);
                 let _ = ready.send(Ok(()));
                 drop(ready);
-                if let Err(error) = worker.run() {
-                    tracing::error!(%error, "worker {index} has ended: the kernel refused its ring");
+                match worker.run() {
+                    // Nobody hears it of an engine that was not started after all.
+                    Ok(unanswered) => drop(ended.send(unanswered)),
+                    Err(error) => {
+                        tracing::error!(%error, "worker {index} has ended: the kernel refused its ring");
+                    }
                 }
             });
-            engine.threads.push(thread.map_err(EngineError::Thread)?);
+            let handle = thread.map_err(EngineError::Thread)?;
+            engine.threads.push(WorkerThread { handle, end });
         }
         drop(ready);
         for result in started {
@@ -228,6 +243,35 @@ impl<S: BlockStore> Engine<S> {
         statistics.iter().map(WorkerStatistics::snapshot).collect()
     }
 
+    /// Ends all workers, and says which torrents' storage has not done in time what was asked of it. The threads that
+    /// wait for it are left behind; they end when it answers, or with the process.
+    pub fn leave(mut self) -> BTreeSet<InfoHash> {
+        self.end()
+    }
+
+    fn end(&mut self) -> BTreeSet<InfoHash> {
+        for (worker, thread) in self.workers.iter().zip(&self.threads) {
+            if !thread.handle.is_finished() {
+                post(worker, ToWorker::Stop);
+            }
+        }
+        let mut unanswered = BTreeSet::new();
+        for (index, thread) in self.threads.drain(..).enumerate() {
+            match thread.end.recv_timeout(STOP_PATIENCE) {
+                // Its thread ends when the kernel has given up its reads, for which that waits, too.
+                Ok(torrents) if !torrents.is_empty() => unanswered.extend(torrents),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    tracing::warn!("worker {index} does not end: it waits for the kernel");
+                }
+                Ok(_) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    // A worker that panicked has said so on stderr.
+                    let _ = thread.handle.join();
+                }
+            }
+        }
+        unanswered
+    }
+
     /// Changes the upload limit of the whole process.
     pub fn set_upload_limit(&self, limit: Option<ByteRate>) {
         self.gate.set_limit(clock::now(), limit, burst_for(limit));
@@ -236,14 +280,8 @@ impl<S: BlockStore> Engine<S> {
 
 impl<S: BlockStore> Drop for Engine<S> {
     fn drop(&mut self) {
-        for (worker, thread) in self.workers.iter().zip(&self.threads) {
-            if !thread.is_finished() {
-                post(worker, ToWorker::Stop);
-            }
-        }
-        for thread in self.threads.drain(..) {
-            // A worker that panicked has said so on stderr.
-            let _ = thread.join();
+        for torrent in self.end() {
+            tracing::warn!(%torrent, "its storage does not answer; its last reads were given up");
         }
     }
 }

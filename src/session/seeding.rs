@@ -218,12 +218,13 @@ impl Seeding {
     pub async fn stop(mut self) -> Result<u64, String> {
         self.metrics = None;
         let torrents = std::mem::take(&mut self.torrents);
-        let (mut announcers, mut left) = (Vec::new(), Vec::new());
+        let (mut announcers, mut left, mut names) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (info_hash, running) in torrents {
             running.report_progress();
             drop(running.commands);
             announcers.push(running.announcer);
             left.push((info_hash, running.shared, running.download.zip(Some(running.stored))));
+            names.insert(info_hash, running.name);
         }
         let farewell = async {
             for announcer in announcers {
@@ -241,12 +242,15 @@ impl Seeding {
             let _ = tokio::time::timeout(Duration::from_millis(200), tracker.task).await;
         }
         // In this order: nothing comes any more, what has come is stored, and then it is noted.
-        drop(self.engine);
+        let mut unanswered = self.engine.leave();
         self.finisher.finish();
         for (info_hash, ..) in &left {
             self.watcher.forget(*info_hash);
         }
-        drop(self.watcher);
+        unanswered.extend(self.watcher.leave());
+        for name in unanswered.iter().filter_map(|info_hash| names.get(info_hash)) {
+            tracing::warn!(%name, "its storage does not answer; it was not waited for");
+        }
         if let Some(fault) = left.iter().find_map(|(_, shared, _)| shared.content.fault()) {
             return Err(fault);
         }

@@ -1,7 +1,7 @@
 //! The thread that looks after files: have they changed under us, and what is to be remembered of them?
 //!
 //! It is a thread of its own because a file system may hang, and neither payload nor trackers shall wait for
-//! it. Torrents with peers are looked at every two seconds, all others a few at a time.
+//! it, nor the end of the process. Torrents with peers are looked at every two seconds, all others a few at a time.
 //!
 //! Of a torrent that is downloaded the resume file is written at each look at which there is something new, so that
 //! a kill costs two seconds of pieces at most, and those are found again by a look at what was written. About
@@ -16,12 +16,12 @@ use crate::engine::SharedTorrent;
 use crate::id::InfoHash;
 use crate::storage::{Content, FileSelection, Fingerprint, Resume, StorageError, resume_path};
 use crate::time::Duration;
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -32,6 +32,9 @@ const LOOKS_PER_SYNC: u32 = 15;
 /// Bytes of new pieces that are brought to the disk at the end of a run; of more the page cache takes care, and the
 /// next run looks at what it finds.
 const SYNC_AT_END_LEN_MAX: u64 = 256 * 1024 * 1024;
+/// Time after which a look at a torrent's files, which is a few system calls for each, is taken for one that hangs, once
+/// the thread is to end.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 /// Looks between two rounds of writing resume files of torrents that have uploaded something.
 const LOOKS_PER_SAVE: u32 = 30;
 
@@ -66,11 +69,32 @@ enum Message {
     Finished { info_hash: InfoHash },
 }
 
-/// The thread. Dropping it writes what is to be remembered and waits for that.
+/// The thread. Dropping it writes what is to be remembered and waits for that, unless a file system hangs.
 pub struct Watcher {
-    has_found_faults: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     messages: Option<Sender<Message>>,
     thread: Option<JoinHandle<()>>,
+    /// Disconnected when the thread ends.
+    end: Receiver<()>,
+}
+
+/// What the thread shows others.
+#[derive(Default)]
+struct Shared {
+    has_found_faults: AtomicBool,
+    /// The torrent whose files it looks at, and the how manieth look of all that is.
+    looking_at: Mutex<(Option<InfoHash>, u64)>,
+}
+
+impl Shared {
+    fn look_at(&self, torrent: Option<InfoHash>) {
+        let mut looking_at = self.looking_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *looking_at = (torrent, looking_at.1 + 1);
+    }
+
+    fn looking_at(&self) -> (Option<InfoHash>, u64) {
+        *self.looking_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Watcher {
@@ -78,21 +102,23 @@ impl Watcher {
     /// the user is told.
     pub fn start(state_dir: Option<PathBuf>) -> Self {
         let (messages, receiver) = unbounded();
-        let has_found_faults = Arc::new(AtomicBool::new(false));
-        let found = Arc::clone(&has_found_faults);
+        let (ended, end) = bounded(0);
+        let shared = Arc::new(Shared::default());
+        let shown = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("watcher".to_owned()).spawn(move || {
-            Watch { has_found_faults: found, state_dir, torrents: BTreeMap::new(), next: None, looks: 0 }
-                .run(&receiver)
+            Watch { shared: shown, state_dir, torrents: BTreeMap::new(), next: None, looks: 0 }
+                .run(&receiver);
+            drop::<Sender<()>>(ended);
         });
         if let Err(error) = &thread {
             tracing::warn!(%error, "files are not watched: no thread could be started");
         }
-        Self { has_found_faults, messages: Some(messages), thread: thread.ok() }
+        Self { shared, messages: Some(messages), thread: thread.ok(), end }
     }
 
     /// Whether content was found faulty since this was asked last.
     pub fn has_found_faults(&self) -> bool {
-        self.has_found_faults.swap(false, AcqRel)
+        self.shared.has_found_faults.swap(false, AcqRel)
     }
 
     /// Looks after a torrent from now on.
@@ -111,6 +137,33 @@ impl Watcher {
         self.send(Message::Finished { info_hash });
     }
 
+    /// Ends the thread when it has written what is to be remembered. When it hangs in a look at a torrent's files it is left
+    /// behind, with nothing written any more, and the torrent is answered.
+    pub fn leave(mut self) -> Option<InfoHash> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Option<InfoHash> {
+        self.messages = None;
+        let thread = self.thread.take()?;
+        loop {
+            let before = self.shared.looking_at();
+            match self.end.recv_timeout(LOOK_PATIENCE) {
+                Err(RecvTimeoutError::Timeout)
+                    if before.0.is_some() && self.shared.looking_at() == before =>
+                {
+                    return before.0;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+                    // What it panicked with stands on stderr.
+                    let _ = thread.join();
+                    return None;
+                }
+            }
+        }
+    }
+
     fn send(&self, message: Message) {
         if let Some(messages) = &self.messages {
             // Nobody listens only when the thread could not be started.
@@ -121,15 +174,12 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.messages = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.end();
     }
 }
 
 struct Watch {
-    has_found_faults: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     state_dir: Option<PathBuf>,
     torrents: BTreeMap<InfoHash, Kept>,
     /// Where the round of idle torrents goes on.
@@ -203,13 +253,16 @@ impl Watch {
         self.next = (idle.len() > IDLE_TORRENTS_PER_LOOK).then(|| idle.pop()).flatten();
         for (info_hash, Kept { torrent, .. }) in &self.torrents {
             let busy = torrent.shared.connections.load(Relaxed) > 0;
-            if (busy || idle.binary_search(info_hash).is_ok())
-                && torrent.content.fault().is_none()
-                && let Err(fault) = torrent.content.verify_files()
-            {
+            if !(busy || idle.binary_search(info_hash).is_ok()) || torrent.content.fault().is_some() {
+                continue;
+            }
+            self.shared.look_at(Some(*info_hash));
+            let verified = torrent.content.verify_files();
+            self.shared.look_at(None);
+            if let Err(fault) = verified {
                 // The session finds it with the content within a second.
                 torrent.content.fail(fault);
-                self.has_found_faults.store(true, Release);
+                self.shared.has_found_faults.store(true, Release);
             }
         }
         let is_due = self.looks.is_multiple_of(LOOKS_PER_SAVE);
@@ -266,7 +319,7 @@ impl Watch {
                 saved.doubtful = true;
                 // The session tells the user.
                 kept.torrent.content.fail(error);
-                self.has_found_faults.store(true, Release);
+                self.shared.has_found_faults.store(true, Release);
             }
             Err(error) => tracing::warn!(%error, "downloaded pieces could not be brought to the disk"),
         }

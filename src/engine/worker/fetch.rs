@@ -78,6 +78,15 @@ impl<T> Fetches<T> {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Whose windows are being read, or wait for that.
+    pub fn owners(&self) -> impl Iterator<Item = &T> {
+        self.all.values().map(|fetch| &fetch.of)
+    }
+
     /// Takes the first in line, if it may begin now. It counts as in flight until [`Self::end`].
     fn begin(&mut self, device: u64) -> Option<Key> {
         let line = self.lines.get_mut(&device).filter(|line| line.in_flight < FETCHES_PER_DEVICE_MAX)?;
@@ -158,7 +167,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 let connection = self.connections.get(waiter).filter(|it| it.closing.is_none());
                 connection.is_some_and(|connection| connection.machine.next_block().is_some())
             };
-            if !fetch.waiters.is_empty() && !fetch.waiters.iter().any(wanted) {
+            let is_unwanted = !fetch.waiters.is_empty() && !fetch.waiters.iter().any(wanted);
+            if is_unwanted || self.stopping.is_some() {
                 self.end_fetch(key);
                 continue;
             }

@@ -60,7 +60,7 @@ const MESSAGES_PER_TURN: usize = 256;
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time until a message that found a full mailbox is posted again.
 const REPOST_INTERVAL: Duration = Duration::from_millis(1);
-/// Time a stopping worker waits for its connections to end.
+/// Time a stopping worker waits for its connections and reads to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Events kept for a session that does not keep up.
@@ -262,11 +262,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         worker
     }
 
-    /// Runs until [`ToWorker::Stop`] has been obeyed.
-    pub fn run(mut self) -> io::Result<()> {
+    /// Runs until [`ToWorker::Stop`] has been obeyed. Answers the torrents whose storage has not done by then what was
+    /// asked of it: the kernel then does not let this thread end before it has.
+    pub fn run(mut self) -> io::Result<BTreeSet<InfoHash>> {
         while self.turn()? {}
         self.count_usage();
-        Ok(())
+        Ok(self.fetches.owners().map(|(info_hash, _)| *info_hash).collect())
     }
 
     /// One turn; false when the worker has ended.
@@ -391,7 +392,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
 
     fn has_stopped(&self) -> bool {
         self.stopping.is_some_and(|deadline| {
-            self.now >= deadline || (self.connections.is_empty() && self.in_flight.is_empty())
+            let is_idle = self.connections.is_empty() && self.in_flight.is_empty();
+            self.now >= deadline || (is_idle && self.fetches.is_empty())
         })
     }
 
