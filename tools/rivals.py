@@ -254,7 +254,6 @@ while True:
 RTORRENT = """
 system.daemon.set = true
 network.bind_address.set = {address}
-network.local_address.set = {address}
 network.port_range.set = {port}-{port}
 network.port_random.set = no
 dht.mode.set = disable
@@ -262,7 +261,7 @@ protocol.pex.set = no
 trackers.use_udp.set = no
 session.path.set = {state}
 directory.default.set = {saved}
-method.set_key = event.download.finished, tell, "execute2 = touch, {finished}"
+{more}
 schedule2 = load, 0, 0, "load.start = {torrent}"
 """
 
@@ -446,8 +445,10 @@ class Rtorrent(Client):
         state, config = place.home / "session", place.home / "rtorrent.rc"
         state.mkdir()
         self.finished = place.home / "finished"
+        more = [f"network.local_address.set = {place.address}",
+                f'method.set_key = event.download.finished, tell, "execute2 = touch, {self.finished}"']
         config.write_text(RTORRENT.format(address=place.address, port=free_port(place.address), state=state,
-                                          saved=place.saved, finished=self.finished, torrent=place.torrent))
+                                          saved=place.saved, torrent=place.torrent, more="\n".join(more)))
         return ["rtorrent", "-n", "-o", f"import={config}"]
 
     def is_complete(self):

@@ -30,22 +30,11 @@ while True:
     time.sleep(60)
 """
 
-RTORRENT = """
-system.daemon.set = true
-network.bind_address.set = 127.0.0.1
-network.port_range.set = {port}-{port}
-network.port_random.set = no
-dht.mode.set = disable
-protocol.pex.set = no
-trackers.use_udp.set = no
-session.path.set = {state}
-directory.default.set = {data}
-throttle.max_uploads.set = 1000
+#: As many peers at once as others serve.
+RTORRENT_SEED = """throttle.max_uploads.set = 1000
 throttle.max_uploads.global.set = 1000
 throttle.max_peers.normal.set = 1000
-throttle.max_peers.seed.set = 1000
-schedule2 = load, 0, 0, "load.start = {torrent}"
-"""
+throttle.max_peers.seed.set = 1000"""
 
 # One process, since one core serves; as many requests on a connection as are asked.
 NGINX = """
@@ -139,8 +128,8 @@ class Seeder:
     def rtorrent(self, program, content, state, port):
         config, session = state / "rtorrent.rc", state / "session"
         session.mkdir()
-        text = RTORRENT.format(port=port, state=session, data=content.data, torrent=content.announced)
-        config.write_text(text)
+        config.write_text(rivals.RTORRENT.format(address=HOST, port=port, state=session, saved=content.data,
+                                                 torrent=content.announced, more=RTORRENT_SEED))
         return [program, "-n", "-o", f"import={config}"]
 
     def qbittorrent(self, program, content, state, port):
