@@ -67,7 +67,7 @@ impl Progress {
         Self::counting(verb, total, Some("runs"))
     }
 
-    /// Begins to show that `total` simulated peers are being served.
+    /// Begins to show how many of `total` peers are done, simulated or real.
     pub(super) fn start_peers(verb: &'static str, total: u64) -> Self {
         Self::counting(verb, total, Some("peers"))
     }

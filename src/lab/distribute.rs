@@ -1,17 +1,23 @@
 //! One file, one seed, N peers that come at once: how long until everybody has it.
 //!
 //! A swarm of many blocks is simulated at a smaller scale: size and rates are divided by the same number, so that times
-//! stay what they are, while rounds, delays and the number of pieces remain those of the whole.
+//! stay what they are, while rounds, delays and the number of pieces remain those of the whole, as far as pieces still have
+//! a block. Few peers are simulated as they are.
 
 use super::bounds::Fluid;
 use crate::bitfield::Bitfield;
+use crate::metainfo::builder::default_piece_length;
 use crate::sim::swarm::{ContentShape, PeerTerms, Policies, Swarm};
 use crate::time::{Duration, Instant};
 use crate::units::{BLOCK_LEN, ByteRate};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+/// Blocks that all peers together receive in a simulation, as far as each may have a content of `BLOCKS_LEAST`.
+const BLOCKS_OF_ALL: u64 = 1 << 18;
+/// Blocks of the content that are simulated in any case.
+const BLOCKS_LEAST: u64 = 8192;
 /// Blocks of the content that are simulated at most.
-const BLOCKS_MAX: u64 = 8192;
+const BLOCKS_MAX: u64 = 32_768;
 /// Pieces of it.
 const PIECES_MAX: u64 = 1024;
 /// A run is given up after so many times the bound, and an hour.
@@ -80,17 +86,25 @@ impl Question {
         }
     }
 
-    /// By what size and rates are divided in a simulation.
-    pub fn scale(&self) -> u64 {
-        self.size.div_ceil(u64::from(BLOCK_LEN)).div_ceil(BLOCKS_MAX).max(1)
+    /// By what size and rates are divided in a simulation of so many peers.
+    pub fn scale(&self, peers: u32) -> u64 {
+        let blocks_max = (BLOCKS_OF_ALL / u64::from(peers.max(1))).clamp(BLOCKS_LEAST, BLOCKS_MAX);
+        self.size.div_ceil(u64::from(BLOCK_LEN)).div_ceil(blocks_max).max(1)
+    }
+
+    /// The content as it is simulated: pieces as the product makes them, divided like the rest, and not too many.
+    fn shape(&self, scale: u64) -> ContentShape {
+        let total_len = (self.size / scale).max(1);
+        let blocks = total_len.div_ceil(u64::from(BLOCK_LEN));
+        let usual = u64::from(default_piece_length(self.size)) / scale / u64::from(BLOCK_LEN);
+        let blocks_each = usual.max(blocks.div_ceil(PIECES_MAX)).max(1);
+        ContentShape { piece_length: blocks_each as u32 * BLOCK_LEN, total_len }
     }
 
     /// Simulates it. `None` when `cancel` became true before the end.
     pub fn simulate(&self, peers: u32, seed: u64, policies: Policies, cancel: &AtomicBool) -> Option<Run> {
-        let scale = self.scale();
-        let total_len = (self.size / scale).max(1);
-        let blocks_each = total_len.div_ceil(u64::from(BLOCK_LEN)).div_ceil(PIECES_MAX);
-        let shape = ContentShape { piece_length: blocks_each as u32 * BLOCK_LEN, total_len };
+        let scale = self.scale(peers);
+        let shape = self.shape(scale);
         let scaled = |rate: ByteRate| ByteRate((rate.0 / scale).max(1));
         let terms = |up: ByteRate, down: Option<ByteRate>, have: Bitfield| PeerTerms {
             down: down.map(scaled),
@@ -121,7 +135,7 @@ impl Question {
             seed,
             median: seconds(times.get(times.len().saturating_sub(1) / 2)),
             slowest: seconds(times.last()),
-            seed_copies: given as f64 / total_len as f64,
+            seed_copies: given as f64 / shape.total_len as f64,
             trace: swarm.trace(),
             events: swarm.happened(),
         })

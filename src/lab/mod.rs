@@ -2,7 +2,7 @@
 //!
 //! `bounds` answers by formula, `distribute` by simulating a swarm of the product's own machines
 //! ([`sim::swarm`](crate::sim::swarm)). `scenario` draws crowds of all kinds, `observe` says how they fared. A run is a
-//! function of its seed.
+//! function of its seed, but for those of `real`, which asks processes on this machine.
 
 mod cores;
 #[cfg(test)]
@@ -14,4 +14,5 @@ pub mod bounds;
 pub mod distribute;
 pub mod observe;
 pub mod plot;
+pub mod real;
 pub mod scenario;

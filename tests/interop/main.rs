@@ -10,6 +10,7 @@ mod download;
 mod ending;
 mod http;
 mod isolation;
+mod lab;
 mod leech;
 mod liar;
 mod life;

@@ -1,5 +1,7 @@
 //! `seedring lab distribute`: how long it takes to give a file to N peers.
 
+mod real;
+
 use super::super::CommandError;
 use super::super::escape::json;
 use super::super::progress::Progress;
@@ -10,6 +12,7 @@ use crate::service;
 use crate::sim::swarm::Policies;
 use crate::time::Duration;
 use crate::units::{ByteRate, ByteSize};
+use real::{Measured, Plan, Predicted, RealArgs};
 use serde_json::{Value, json as object};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -26,11 +29,13 @@ const PEERS_MAX: u32 = 10_000;
 ///
 /// For each N: the time of a server that sends every copy itself (formula), the least time in which peers
 /// that pass on what they have can do it (formula: no scheme is faster), and the time of a simulated swarm
-/// of this program.
+/// of this program. With --real the same is done on this machine, by processes that keep these limits, and by
+/// an HTTP server with the same limit for the first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     seedring lab distribute --preset textbook --plot figure.svg\n  \
     seedring lab distribute --size 1GiB --server-up 10MB/s --peer-up 1MB/s --peer-down 10MB/s --peers 1..100\n  \
+    seedring lab distribute --size 64MB --server-up 8MB/s --peer-up 8MB/s --real 1,2,4,8\n  \
     seedring lab distribute --size 700MB --server-up 5MB/s --class dsl:3:100kB/s:2MB/s --class fibre:1:5MB/s:0 --peers 40")]
 pub struct DistributeArgs {
     /// Bytes of the file
@@ -48,7 +53,8 @@ pub struct DistributeArgs {
     /// Peers of several kinds, in proportion to COUNT; DOWN of 0 is no bound; repeatable
     #[arg(long, value_name = "NAME:COUNT:UP:DOWN", value_parser = class, conflicts_with_all = ["peer_up", "peer_down"])]
     class: Vec<PeerClass>,
-    /// How many peers: 8, or 1,10,100, or 1..1000 (of a range a dozen are simulated) [default: the sum of the classes' counts, or 1..35]
+    /// How many peers: 8, or 1,10,100, or 1..1000 (of a range a dozen are simulated) [default: those of --real, the sum
+    /// of the classes' counts, or 1..35]
     #[arg(long, value_name = "N", value_parser = peers)]
     peers: Option<Peers>,
     /// All of a known question: textbook is F/u of one hour, us = 10 u, 1..35 peers (Kurose and Ross)
@@ -60,9 +66,12 @@ pub struct DistributeArgs {
     /// Seed of the first run
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Time of a byte from a peer's line into the net, in milliseconds; two peers are apart by twice that
-    #[arg(long, value_name = "MS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=10_000))]
-    delay: u64,
+    /// Time of a byte from a peer's line into the net, in milliseconds; two peers are apart by twice that [default: 10,
+    /// with --real 0]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    delay: Option<u64>,
+    #[command(flatten)]
+    real: RealArgs,
     /// Draw a figure: FILE.svg or FILE.png
     #[arg(long, value_name = "FILE", value_parser = figure_file)]
     plot: Option<PathBuf>,
@@ -113,29 +122,53 @@ impl Peers {
 
 pub fn run(args: DistributeArgs) -> Result<(), CommandError> {
     let (question, peers) = asked(&args);
-    let simulated = if args.runs == 0 { Vec::new() } else { peers.simulated() };
+    let plan = Plan::of(&args.real, &question, args.seed)?;
+    let with_real = |mut numbers: Vec<u32>| {
+        numbers.extend(args.real.numbers());
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    };
+    let simulated = if args.runs == 0 { Vec::new() } else { with_real(peers.simulated()) };
     let jobs: Vec<(u32, u64)> = simulated
         .iter()
         .flat_map(|&count| (0..args.runs).map(move |run| (count, args.seed.wrapping_add(u64::from(run)))))
         .collect();
     let cancel = service::shutdown_flag()?;
     let runs = simulate(&question, &jobs, &cancel);
-    let rows: Vec<Row> = peers.all().into_iter().map(|count| Row::new(&question, count, &runs)).collect();
+    let row = |count| Row::new(&question, count, &runs);
+    let mut rows: Vec<Row> = with_real(peers.all()).into_iter().map(row).collect();
+    let mut measured = BTreeMap::new();
+    if let Some(plan) = plan {
+        measured = plan.measure(&question, |peers| row(peers).middle(|run| run.slowest), &cancel);
+    }
+    let problem = measured.iter().find_map(|(peers, measured)| Some((*peers, measured.problem()?)));
+    let mut text = if args.json { String::new() } else { table(&question, &rows, &simulated) };
+    if !args.json && !measured.is_empty() {
+        text += &real::table(question.size, &measured, |peers| row(peers).predicted());
+    }
+    rows.iter_mut().for_each(|row| row.measured = measured.remove(&row.peers));
     if let Some(path) = &args.plot {
         figure(&question, &rows).write(path)?;
     }
-    let text = if args.json { report(&question, &rows)? } else { table(&question, &rows, &simulated) };
+    if args.json {
+        text = report(&question, &rows)?;
+    }
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
     if cancel.load(Relaxed) {
         return Err("stopped; what was known by then stands above".into());
     }
+    if let Some((peers, problem)) = problem {
+        return Err(format!("the real run with {peers} peers: {problem}").into());
+    }
     Ok(())
 }
 
 fn asked(args: &DistributeArgs) -> (Question, Peers) {
-    let delay = Duration::from_millis(args.delay);
+    let is_real = !args.real.numbers().is_empty();
+    let delay = Duration::from_millis(args.delay.unwrap_or(if is_real { 0 } else { 10 }));
     let textbook = || {
         let up = ByteRate(1 << 20);
         let down = Some(ByteRate(10 << 20));
@@ -154,7 +187,11 @@ fn asked(args: &DistributeArgs) -> (Question, Peers) {
         _ => textbook(),
     };
     let counted = args.class.iter().map(|class| class.share).fold(0, u32::saturating_add);
-    let default = if counted > 0 { Peers::These(vec![counted.min(PEERS_MAX)]) } else { Peers::Range(1, 35) };
+    let default = match args.real.numbers() {
+        [] if counted > 0 => Peers::These(vec![counted.min(PEERS_MAX)]),
+        [] => Peers::Range(1, 35),
+        numbers => Peers::These(numbers.to_vec()),
+    };
     (question, args.peers.clone().unwrap_or(default))
 }
 
@@ -190,6 +227,7 @@ struct Row {
     client_server: Option<f64>,
     bound: Option<f64>,
     runs: Vec<Run>,
+    measured: Option<Measured>,
 }
 
 impl Row {
@@ -200,7 +238,13 @@ impl Row {
             client_server: fluid.client_server().map(|time| time.as_secs_f64()),
             bound: fluid.peer_to_peer().map(|time| time.as_secs_f64()),
             runs: runs.get(&peers).cloned().unwrap_or_default(),
+            measured: None,
         }
+    }
+
+    fn predicted(&self) -> Predicted {
+        let simulated = self.middle(|run| run.slowest);
+        Predicted { client_server: self.client_server, bound: self.bound, simulated }
     }
 
     /// The middle of the runs; `None` when most of them did not end.
@@ -213,10 +257,11 @@ impl Row {
 
 fn table(question: &Question, rows: &[Row], simulated: &[u32]) -> String {
     let mut text = String::new();
-    let scale = question.scale();
-    if scale > 1 && !simulated.is_empty() {
-        text +=
-            &format!("simulated with size and rates divided by {scale}, which leaves times as they are\n");
+    let scale = simulated.iter().map(|&peers| question.scale(peers)).max().unwrap_or(1);
+    if scale > 1 {
+        text += &format!(
+            "simulated with size and rates divided by up to {scale}, which leaves times as they are\n"
+        );
     }
     text += "peers   client-server   peer-to-peer least   simulated median   slowest   of the least\n";
     let time = |seconds: Option<f64>| seconds.map_or("-".to_owned(), clock_time);
@@ -270,16 +315,17 @@ fn report(question: &Question, rows: &[Row]) -> Result<String, CommandError> {
                 })
                 .collect();
             object!({
-                "peers": row.peers, "client_server_seconds": row.client_server,
+                "peers": row.peers, "scale": question.scale(row.peers), "client_server_seconds": row.client_server,
                 "peer_to_peer_bound_seconds": row.bound,
                 "simulated_median_seconds": row.middle(|run| run.median),
                 "simulated_slowest_seconds": row.middle(|run| run.slowest), "runs": runs,
+                "measured": row.measured.as_ref().map(|measured| measured.report(question.size)),
             })
         })
         .collect();
     let report = object!({
         "size": question.size, "server_up": question.server_up.0, "classes": classes,
-        "delay_seconds": question.delay.as_secs_f64(), "scale": question.scale(), "rows": rows,
+        "delay_seconds": question.delay.as_secs_f64(), "rows": rows,
     });
     Ok(json(&report)? + "\n")
 }
@@ -301,6 +347,8 @@ fn figure(question: &Question, rows: &[Row]) -> Figure {
         series("peer-to-peer, least possible (formula)", Mark::Line, &|row| row.bound),
         series("Seedring, slowest peer (simulated)", Mark::Dots, &|row| row.middle(|run| run.slowest)),
         series("Seedring, median peer (simulated)", Mark::Dots, &|row| row.middle(|run| run.median)),
+        series("HTTP server (measured)", Mark::Dots, &|row| row.measured.as_ref()?.server()),
+        series("swarm, slowest peer (measured)", Mark::Dots, &|row| row.measured.as_ref()?.slowest()),
     ];
     Figure {
         title: format!("Time to give {} to N peers", ByteSize(question.size)),
