@@ -190,7 +190,9 @@ fn aria2(torrent: &Path, place: &Place) -> Command {
     command.args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"]);
     command.args(["--enable-peer-exchange=false", "--disable-ipv6=true", "--file-allocation=none"]);
     command.args(["--seed-ratio=0.0", "--check-integrity=false", "--summary-interval=0", "--no-proxy=*"]);
-    command.args(["--console-log-level=notice", "--show-console-readout=false", "--enable-color=false"]);
+    // It says nothing by itself while it goes on seeding.
+    command.args(["--on-bt-download-complete=/bin/echo", "--console-log-level=warn"]);
+    command.args(["--show-console-readout=false", "--enable-color=false"]);
     command.args(["--listen-port=20000-29999", "--bt-max-peers=0"]);
     command.arg(format!("--interface={}", place.address)).arg(format!("--dir={}", place.saved.display()));
     command.arg(format!("--max-overall-upload-limit={}", place.up.0));
@@ -199,8 +201,11 @@ fn aria2(torrent: &Path, place: &Place) -> Command {
     command
 }
 
+/// Its hook has printed a number in hexadecimal, how many files, and the first one's path.
 fn aria2_line(line: &str) -> Option<Word> {
-    (line.contains("Download complete") && line.contains(CONTENT_NAME)).then_some(Word::Complete)
+    let (number, path) = line.trim().split_once(" 1 ")?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_number && path.ends_with(CONTENT_NAME)).then_some(Word::Complete)
 }
 
 fn transmission(place: &Place) -> Result<Command, RealError> {
@@ -234,10 +239,9 @@ mod tests {
         assert_eq!(figures(r#"{"event":"status","served":7}"#), Some(Word::Given(7)));
         assert_eq!(libtorrent_line("complete\n"), Some(Word::Complete));
         assert_eq!(libtorrent_line("given 17\n"), Some(Word::Given(17)));
-        let line = "11/22 10:00:00 [NOTICE] Download complete: /tmp/x/content.bin";
+        let line = "02948d8f21c0a3b7 1 /tmp/x/content.bin\n";
         assert_eq!(aria2_line(line), Some(Word::Complete));
-        for line in ["", "{}", "given", "given much", "[1]", "{\"event\":7}", "Download complete: [METADATA]"]
-        {
+        for line in ["", "{}", "given", "given much", "[1]", "{\"event\":7}", "[NOTICE] 1 /content.bin"] {
             assert_eq!(
                 (figures(line), libtorrent_line(line), aria2_line(line)),
                 (None, None, None),
