@@ -19,7 +19,7 @@ use crate::limits::{
     PEX_FIRST_DELAY, PEX_INTERVAL, PEX_INTERVAL_MIN, PEX_LOOK_INTERVAL, PEX_MESSAGES_FREE, PEX_OFFENCES_MAX,
     PEX_PEERS_MAX, PEX_TOLD_MAX,
 };
-use crate::peer_list::{Scope, dialable};
+use crate::peer_list::{PackedAddress, Scope, dialable};
 use crate::time::Instant;
 use crate::wire::{PexMessage, PexPeer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,7 +57,7 @@ struct Peer {
     address: Option<SocketAddr>,
     /// Whether it understands `ut_pex`, and when to tell it something.
     next_at: Option<Instant>,
-    told: BTreeSet<SocketAddr>,
+    told: Told,
     received: u32,
     used_at: Instant,
     offences: u32,
@@ -84,6 +84,68 @@ impl CurrentPeers {
     }
 }
 
+/// Canonical addresses in order, in no more bytes than they have on the wire: each of a torrent's peers is told of many
+/// of its other peers.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    v4: Vec<[u8; 6]>,
+    v6: Vec<[u8; 18]>,
+}
+
+impl Told {
+    fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = SocketAddr> {
+        let v4 = self.v4.iter().map(|&bytes| PackedAddress::V4(bytes));
+        v4.chain(self.v6.iter().map(|&bytes| PackedAddress::V6(bytes))).map(SocketAddr::from)
+    }
+
+    fn contains(&self, address: SocketAddr) -> bool {
+        match PackedAddress::from(address) {
+            PackedAddress::V4(bytes) => self.v4.binary_search(&bytes).is_ok(),
+            PackedAddress::V6(bytes) => self.v6.binary_search(&bytes).is_ok(),
+        }
+    }
+
+    /// Takes in all of `added` at once.
+    fn extend(&mut self, added: &[PexPeer]) {
+        let (v4, v6) = (self.v4.len(), self.v6.len());
+        let count = added.iter().filter(|peer| peer.address.is_ipv4()).count();
+        self.v4.reserve_exact(count);
+        self.v6.reserve_exact(added.len() - count);
+        for peer in added {
+            match PackedAddress::from(peer.address) {
+                PackedAddress::V4(bytes) => self.v4.push(bytes),
+                PackedAddress::V6(bytes) => self.v6.push(bytes),
+            }
+        }
+        if self.v4.len() > v4 {
+            self.v4.sort_unstable();
+        }
+        if self.v6.len() > v6 {
+            self.v6.sort_unstable();
+        }
+    }
+
+    /// Forgets `addresses`, which are in order.
+    fn remove(&mut self, addresses: &[SocketAddr]) {
+        if addresses.is_empty() {
+            return;
+        }
+        let mut gone = Self::default();
+        for &address in addresses {
+            match PackedAddress::from(address) {
+                PackedAddress::V4(bytes) => gone.v4.push(bytes),
+                PackedAddress::V6(bytes) => gone.v6.push(bytes),
+            }
+        }
+        self.v4.retain(|bytes| gone.v4.binary_search(bytes).is_err());
+        self.v6.retain(|bytes| gone.v6.binary_search(bytes).is_err());
+    }
+}
+
 impl Pex {
     /// Peer exchange of a torrent that may be private.
     pub fn new(private: bool) -> Self {
@@ -105,7 +167,7 @@ impl Pex {
             scope,
             address: None,
             next_at: None,
-            told: BTreeSet::new(),
+            told: Told::default(),
             received: 0,
             used_at: now,
             offences: 0,
@@ -180,23 +242,26 @@ impl Pex {
 impl Peer {
     /// What the peer has to hear to know `current`; noted as told.
     fn difference(&mut self, conn: ConnId, current: &CurrentPeers) -> PexMessage {
-        let gone = self.told.iter().filter(|&&address| !current.contains(address));
-        let dropped: Vec<_> = gone.take(PEX_PEERS_MAX).copied().collect();
-        for address in &dropped {
-            self.told.remove(address);
-        }
         let peers = current.as_slice();
+        let (address, scope) = (self.address, self.scope);
+        let may_hear =
+            |peer: &PexPeer| Some(peer.address) != address && Scope::of(peer.address.ip()) <= scope;
+        // Mostly nothing is new.
+        let all = peers.iter().filter(|peer| may_hear(peer));
+        if self.told.iter().eq(all.map(|peer| peer.address)) {
+            return PexMessage::default();
+        }
+        let gone = self.told.iter().filter(|&address| !current.contains(address));
+        let dropped: Vec<_> = gone.take(PEX_PEERS_MAX).collect();
+        self.told.remove(&dropped);
         // Each connection begins elsewhere, so that in a large swarm not everybody hears of the same peers.
         let begin = (conn.slot as usize).wrapping_mul(PEX_PEERS_MAX) % peers.len().max(1);
         let (behind, ahead) = peers.split_at(begin);
         let room = PEX_TOLD_MAX.saturating_sub(self.told.len()).min(PEX_PEERS_MAX);
-        let fresh = ahead.iter().chain(behind).filter(|peer| {
-            Some(peer.address) != self.address
-                && Scope::of(peer.address.ip()) <= self.scope
-                && !self.told.contains(&peer.address)
-        });
+        let fresh =
+            ahead.iter().chain(behind).filter(|peer| may_hear(peer) && !self.told.contains(peer.address));
         let mut added: Vec<_> = fresh.take(room).copied().collect();
-        self.told.extend(added.iter().map(|peer| peer.address));
+        self.told.extend(&added);
         added.sort_unstable();
         PexMessage { added, dropped }
     }

@@ -11,6 +11,7 @@ mod hashing;
 mod meter;
 mod picker;
 mod send_slot;
+mod swarm;
 mod wire;
 
 fn main() {

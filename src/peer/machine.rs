@@ -76,6 +76,8 @@ pub struct PeerMachine {
     theirs: Option<Box<ExtensionHandshake>>,
     /// Exists from the moment on in which the torrent's home found the peer interesting.
     download: Option<Box<Download>>,
+    /// Something may have changed in it since this was asked last.
+    download_touched: bool,
     /// The block that is arriving and was asked for.
     arriving: Option<BlockSpan>,
     extended: Vec<u8>,
@@ -94,7 +96,7 @@ enum Phase {
     /// The shell has the handshake and has to decide.
     Introduced(Reserved),
     /// Talking.
-    Open(Open),
+    Open(Box<Open>),
 }
 
 #[derive(Debug)]
@@ -108,7 +110,7 @@ struct Open {
 #[derive(Debug)]
 enum Pieces {
     None,
-    Some(Box<Bitfield>),
+    Some(Bitfield),
     All,
 }
 
@@ -150,6 +152,7 @@ impl PeerMachine {
             metadata: None,
             theirs: None,
             download: None,
+            download_touched: false,
             arriving: None,
             extended: Vec::new(),
             lost: 0,
@@ -218,7 +221,7 @@ impl PeerMachine {
             encode(&Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &payload }, &mut self.control);
         }
         let decoder = Decoder::new(DecoderLimits::for_pieces(facts.piece_count()));
-        self.phase = Phase::Open(Open { facts, decoder, identity });
+        self.phase = Phase::Open(Box::new(Open { facts, decoder, identity }));
     }
 
     /// Takes bytes from the front of `input`, up to the next event. `Ok(None)` means that `input` is used up.
@@ -296,7 +299,7 @@ impl PeerMachine {
             Message::Have(piece) => return self.handle_have(facts, piece),
             Message::Bitfield(bytes) => {
                 let bitfield = Bitfield::from_wire(bytes, facts.piece_count())?;
-                let pieces = if bitfield.is_full() { Pieces::All } else { Pieces::Some(Box::new(bitfield)) };
+                let pieces = if bitfield.is_full() { Pieces::All } else { Pieces::Some(bitfield) };
                 return self.handle_stock(facts, remote, pieces);
             }
             Message::HaveAll => {
@@ -311,7 +314,7 @@ impl PeerMachine {
                 let choked = message == Message::Choke;
                 if self.choked_by_them != choked {
                     self.choked_by_them = choked;
-                    if let Some(download) = &mut self.download {
+                    if let Some(download) = self.download_mut() {
                         download.handle_choke(now, choked);
                     }
                     return Ok(Some(PeerEvent::ChokedByThem(choked)));
@@ -331,12 +334,12 @@ impl PeerMachine {
             // A reject of something never asked for says nothing.
             Message::Reject(span) => {
                 self.require_fast()?;
-                if let Some(download) = &mut self.download {
+                if let Some(download) = self.download_mut() {
                     download.handle_reject(span)?;
                 }
             }
             Message::Piece(span) => {
-                let Some(download) = &mut self.download else { return Err(PeerError::UnwantedBlock(span)) };
+                let Some(download) = self.download_mut() else { return Err(PeerError::UnwantedBlock(span)) };
                 let asked = download.handle_block(span)?;
                 self.arriving = asked.then_some(span);
                 return Ok(Some(PeerEvent::Block { span, asked }));
@@ -423,7 +426,7 @@ impl PeerMachine {
         require_piece(facts, piece)?;
         self.said_what_it_has = true;
         if matches!(self.pieces, Pieces::None) {
-            self.pieces = Pieces::Some(Box::new(Bitfield::none(facts.piece_count())));
+            self.pieces = Pieces::Some(Bitfield::none(facts.piece_count()));
         }
         let Pieces::Some(bitfield) = &mut self.pieces else { return Ok(None) };
         if !bitfield.insert(piece) {
@@ -567,9 +570,13 @@ impl PeerMachine {
     /// Moves the control bytes that wait to the end of `out`, and one piece of the info dictionary when some were
     /// asked for: there may be more of them then ([`has_control`](Self::has_control)).
     pub fn poll_control(&mut self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.control);
         // An idle connection keeps no buffer.
-        self.control = Vec::new();
+        let control = std::mem::take(&mut self.control);
+        if out.capacity() == 0 {
+            *out = control;
+        } else {
+            out.extend_from_slice(&control);
+        }
         self.poll_metadata(out);
         if let (Some(hidden), Phase::Open(open)) = (&mut self.hidden, &self.phase)
             && hidden.poll_haves(&open.facts.have, out)

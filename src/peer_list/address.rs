@@ -42,6 +42,49 @@ pub fn dialable(address: SocketAddr) -> Option<SocketAddr> {
     (is_somebody && address.port() != 0).then(|| SocketAddr::new(ip, address.port()))
 }
 
+/// A canonical address in no more bytes than it has on the wire, and in the order of socket addresses: what is kept of
+/// thousands of peers. Neither flow nor scope, which canonical addresses do not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PackedAddress {
+    /// IPv4 address and port.
+    V4([u8; 6]),
+    /// IPv6 address and port.
+    V6([u8; 18]),
+}
+
+impl From<SocketAddr> for PackedAddress {
+    fn from(address: SocketAddr) -> Self {
+        let [high, low] = address.port().to_be_bytes();
+        match address.ip() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, d] = ip.octets();
+                Self::V4([a, b, c, d, high, low])
+            }
+            IpAddr::V6(ip) => {
+                let mut bytes = [0; 18];
+                bytes[..16].copy_from_slice(&ip.octets());
+                bytes[16..].copy_from_slice(&[high, low]);
+                Self::V6(bytes)
+            }
+        }
+    }
+}
+
+impl From<PackedAddress> for SocketAddr {
+    fn from(packed: PackedAddress) -> Self {
+        match packed {
+            PackedAddress::V4([a, b, c, d, high, low]) => {
+                Self::new(IpAddr::from([a, b, c, d]), u16::from_be_bytes([high, low]))
+            }
+            PackedAddress::V6(bytes) => {
+                let (mut ip, [.., high, low]) = ([0; 16], bytes);
+                ip.copy_from_slice(&bytes[..16]);
+                Self::new(IpAddr::from(ip), u16::from_be_bytes([high, low]))
+            }
+        }
+    }
+}
+
 /// First and last address that one party usually holds: an IPv4 address with all its ports, a /64 of IPv6.
 pub(super) fn party(ip: IpAddr) -> (SocketAddr, SocketAddr) {
     let (first, last) = match ip {
@@ -62,6 +105,7 @@ fn is_shared(v4: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn address(text: &str) -> SocketAddr {
         text.parse().expect("a literal address")
@@ -85,6 +129,16 @@ mod tests {
             "[2001:db8::1]:0",
         ] {
             assert_eq!(dialable(address(text)), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn packed_addresses_come_back_and_keep_their_order(one: SocketAddr, other: SocketAddr) {
+            let (one, other) = (dialable(one), dialable(other));
+            let packed = |address: Option<SocketAddr>| address.map(PackedAddress::from);
+            prop_assert_eq!(packed(one).map(SocketAddr::from), one);
+            prop_assert_eq!(packed(one).cmp(&packed(other)), one.cmp(&other));
         }
     }
 

@@ -24,7 +24,7 @@ mod priority;
 #[cfg(test)]
 mod tests;
 
-pub use address::{Scope, dialable};
+pub use address::{PackedAddress, Scope, dialable};
 pub use bans::BanReason;
 pub use priority::canonical_priority;
 
@@ -226,7 +226,8 @@ impl PeerList {
         }
         while let Some(address) = self.candidates.first_waiting(now) {
             let mut candidate = self.candidates.take(address)?;
-            candidate.place = match self.bans.until(now, address.ip(), candidate.peer_id) {
+            candidate.place = match self.bans.until(now, address.ip(), candidate.peer_id.as_deref().copied())
+            {
                 Some(until) => Place::Waiting(until),
                 None => Place::Ready(Rank {
                     not_from_user: candidate.source != Source::User,
@@ -239,7 +240,7 @@ impl PeerList {
         }
         while let Some(address) = self.candidates.best() {
             let mut candidate = self.candidates.take(address)?;
-            let banned = self.bans.until(now, address.ip(), candidate.peer_id);
+            let banned = self.bans.until(now, address.ip(), candidate.peer_id.as_deref().copied());
             candidate.jitter = rng.next_u64() as u8;
             candidate.place = banned.map_or(Place::Dialling, Place::Waiting);
             self.candidates.put(address, candidate);
@@ -283,7 +284,7 @@ impl PeerList {
             // What holds unless it is linked below: nothing came of the dial.
             candidate.failures = candidate.failures.saturating_add(1);
             candidate.place = Place::Waiting(now + candidate.patience().max(limits::DIAL_RETRY_MIN));
-            candidate.peer_id = Some(peer_id);
+            candidate.peer_id = Some(Box::new(peer_id));
             candidate.proven = true;
             self.candidates.put(address, candidate);
         }
@@ -578,8 +579,10 @@ impl PeerList {
         }
         if let Some(mut candidate) = self.candidates.take(address) {
             candidate.place = Place::Connected(conn);
-            candidate.peer_id = Some(connection.peer_id);
+            candidate.peer_id = Some(Box::new(connection.peer_id));
             self.candidates.put(address, candidate);
+            // Mostly the only one.
+            connection.addresses.reserve_exact(1);
             connection.addresses.push(address);
         }
     }

@@ -183,7 +183,20 @@ impl Picker {
 
     /// The peer has one more piece; true when that is news.
     pub fn handle_have(&mut self, conn: ConnId, piece: PieceIndex) -> bool {
+        self.peers.number(conn).is_some_and(|number| self.add_to_stock(number, piece))
+    }
+
+    /// The peer has these pieces, too; true when that is news of a piece that is wanted.
+    pub fn handle_haves(&mut self, conn: ConnId, pieces: &[PieceIndex]) -> bool {
         let Some(number) = self.peers.number(conn) else { return false };
+        let mut is_of_use = false;
+        for &piece in pieces {
+            is_of_use |= self.add_to_stock(number, piece) && self.wanted.contains(piece);
+        }
+        is_of_use
+    }
+
+    fn add_to_stock(&mut self, number: PeerNumber, piece: PieceIndex) -> bool {
         let piece_count = self.shape.piece_count;
         if piece.0 >= piece_count {
             return false;

@@ -196,11 +196,12 @@ impl TorrentMachine {
         self.grant_one(now, conn, rng);
     }
 
-    /// A peer has one more piece.
-    pub fn handle_have(&mut self, now: Instant, conn: ConnId, piece: PieceIndex, rng: &mut Rng) {
-        self.super_seed_have(now, conn, piece);
+    /// A peer has these pieces, too.
+    pub fn handle_haves(&mut self, now: Instant, conn: ConnId, pieces: &[PieceIndex], rng: &mut Rng) {
+        self.super_seed_haves(now, conn, pieces);
         let Some(download) = &mut self.download else { return };
-        if download.picker.handle_have(conn, piece) {
+        // What we have or do not want changes neither our interest nor what the peer can be asked for.
+        if download.picker.handle_haves(conn, pieces) {
             self.settle(now, rng);
             self.grant_one(now, conn, rng);
         }

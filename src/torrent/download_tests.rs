@@ -151,7 +151,7 @@ impl Swarm {
                 assert!(leech.has.insert(piece), "told twice");
                 for other in (1..9).filter(|&other| other != me) {
                     if !peers[other].gone.contains(&me) {
-                        peers[other].machine.handle_have(now, conn(me), piece, rng);
+                        peers[other].machine.handle_haves(now, conn(me), &[piece], rng);
                     }
                     while let Some(action) = peers[other].machine.poll_action() {
                         actions.push_back((other, action));

@@ -20,13 +20,15 @@ use std::net::{IpAddr, SocketAddr};
 #[derive(Debug)]
 pub(super) struct Exchange {
     pex: Option<Box<Pex>>,
+    /// When somebody is to be told something; kept here since it is asked for after every event.
+    due_at: Option<Instant>,
     /// Nobody is told anything before this.
     not_before: Instant,
 }
 
 impl Exchange {
     pub fn new() -> Self {
-        Self { pex: None, not_before: Instant::ZERO }
+        Self { pex: None, due_at: None, not_before: Instant::ZERO }
     }
 
     #[cfg(test)]
@@ -44,18 +46,21 @@ impl Exchange {
     ) {
         let pex = self.pex.get_or_insert_with(|| Box::new(Pex::new(false)));
         pex.handle_joined(now, conn, remote, listening, wants);
+        self.due_at = pex.poll_timeout();
     }
 
     pub fn left(&mut self, conn: ConnId, is_last: bool) {
         if is_last {
             self.pex = None;
+            self.due_at = None;
         } else if let Some(pex) = &mut self.pex {
             pex.handle_closed(conn);
+            self.due_at = pex.poll_timeout();
         }
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        Some(self.pex.as_ref()?.poll_timeout()?.max(self.not_before))
+        Some(self.due_at?.max(self.not_before))
     }
 }
 
@@ -100,6 +105,7 @@ impl TorrentMachine {
                 self.actions.push_back(TorrentAction::Exchange(conn, payload));
             }
         }
+        self.exchange.due_at = pex.poll_timeout();
         self.exchange.not_before = now + PEX_BATCH_INTERVAL;
     }
 }

@@ -96,11 +96,14 @@ impl TorrentMachine {
         self.reveal(now);
     }
 
-    pub(super) fn super_seed_have(&mut self, now: Instant, conn: ConnId, piece: PieceIndex) {
-        let Some(super_seeding) = &mut self.super_seeding else { return };
-        super_seeding.settle_in(now, conn);
-        super_seeding.policy().handle_have(now, conn, piece);
-        self.reveal(now);
+    pub(super) fn super_seed_haves(&mut self, now: Instant, conn: ConnId, pieces: &[PieceIndex]) {
+        for &piece in pieces {
+            // It may be over after any of them.
+            let Some(super_seeding) = &mut self.super_seeding else { return };
+            super_seeding.settle_in(now, conn);
+            super_seeding.policy().handle_have(now, conn, piece);
+            self.reveal(now);
+        }
     }
 
     pub(super) fn super_seed_timeout(&mut self, now: Instant) {

@@ -55,7 +55,7 @@ impl Seed {
     }
 
     fn have(&mut self, now: Instant, slot: u32, piece: PieceIndex) -> Vec<Option<(u32, PieceIndex)>> {
-        self.machine.handle_have(now, conn(slot), piece, &mut self.rng);
+        self.machine.handle_haves(now, conn(slot), &[piece], &mut self.rng);
         self.shown()
     }
 

@@ -142,9 +142,10 @@ fn bare(id: u8, out: &mut Vec<u8>) {
     header(1, id, out);
 }
 
+/// One append for the whole message: of haves a swarm has more than of all others together.
 fn indexed(id: u8, piece: PieceIndex, out: &mut Vec<u8>) {
-    header(5, id, out);
-    out.extend_from_slice(&piece.0.to_be_bytes());
+    let [a, b, c, d] = piece.0.to_be_bytes();
+    out.extend_from_slice(&[0, 0, 0, 5, id, a, b, c, d]);
 }
 
 /// One append for the whole message: requests are what a busy downloader mostly writes.

@@ -71,7 +71,7 @@ def main(description):
             "versions": {"seedring": rivals.first_line([seedring, "--version"]), **programs.versions},
             "left_out": dict(programs.left_out), "rows": [],
         }
-        whole = record.Record(head, modules, None if options.smoke else output)
+        whole = record.Record(head, modules, None if options.smoke else output, chosen)
         measure_all(chosen, modules, options, (seedring, floors, programs), whole)
     if options.smoke:
         # A row may need what this machine does not have; one that says nothing at all is broken.

@@ -17,9 +17,11 @@ def machine():
 class Record:
     """A run as far as it is known, written after every row; nothing is written without a folder."""
 
-    def __init__(self, head, modules, folder):
+    def __init__(self, head, modules, folder, chosen):
         self.head, self.modules, self.folder = head, modules, folder
-        self.stem = f"{head['date']}-versus"
+        # One row alone is no record of all, and does not take the place of one.
+        self.alone = len(chosen) == 1
+        self.stem = f"{head['date']}-{chosen[0] if self.alone else 'versus'}"
         self.path = folder / f"{self.stem}.md" if folder else None
 
     def write(self):
@@ -48,7 +50,7 @@ class Record:
             return []
 
     def plot_name(self, row, slug):
-        return f"{self.stem}-{row}-{slug}.svg"
+        return f"{self.stem}-{slug}.svg" if self.alone else f"{self.stem}-{row}-{slug}.svg"
 
     def markdown(self, plots):
         head = self.head

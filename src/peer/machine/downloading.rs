@@ -22,7 +22,19 @@ impl PeerMachine {
             }
             self.download = Some(Box::new(download));
         }
+        self.download_mut()
+    }
+
+    pub(super) fn download_mut(&mut self) -> Option<&mut Download> {
+        self.download_touched |= self.download.is_some();
         self.download.as_deref_mut()
+    }
+
+    /// Whether there may be something new to hear of [`take_returned`](Self::take_returned),
+    /// [`poll_verdict`](Self::poll_verdict) and [`poll_wish`](Self::poll_wish) since this was asked last. Most of what
+    /// comes from a peer is about others.
+    pub fn take_download_touched(&mut self) -> bool {
+        std::mem::take(&mut self.download_touched)
     }
 
     /// The torrent's home has found that the peer has something for us, or no longer.
@@ -42,7 +54,7 @@ impl PeerMachine {
     /// The home has chosen blocks to ask for. Those that cannot be asked any more come back with
     /// [`take_returned`](Self::take_returned).
     pub fn handle_assigned(&mut self, now: Instant, spans: &[BlockSpan]) {
-        let Some(download) = &mut self.download else { return };
+        let Some(download) = self.download_mut() else { return };
         for span in download.handle_assigned(now, spans) {
             encode(&Message::Request(span), &mut self.control);
         }
@@ -50,7 +62,7 @@ impl PeerMachine {
 
     /// Somebody else has brought this block.
     pub fn handle_brought(&mut self, span: BlockSpan) {
-        if self.download.as_mut().is_some_and(|download| download.handle_cancel(span)) {
+        if self.download_mut().is_some_and(|download| download.handle_cancel(span)) {
             encode(&Message::Cancel(span), &mut self.control);
         }
     }
@@ -70,7 +82,7 @@ impl PeerMachine {
         let taken = open.decoder.take_payload(input);
         if open.decoder.payload_remaining() == 0
             && let Some(span) = self.arriving.take()
-            && let Some(download) = &mut self.download
+            && let Some(download) = self.download_mut()
         {
             download.handle_block_end(now, span.len);
         }
@@ -100,7 +112,7 @@ impl PeerMachine {
 
     /// What it owes is late at `now`, perhaps.
     pub fn handle_download_timeout(&mut self, now: Instant) {
-        if let Some(download) = &mut self.download {
+        if let Some(download) = self.download_mut() {
             download.handle_timeout(now);
         }
     }

@@ -15,7 +15,7 @@ impl PeerMachine {
         let piece = PieceIndex(u32::from_be_bytes(piece));
         require_piece(facts, piece)?;
         if matches!(self.pieces, Pieces::All) {
-            self.pieces = Pieces::Some(Box::new(Bitfield::all(facts.piece_count())));
+            self.pieces = Pieces::Some(Bitfield::all(facts.piece_count()));
         }
         let Pieces::Some(bitfield) = &mut self.pieces else { return Ok(None) };
         if !bitfield.remove(piece) {
@@ -36,7 +36,7 @@ impl PeerMachine {
             service.withdraw();
         }
         self.upload_only = handshake.upload_only;
-        if let (Some(download), Some(reqq)) = (&mut self.download, handshake.requests_queued_max) {
+        if let (Some(download), Some(reqq)) = (self.download_mut(), handshake.requests_queued_max) {
             download.handle_reqq(reqq);
         }
         self.theirs = Some(Box::new(handshake));
@@ -67,8 +67,8 @@ impl PeerMachine {
         if self.metadata.is_none() {
             return;
         }
-        let Phase::Open(Open { facts, .. }) = &self.phase else { return };
-        let facts = Arc::clone(facts);
+        let Phase::Open(open) = &self.phase else { return };
+        let facts = Arc::clone(&open.facts);
         let Some(info) = facts.info.as_ref().and_then(InfoDictionary::bytes) else { return };
         let Some(data) = self.metadata.as_mut().and_then(|service| service.poll_data()) else { return };
         let Some(id) = self.their_ids().metadata else { return };
@@ -83,8 +83,8 @@ impl PeerMachine {
     }
 
     pub(super) fn has_info(&self) -> bool {
-        let Phase::Open(Open { facts, .. }) = &self.phase else { return false };
-        facts.info.as_ref().is_some_and(InfoDictionary::is_held)
+        let Phase::Open(open) = &self.phase else { return false };
+        open.facts.info.as_ref().is_some_and(InfoDictionary::is_held)
     }
 
     /// The info dictionary cannot be had: what was promised of it is taken back.

@@ -7,9 +7,12 @@ use crate::time::Duration;
 
 /// Time that `len` bytes take at `rate` bytes a second.
 fn time_of(len: u64, rate: u64) -> Duration {
-    Duration::from_nanos(
-        u64::try_from(u128::from(len) * 1_000_000_000 / u128::from(rate.max(1))).unwrap_or(u64::MAX),
-    )
+    let rate = rate.max(1);
+    // A packet is short enough for sixty-four bits, whose division takes a fraction of the time.
+    Duration::from_nanos(match len.checked_mul(1_000_000_000) {
+        Some(product) => product / rate,
+        None => u64::try_from(u128::from(len) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX),
+    })
 }
 
 impl Node {
@@ -19,10 +22,12 @@ impl Node {
         let Some(connection) = self.connections.get_mut(slot as usize).and_then(Option::as_mut) else {
             return;
         };
-        let may_send = connection.other.is_some() && connection.in_flight < WINDOW_LEN;
+        if connection.scheduled || connection.other.is_none() || connection.in_flight >= WINDOW_LEN {
+            return;
+        }
         let machine = &connection.machine;
         let has_output = if manner == Manner::Staller { machine.has_control() } else { machine.has_output() };
-        if may_send && has_output && !connection.scheduled {
+        if has_output {
             connection.scheduled = true;
             self.ready.push_back(slot);
         }
@@ -89,6 +94,7 @@ impl Swarm {
             }
             self.tell_served(from);
             self.carry(number, to, packet, took);
+            self.part(from);
             self.leave_after_copies(number);
             return;
         }
@@ -107,38 +113,35 @@ impl Swarm {
             None => there_at,
         };
         receiver.downlink_free_at = receiver.downlink_free_at.max(arrives_at);
-        match receiver.connection(to.slot, to.generation) {
-            Some(connection) => {
-                self.balance.in_flight += payload;
-                connection.inbound.push_back(packet);
-                self.events.put(arrives_at, Event::Packet(to));
-            }
-            // Its end is closed already; this one will hear of it.
-            None => self.balance.lost += payload,
-        }
+        self.balance.in_flight += payload;
+        self.events.put(arrives_at, Event::Packet(to, Box::new(packet)));
     }
 
-    pub(super) fn handle_packet(&mut self, seat: Seat) {
+    pub(super) fn handle_packet(&mut self, seat: Seat, packet: &Packet) {
+        let (payload, len) = (packet.block.map_or(0, |block| u64::from(block.span.len)), packet.len());
+        self.balance.in_flight -= payload;
         let node = &mut self.nodes[seat.node.0 as usize];
-        let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
-        let Some(packet) = connection.inbound.pop_front() else { return };
-        let (other, len) = (connection.other, packet.len());
-        if let Some(block) = packet.block {
-            let payload = u64::from(block.span.len);
-            self.balance.in_flight -= payload;
-            self.balance.received += payload;
-        }
+        let Some(connection) = node.connection(seat.slot, seat.generation) else {
+            // Its end was closed meanwhile; its sender will hear of it.
+            self.balance.lost += payload;
+            return;
+        };
+        self.balance.received += payload;
+        let other = connection.other;
         self.note(u64::from(seat.node.0) << 32 | len);
-        // Its sender may send more.
+        // Its sender may send more, if it had to wait.
         if let Some(other) = other {
             let sender = &mut self.nodes[other.node.0 as usize];
             if let Some(connection) = sender.connection(other.slot, other.generation) {
+                let waited = connection.in_flight >= WINDOW_LEN;
                 connection.in_flight = connection.in_flight.saturating_sub(len);
-                sender.schedule(other.slot);
-                self.start_uplink(other.node);
+                if waited {
+                    sender.schedule(other.slot);
+                    self.start_uplink(other.node);
+                }
             }
         }
-        self.hear(seat, &packet);
+        self.hear(seat, packet);
         self.start_uplink(seat.node);
     }
 

@@ -8,7 +8,7 @@ use crate::announcer::{Announcer, AnnouncerConfig, Terms};
 use crate::bitfield::Bitfield;
 use crate::choker::Role;
 use crate::id::PeerId;
-use crate::limits::TRACKER_INTERVAL_DEFAULT;
+use crate::limits::{CANDIDATES_PER_TORRENT_MAX, DIALLED_PER_TORRENT_MAX, TRACKER_INTERVAL_DEFAULT};
 use crate::peer::{PeerMachine, TorrentFacts};
 use crate::peer_list::{Closed, PeerListSettings, Source};
 use crate::picker::PieceShape;
@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// Candidates that a peer knows for each connection that it opens.
+const CANDIDATES_PER_DIALLED: usize = CANDIDATES_PER_TORRENT_MAX / DIALLED_PER_TORRENT_MAX as usize;
 /// Peers that a tracker is asked for.
 const PEERS_WANTED: usize = 50;
 
@@ -100,10 +102,13 @@ impl Swarm {
         let (role, slots) =
             if is_seed { (Role::Seeding, policies.seed_slots) } else { (Role::Leeching, policies.slots) };
         node.machine = TorrentMachine::new(Node::parameters(&shape, role, slots));
+        let dial_below = policies.connections_max.div_ceil(2);
         node.machine.keep_members(PeerListSettings {
             own: vec![Node::address(number)],
             connections_max: policies.connections_max,
-            dial_below: policies.connections_max.div_ceil(2),
+            dial_below,
+            // In the proportion of production's defaults.
+            candidates_max: dial_below * CANDIDATES_PER_DIALLED,
             ..PeerListSettings::new(node.peer_id)
         });
         if !policies.optimistic {
@@ -247,7 +252,7 @@ impl Swarm {
             connection.other = Some(from);
         }
         self.set_connection_timer(seat);
-        self.events.put(now + delay, Event::Answer(from, seat));
+        self.events.put(now + delay, Event::Answer(from, Box::new(seat)));
     }
 
     pub(super) fn handle_answer(&mut self, seat: Seat, other: Seat) {
@@ -293,14 +298,10 @@ impl Swarm {
         self.drain(seat.node);
     }
 
-    /// Takes a connection away; the other end hears of it. What was on its way to this end is lost.
+    /// Takes a connection away; the other end hears of it. What is on its way to this end will be lost.
     fn hang_up(&mut self, seat: Seat) -> Option<(bool, Option<SocketAddr>)> {
         let node = &mut self.nodes[seat.node.0 as usize];
         let connection = node.remove(seat)?;
-        for block in connection.inbound.iter().filter_map(|packet| packet.block) {
-            self.balance.in_flight -= u64::from(block.span.len);
-            self.balance.lost += u64::from(block.span.len);
-        }
         if let Some(other) = connection.other {
             let delay = delay_between(&self.nodes, seat.node, other.node);
             // Behind everything that was said before.

@@ -35,24 +35,24 @@ use crate::rng::Rng;
 use crate::swarm_registry::SwarmRegistry;
 use crate::time::{Duration, Instant};
 use crate::units::PieceIndex;
-use node::{Node, Seat};
+use node::{Node, Packet, Seat};
 
 /// The torrent that all share.
 const INFO_HASH: InfoHash = InfoHash([0x5e; 20]);
 
 /// Something that happens at a moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Event {
     Arrive(PeerNumber),
     Leave(PeerNumber, u32),
     /// The uplink can send the next packet.
     Uplink(PeerNumber),
-    /// The first packet on its way to this end is there.
-    Packet(Seat),
+    /// A packet for this end is there.
+    Packet(Seat, Box<Packet>),
     /// A call arrives at a peer, from this end.
     Call(Seat, PeerNumber),
     /// The peer that was called has answered: its end of the connection.
-    Answer(Seat, Seat),
+    Answer(Seat, Box<Seat>),
     /// Nobody has answered.
     Refusal(Seat),
     /// The other end is closed.
@@ -122,6 +122,8 @@ pub struct Swarm {
     ledger: Ledger,
     waiting: usize,
     wrong_blocks: u32,
+    /// Pieces told of by the packet that is being heard.
+    found: Vec<PieceIndex>,
 }
 
 impl Swarm {
@@ -151,6 +153,7 @@ impl Swarm {
             ledger: Ledger::new(classes),
             waiting,
             wrong_blocks: 0,
+            found: Vec::new(),
         }
     }
 
@@ -171,10 +174,7 @@ impl Swarm {
     }
 
     fn step(&mut self, limit: Instant) -> bool {
-        if self.events.next_at().is_none_or(|at| at > limit) {
-            return false;
-        }
-        let Some((at, event)) = self.events.take() else { return false };
+        let Some((at, event)) = self.events.take_until(limit) else { return false };
         self.now = at;
         self.happened += 1;
         self.happen(event);
@@ -184,12 +184,12 @@ impl Swarm {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Uplink(node) => self.handle_uplink(node),
-            Event::Packet(seat) => self.handle_packet(seat),
+            Event::Packet(seat, packet) => self.handle_packet(seat, &packet),
             Event::ConnectionTimer(seat) => self.handle_connection_timer(seat),
             Event::Timer(node, stay) => self.handle_timer(node, stay),
             Event::Stored(node, stay, piece, good) => self.handle_stored(node, stay, piece, good),
             Event::Call(from, to) => self.handle_call(from, to),
-            Event::Answer(seat, other) => self.handle_answer(seat, other),
+            Event::Answer(seat, other) => self.handle_answer(seat, *other),
             Event::Refusal(seat) => self.handle_refusal(seat),
             Event::Gone(seat) => self.handle_gone(seat),
             Event::AnnounceTimer(node, stay) => self.handle_announce_timer(node, stay),

@@ -66,6 +66,8 @@ impl Packet {
 /// One end of a connection.
 #[derive(Debug)]
 pub struct Connection {
+    /// How often the place was given.
+    generation: u32,
     pub machine: PeerMachine,
     /// The other end, once it has answered.
     pub other: Option<Seat>,
@@ -78,12 +80,11 @@ pub struct Connection {
     pub scheduled: bool,
     /// Bytes on their way to the other end.
     pub in_flight: u64,
-    /// What is on its way to this end.
-    pub inbound: VecDeque<Packet>,
     /// It was late with what it owes.
     pub late: bool,
+    /// To be closed once everything is said.
+    pub parting: bool,
     pub timer: Option<Instant>,
-    pub found: Vec<PieceIndex>,
     /// Blocks sent, for manners that change with time.
     pub blocks_sent: u32,
 }
@@ -106,7 +107,8 @@ pub struct Node {
     pub machine: TorrentMachine,
     pub announcer: Option<Announcer>,
     pub rng: Rng,
-    pub connections: Vec<Option<Connection>>,
+    pub connections: Vec<Option<Box<Connection>>>,
+    /// How often each place was given.
     pub generations: Vec<u32>,
     pub free: Vec<u32>,
     pub pieces: BTreeMap<PieceIndex, SimPiece>,
@@ -127,6 +129,13 @@ pub struct Node {
     pub banned: u32,
 }
 
+impl Connection {
+    /// Whether this is the one that the product's machines know by that name.
+    pub fn is(&self, conn: ConnId) -> bool {
+        self.generation == conn.generation
+    }
+}
+
 impl Node {
     pub fn address(number: PeerNumber) -> SocketAddr {
         // A prefix for each: prefixes share slots, and these are no neighbours.
@@ -142,8 +151,8 @@ impl Node {
     }
 
     pub fn connection(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
-        let is_it = self.generations.get(slot as usize) == Some(&generation);
-        self.connections.get_mut(slot as usize).filter(|_| is_it)?.as_mut()
+        let connection = self.connections.get_mut(slot as usize)?.as_deref_mut();
+        connection.filter(|connection| connection.generation == generation)
     }
 
     pub fn seat(&self, slot: u32) -> Seat {
@@ -161,7 +170,14 @@ impl Node {
 
     /// Gives a connection a place.
     pub fn admit(&mut self, machine: PeerMachine, remote: IpAddr, dialled: Option<SocketAddr>) -> Seat {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.generations.push(0);
+            self.connections.len() as u32 - 1
+        });
+        self.generations[slot as usize] += 1;
         let connection = Connection {
+            generation: self.generations[slot as usize],
             machine,
             other: None,
             dialled,
@@ -170,24 +186,17 @@ impl Node {
             sample: PeerSample::default(),
             scheduled: false,
             in_flight: 0,
-            inbound: VecDeque::new(),
             late: false,
+            parting: false,
             timer: None,
-            found: Vec::new(),
             blocks_sent: 0,
         };
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.connections.push(None);
-            self.generations.push(0);
-            self.connections.len() as u32 - 1
-        });
-        self.generations[slot as usize] += 1;
-        self.connections[slot as usize] = Some(connection);
+        self.connections[slot as usize] = Some(Box::new(connection));
         self.seat(slot)
     }
 
     /// Takes a connection away; its place is free for another.
-    pub fn remove(&mut self, seat: Seat) -> Option<Connection> {
+    pub fn remove(&mut self, seat: Seat) -> Option<Box<Connection>> {
         self.connection(seat.slot, seat.generation)?;
         self.free.push(seat.slot);
         self.connections[seat.slot as usize].take()

@@ -23,6 +23,7 @@ const PAYLOAD: [u8; BLOCK_LEN as usize] = [0; BLOCK_LEN as usize];
 impl Swarm {
     /// A peer hears a packet.
     pub(super) fn hear(&mut self, seat: Seat, packet: &Packet) {
+        self.found.clear();
         if !self.hear_bytes(seat, &packet.control, None) {
             return;
         }
@@ -37,11 +38,8 @@ impl Swarm {
         connection.sample.reported_pieces = connection.machine.piece_count();
         connection.sample.upload_only = connection.machine.upload_only();
         connection.sample.heard_at = now;
-        let found = std::mem::take(&mut connection.found);
-        if node.facts.follows_stocks() {
-            for piece in found {
-                node.machine.handle_have(now, seat.conn(), piece, &mut node.rng);
-            }
+        if !self.found.is_empty() && node.facts.follows_stocks() {
+            node.machine.handle_haves(now, seat.conn(), &self.found, &mut node.rng);
         }
         self.settle_download(seat);
         self.drain(seat.node);
@@ -123,11 +121,8 @@ impl Swarm {
                     self.set_connection_timer(seat);
                 }
             }
-            PeerEvent::Have(piece) => {
-                if let Some(connection) = node.connection(seat.slot, seat.generation) {
-                    connection.found.push(piece);
-                }
-            }
+            // All that the packet tells of go to the torrent's machine at once, as in production.
+            PeerEvent::Have(piece) => return self.found.push(piece),
             PeerEvent::Extensions => {
                 let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
                 let remote = connection.remote;
@@ -155,7 +150,7 @@ impl Swarm {
         }
         let Node { machine, connections, rng, .. } = node;
         if let Some(Some(connection)) = connections.get_mut(seat.slot as usize) {
-            connection.found.clear();
+            self.found.clear();
             machine.handle_stock(now, seat.conn(), connection.machine.stock(), rng);
         }
     }
@@ -192,6 +187,9 @@ impl Swarm {
         let now = self.now;
         let node = &mut self.nodes[seat.node.0 as usize];
         let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
+        if !connection.machine.take_download_touched() {
+            return;
+        }
         let returned = connection.machine.take_returned();
         let verdicts: [Option<Verdict>; 2] = std::array::from_fn(|_| connection.machine.poll_verdict());
         connection.late |= verdicts.contains(&Some(Verdict::Late));
@@ -208,6 +206,15 @@ impl Swarm {
         }
         if wish.is_some() {
             node.machine.handle_wish(now, conn, wish, &mut node.rng);
+        }
+    }
+
+    /// A connection that was only to say what it had to say has said it.
+    pub(super) fn part(&mut self, seat: Seat) {
+        let node = &mut self.nodes[seat.node.0 as usize];
+        let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
+        if connection.parting && !connection.machine.has_output() {
+            self.close(seat, Closed::Useless);
         }
     }
 
@@ -262,11 +269,11 @@ impl Swarm {
         }
         node.timer = None;
         if node.machine.poll_timeout().is_some_and(|due| due <= now) {
-            let Node { machine, connections, generations, rng, .. } = node;
+            let Node { machine, connections, rng, .. } = node;
             let sample = |conn: crate::id::ConnId| {
-                let is_it = generations.get(conn.slot as usize) == Some(&conn.generation);
-                let connection = connections.get(conn.slot as usize).filter(|_| is_it);
-                connection.and_then(Option::as_ref).map(|connection| connection.sample).unwrap_or_default()
+                let connection = connections.get(conn.slot as usize).and_then(Option::as_deref);
+                let connection = connection.filter(|connection| connection.is(conn));
+                connection.map(|connection| connection.sample).unwrap_or_default()
             };
             machine.handle_timeout(now, sample, rng);
         }
@@ -378,11 +385,11 @@ impl Swarm {
 
     fn with_all(&mut self, number: PeerNumber, act: impl Fn(&mut super::node::Connection)) {
         let node = &mut self.nodes[number.0 as usize];
-        for slot in node.open_slots() {
-            if let Some(connection) = node.connections[slot as usize].as_mut() {
+        for slot in 0..node.connections.len() {
+            if let Some(connection) = node.connections[slot].as_mut() {
                 act(connection);
+                node.schedule(slot as u32);
             }
-            node.schedule(slot);
         }
     }
 
@@ -434,7 +441,9 @@ impl Swarm {
             let Some(connection) = node.connection(seat.slot, seat.generation) else { continue };
             if connection.machine.stock() != Stock::All {
                 connection.machine.send_extended(|ids| ids.upload_only, &[1]);
-            } else if !connection.machine.has_output() {
+            } else if connection.machine.has_output() {
+                connection.parting = true;
+            } else {
                 seats.push(seat);
             }
             node.schedule(slot);

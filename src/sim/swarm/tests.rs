@@ -45,3 +45,12 @@ fn everybody_completes_and_equal_seeds_give_equal_runs() {
     assert_eq!(run(1), run(1));
     assert_ne!(run(1).0, run(2).0);
 }
+
+#[test]
+fn two_that_have_everything_part_once_all_is_said() {
+    let mut swarm = Swarm::new(1, SHAPE, Policies::default(), flash_crowd(1));
+    assert!(swarm.run_until(hour()));
+    swarm.run_on(swarm.now() + Duration::from_secs(1));
+    assert!(swarm.nodes.iter().all(|node| node.open_slots().is_empty()));
+    assert_eq!(swarm.balance().in_flight, 0);
+}

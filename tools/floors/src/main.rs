@@ -6,11 +6,13 @@
 //! into a discarding sink; `receive` takes blocks, hashes pieces and writes them; `hash` reads and hashes;
 //! `cold` brings content into memory. Each prints its
 //! own CPU seconds per GiB. `nocopy-sink` is the far end of a device that sends without copying; `http` loads a web
-//! server with the same file, to compare a seeder with that; `announce` is the load for trackers. These are prototypes to compare with and nothing to serve a
-//! swarm with: a peer that misbehaves is merely dropped.
+//! server with the same file, to compare a seeder with that; `announce` is the load for trackers; `events` is the bare
+//! heap of a simulation. These are prototypes to compare with and nothing to serve a swarm with: a peer that misbehaves
+//! is merely dropped.
 
 mod announce;
 mod cold;
+mod events;
 mod framed;
 mod hash;
 mod http;
@@ -60,6 +62,8 @@ enum Floor {
     Announce(announce::Announce),
     /// Bring windows of 256 KiB of a file into memory, in random order, many at once; one line of JSON
     Cold(cold::Cold),
+    /// Take events from a heap and put others in, on one thread; one line of JSON
+    Events(events::Events),
 }
 
 #[derive(Debug, clap::Args)]
@@ -207,6 +211,7 @@ fn main() -> ExitCode {
         Floor::Http(http) => http::run(&http),
         Floor::Announce(plan) => announce::run(&plan),
         Floor::Cold(cold) => cold::run(&cold),
+        Floor::Events(events) => events::run(&events),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -26,7 +26,7 @@ in a `finally`. Repetitions are the outermost loop, so that a run that is cut sh
 import importlib, pathlib
 
 #: The order of the record; a row that is not named here follows in the order of names.
-ORDER = ["seeding", "depth1", "zero_copy", "crowd", "latency", "cold", "many", "download", "check", "tracker", "workers"]
+ORDER = ["seeding", "depth1", "zero_copy", "crowd", "latency", "cold", "many", "download", "check", "tracker", "workers", "laboratory"]
 
 
 def names():
