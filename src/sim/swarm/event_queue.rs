@@ -2,28 +2,29 @@
 //!
 //! The order is total, so a run depends on nothing but what was put in.
 //!
-//! Only what happens within the present tick, or before, lies in a heap, which thereby stays small enough for the
-//! nearest cache. The rest waits unsorted in a hierarchical timing wheel (Varghese and Lauck, "Hashed and Hierarchical
-//! Timing Wheels", 1987): the slots of the lowest level are ticks, a slot of each further level is as long as the whole
-//! level below. When the heap is empty, the next slot that is not is spread over the levels below it and the heap.
+//! Only what happens within the present tick, or before, is sorted; an event that is put there mostly belongs near the
+//! end from which events are taken. The rest waits unsorted in a hierarchical timing wheel (Varghese and Lauck, "Hashed
+//! and Hierarchical Timing Wheels", 1987): the slots of the lowest level are ticks, a slot of each further level is as long
+//! as the whole level below. When few sorted events are left, the next slot that is not empty is spread over the levels
+//! below it, so that the next events are known before it is their turn ([`EventQueue::ahead`]).
 
 use crate::time::Instant;
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 
-/// A tick has two to this power nanoseconds, about four milliseconds.
-const TICK_BITS: u32 = 22;
+/// A tick has two to this power nanoseconds, about half a millisecond.
+const TICK_BITS: u32 = 19;
 /// Two to this power slots make a level, as many as a word has bits.
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 /// As many levels as all ticks of time need.
 const LEVELS: usize = (u64::BITS - TICK_BITS).div_ceil(SLOT_BITS) as usize;
+/// Sorted events at least, while there are as many.
+const AHEAD: usize = 16;
 
 /// Events that lie ahead.
 #[derive(Debug)]
 pub struct EventQueue<E> {
-    /// All events of the present tick and before.
-    heap: BinaryHeap<Entry<E>>,
+    /// All events of the present tick and before, the next one last.
+    sorted: Vec<Entry<E>>,
     tick: u64,
     levels: [Level<E>; LEVELS],
     put: u64,
@@ -45,12 +46,18 @@ struct Entry<E> {
     event: E,
 }
 
+impl<E> Entry<E> {
+    fn order(&self) -> (Instant, u64) {
+        (self.at, self.number)
+    }
+}
+
 impl<E> EventQueue<E> {
     /// No events.
     pub fn new() -> Self {
         let level = |_| Level { slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: 0 };
         let levels = std::array::from_fn(level);
-        Self { heap: BinaryHeap::new(), tick: 0, levels, put: 0, len: 0 }
+        Self { sorted: Vec::new(), tick: 0, levels, put: 0, len: 0 }
     }
 
     /// Adds an event.
@@ -58,24 +65,32 @@ impl<E> EventQueue<E> {
         let entry = Entry { at, number: self.put, event };
         self.put += 1;
         self.len += 1;
-        self.place(entry);
+        if tick_of(at) > self.tick {
+            return self.wait(entry);
+        }
+        // Of one moment it is the last.
+        let behind = self.sorted.iter().rev().take_while(|other| other.at <= at).count();
+        self.sorted.insert(self.sorted.len() - behind, entry);
     }
 
     /// Takes the next event if it is due at `limit` or before.
     pub fn take_until(&mut self, limit: Instant) -> Option<(Instant, E)> {
-        if self.heap.is_empty() {
+        if self.sorted.len() < AHEAD {
             self.advance();
         }
-        if self.heap.peek()?.at > limit {
-            return None;
-        }
+        let entry = self.sorted.pop_if(|entry| entry.at <= limit)?;
         self.len -= 1;
-        self.heap.pop().map(|entry| (entry.at, entry.event))
+        Some((entry.at, entry.event))
     }
 
     /// Takes the next event.
     pub fn take(&mut self) -> Option<(Instant, E)> {
         self.take_until(Instant::FAR_FUTURE)
+    }
+
+    /// The event that comes after `count` others, as far as is known now.
+    pub fn ahead(&self, count: usize) -> Option<&E> {
+        self.sorted.iter().nth_back(count).map(|entry| &entry.event)
     }
 
     /// Events that lie ahead.
@@ -88,11 +103,9 @@ impl<E> EventQueue<E> {
         self.len == 0
     }
 
-    fn place(&mut self, entry: Entry<E>) {
+    /// Puts an event of a later tick where it waits.
+    fn wait(&mut self, entry: Entry<E>) {
         let tick = tick_of(entry.at);
-        if tick <= self.tick {
-            return self.heap.push(entry);
-        }
         // The highest digit in which they differ.
         let level = ((tick ^ self.tick).ilog2() / SLOT_BITS) as usize;
         let slot = digit(tick, level);
@@ -101,9 +114,9 @@ impl<E> EventQueue<E> {
         level.occupied |= 1 << slot;
     }
 
-    /// Goes on to the next tick that has events, if there is one.
+    /// Goes on to later ticks until enough events are sorted, or none are left.
     fn advance(&mut self) {
-        while self.heap.is_empty()
+        while self.sorted.len() < AHEAD
             && let Some(at) = self.levels.iter().position(|level| level.occupied != 0)
         {
             let level = &mut self.levels[at];
@@ -113,10 +126,19 @@ impl<E> EventQueue<E> {
             let shift = at as u32 * SLOT_BITS;
             // The digits below are zero: the beginning of the slot.
             self.tick = (((self.tick >> shift) & !(SLOTS as u64 - 1)) | u64::from(slot)) << shift;
-            entries.drain(..).for_each(|entry| self.place(entry));
+            if at > 0 {
+                let now = self.tick;
+                let (due, later) = entries.into_iter().partition(|entry| tick_of(entry.at) == now);
+                entries = due;
+                Vec::into_iter(later).for_each(|entry| self.wait(entry));
+            }
+            entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.order()));
+            // All of them come later than what is left.
+            entries.append(&mut self.sorted);
+            let emptied = std::mem::replace(&mut self.sorted, entries);
             if at == 0 {
-                // It will be wanted again soon.
-                self.levels[at].slots[slot as usize] = entries;
+                // The memory will be wanted again soon.
+                self.levels[at].slots[slot as usize] = emptied;
             }
         }
     }
@@ -135,27 +157,6 @@ impl<E> Default for EventQueue<E> {
         Self::new()
     }
 }
-
-impl<E> Ord for Entry<E> {
-    /// The earliest is the greatest, since the heap gives the greatest first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
-    }
-}
-
-impl<E> PartialOrd for Entry<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> PartialEq for Entry<E> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<E> Eq for Entry<E> {}
 
 #[cfg(test)]
 mod tests {

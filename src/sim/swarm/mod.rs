@@ -20,6 +20,7 @@ mod flow;
 mod ledger;
 mod life;
 mod node;
+mod prefetch;
 mod talk;
 mod terms;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use crate::swarm_registry::SwarmRegistry;
 use crate::time::{Duration, Instant};
 use crate::units::PieceIndex;
 use node::{Node, Packet, Seat};
+use prefetch::prefetch;
 
 /// The torrent that all share.
 const INFO_HASH: InfoHash = InfoHash([0x5e; 20]);
@@ -177,8 +179,50 @@ impl Swarm {
         let Some((at, event)) = self.events.take_until(limit) else { return false };
         self.now = at;
         self.happened += 1;
+        self.foresee();
         self.happen(event);
         true
+    }
+
+    /// Asks for the memory of events to come, a step further for each the nearer it is. Without that most time would be
+    /// spent on waiting for it: each event is about another peer.
+    fn foresee(&self) {
+        let node = |number: PeerNumber| self.nodes.get(number.0 as usize);
+        let place = |seat: &Seat| node(seat.node)?.connections.get(seat.slot as usize);
+        let served = |number: PeerNumber| {
+            let node = node(number)?;
+            node.connections.get(*node.ready.front()? as usize)
+        };
+        match self.events.ahead(12) {
+            Some(Event::Packet(seat, packet)) => {
+                prefetch(Some(&**packet));
+                prefetch(node(seat.node));
+            }
+            Some(&Event::Uplink(number)) => prefetch(node(number)),
+            _ => {}
+        }
+        match self.events.ahead(8) {
+            Some(Event::Packet(seat, _)) => prefetch(place(seat)),
+            Some(&Event::Uplink(number)) => prefetch(node(number).and_then(|node| node.ready.front())),
+            _ => {}
+        }
+        match self.events.ahead(5) {
+            Some(Event::Packet(seat, packet)) => {
+                prefetch(packet.control.first());
+                prefetch(place(seat).and_then(Option::as_deref));
+            }
+            Some(&Event::Uplink(number)) => prefetch(served(number)),
+            _ => {}
+        }
+        match self.events.ahead(2) {
+            Some(Event::Packet(seat, _)) => {
+                let connection = place(seat).and_then(Option::as_deref);
+                let other = connection.and_then(|connection| connection.other);
+                prefetch(other.and_then(|other| node(other.node)).map(|node| &node.connections));
+            }
+            Some(&Event::Uplink(number)) => prefetch(served(number).and_then(Option::as_deref)),
+            _ => {}
+        }
     }
 
     fn happen(&mut self, event: Event) {
