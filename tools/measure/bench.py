@@ -89,6 +89,16 @@ class Bench:
             self.stop(process)
 
 
+def evict(path):
+    """Puts a file that nobody has mapped out of memory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
 def resident(pid):
     """Bytes of memory of a process by kind, as {"RssAnon": ..., "RssFile": ..., "VmHWM": ...}; empty when it is gone."""
     try:

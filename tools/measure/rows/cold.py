@@ -1,9 +1,10 @@
 """Content that is not in the page cache: how much of what the disk can do reaches the peers."""
 
-import json, os, subprocess, time
+import json, subprocess, time
 
 import rivals
 from rivals import byte_size, cpu_seconds
+from measure.bench import evict
 from measure.figures import at_least, cell, middle, pick, ratio, subjects
 from measure.seeders import Content, Seeder
 
@@ -20,15 +21,6 @@ BAR = 0.9
 
 def add_arguments(parser):
     parser.add_argument("--cold-size", type=byte_size, default=4 << 30, help="of the content [default: 4GiB]")
-
-
-def evict(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
 
 
 def floor(bench, content, method, length, seed):

@@ -4,6 +4,7 @@ import ctypes, json, os, pathlib, signal, subprocess, sys, time
 
 import rivals
 from rivals import byte_size
+from measure.bench import evict
 from measure.figures import at_most, cell, middle, pick, ratio, subjects
 from measure.seeders import HOST, Content, Seeder
 
@@ -58,9 +59,7 @@ class SlowDisk:
 
     def slow_down(self):
         """Nothing of it is in memory, and from now on it takes its time."""
-        descriptor = os.open(self.file, os.O_RDONLY)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
+        evict(self.file)
         self.process.send_signal(signal.SIGUSR1)
 
 
