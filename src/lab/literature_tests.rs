@@ -5,6 +5,7 @@ use super::bounds::Fluid;
 use super::distribute::{PeerClass, Question};
 use super::observe::{End, GroupReport, Observation};
 use super::scenario::{Crowd, Scenario, Stay};
+use crate::picker::Order;
 use crate::sim::swarm::Policies;
 use crate::time::Duration;
 use crate::units::ByteRate;
@@ -29,6 +30,27 @@ fn product() -> Policies {
 
 fn group<'a>(run: &'a Observation, name: &str) -> &'a GroupReport {
     run.groups.iter().find(|group| group.name == name).unwrap()
+}
+
+#[test]
+fn rarest_first_keeps_the_rarest_piece_near_the_mean_and_other_orders_do_not() {
+    // Legout, Urvoy-Keller and Michiardi, IMC 2006.
+    let mut crowd = crowd(Scenario::FlashCrowd, 12, 240);
+    crowd.seed_up = ByteRate(120_000);
+    let near = |order| {
+        let run = observe(&crowd, Policies { order, ..product() }, 1);
+        (run.rarest_to_mean.unwrap(), run.twice_at.unwrap())
+    };
+    let (rarest, random, sequential) =
+        (near(Order::RarestFirst), near(Order::Random), near(Order::Sequential));
+    assert!(
+        rarest.0 > 1.5 * random.0 && rarest.0 > 2.0 * sequential.0,
+        "{rarest:?} {random:?} {sequential:?}"
+    );
+    assert!(
+        rarest.1 < 0.7 * random.1 && rarest.1 < 0.3 * sequential.1,
+        "{rarest:?} {random:?} {sequential:?}"
+    );
 }
 
 #[test]

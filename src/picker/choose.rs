@@ -2,7 +2,9 @@
 //!
 //! Among the pieces in flight, the one that the peer leads comes first, then those that nobody works on or a peer of
 //! like speed does; only then is one begun, and other peers' pieces are joined last, so that a slow peer's blocks do
-//! not keep a fast peer's piece from its hash. Within a rank: higher priority, then nearest to its end.
+//! not keep a fast peer's piece from its hash. Within a rank: higher priority, then nearest to its end. A seed's line
+//! is for what nobody else can give: while there are pieces that only seeds have, a seed's connection begins those
+//! rather than finish what other peers can finish, too.
 //!
 //! A piece to begin is found by walking the shelves from the rarest run on, each run from a random place, until the
 //! peer has the piece. The walk is bounded. Behind the bound the peer has few of the rare pieces, and its own pieces
@@ -143,11 +145,27 @@ impl Picker {
             Some(lead) if !in_sequence && !partial.is_orphan() && !self.peers.are_alike(lead, peer) => {
                 Rank::Foreign
             }
+            _ if self.is_for_others(peer, partial.piece) => Rank::Foreign,
             _ => Rank::Shared,
         };
         let missing = partial.blocks.len() as u32 - partial.received;
         let index = if in_sequence { partial.piece } else { 0 };
         Some((rank, Reverse(self.priority(partial.piece)), index, missing, partial.begun))
+    }
+
+    /// Whether the peer has everything and should rather give what nobody else can, while others can give this piece.
+    fn is_for_others(&self, peer: PeerNumber, piece: u32) -> bool {
+        let is_seed_with_a_choice = self.settings.order == Order::RarestFirst
+            && self.verified >= self.settings.random_first
+            && matches!(self.peers.peer(peer).stock, super::peers::Stock::All)
+            && self.rarity.count(piece) > 0;
+        let Some(own) = super::shelf(self.priority(piece)).filter(|_| is_seed_with_a_choice) else {
+            return false;
+        };
+        // What would be begun in its place: of no lower priority, and a piece that only seeds have.
+        let shelves = self.rarity.shelves().count();
+        let mut worthy = self.rarity.shelves().take(shelves - own.0);
+        worthy.find(|shelf| !shelf.pieces().is_empty()).is_some_and(|shelf| !shelf.run(0).is_empty())
     }
 
     /// The best of a few pieces that may be begun.

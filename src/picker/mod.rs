@@ -1,6 +1,7 @@
 //! Which blocks to ask of which peer. Events in, one question out: `pick`.
 //!
-//! - What is begun is finished first, a peer's own pieces before those of others (`choose`).
+//! - What is begun is finished first, a peer's own pieces before those of others; only a seed is first asked for what
+//!   nobody else has (`choose`).
 //! - Then the piece of the highest priority and, within it, the one that fewest peers have is begun, ties at random
 //!   (`rarity`); before the first few pieces are verified a random one, so that there is soon something to give.
 //! - In the endgame, when every wanted block that any peer has is in flight, a peer is asked for blocks that one

@@ -146,6 +146,30 @@ fn a_fast_peer_does_not_join_a_slow_peers_piece_while_there_are_others() {
 }
 
 #[test]
+fn a_seed_is_asked_for_what_only_seeds_have_before_it_finishes_what_others_have() {
+    let mut picker = picker(4, 4, settings(0));
+    let leech = join(&mut picker, 1, [0]);
+    let begun = ask(&mut picker, leech, 2);
+    begun.iter().for_each(|&span| picker.handle_returned(leech, span));
+    let seed = join_seed(&mut picker, 2);
+    let of_seed = ask(&mut picker, seed, 12);
+    assert_eq!(pieces_of(&of_seed), BTreeSet::from([1, 2, 3]));
+    // Nothing is left that only the seed has.
+    assert_eq!(pieces_of(&ask(&mut picker, seed, 1)), BTreeSet::from([0]));
+}
+
+#[test]
+fn a_seed_finishes_a_piece_of_high_priority_before_it_gives_a_rarer_one() {
+    let mut picker = picker(4, 4, settings(0));
+    picker.set_priority(PieceIndex(0), Priority::High);
+    let leech = join(&mut picker, 1, [0]);
+    let begun = ask(&mut picker, leech, 2);
+    begun.iter().for_each(|&span| picker.handle_returned(leech, span));
+    let seed = join_seed(&mut picker, 2);
+    assert_eq!(pieces_of(&ask(&mut picker, seed, 4)), BTreeSet::from([0]));
+}
+
+#[test]
 fn a_choked_connection_is_asked_for_allowed_pieces_alone() {
     let mut picker = picker(8, 2, settings(0));
     let one = join_seed(&mut picker, 1);
