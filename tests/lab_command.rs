@@ -76,6 +76,7 @@ fn what_cannot_be_meant_or_done_is_told_before_anything_begins() {
         (vec!["--size", "1MB", "--server-up", "1MB/s", "--peer-up", "0"], "never end"),
         (vec!["--size", "0", "--server-up", "1MB/s", "--peer-up", "1MB/s"], "above 0"),
         (vec!["--size", "17000000TiB", "--server-up", "1", "--peer-up", "1"], "16 EiB"),
+        (vec!["--size", "15000000TiB", "--server-up", "1MB/s", "--peer-up", "1MB/s"], "more than ten years"),
         (large.to_vec(), "--real-storage"),
         (long.to_vec(), "smaller --size"),
     ] {

@@ -2,9 +2,9 @@
 
 mod real;
 
-use super::super::CommandError;
 use super::super::escape::json;
 use super::super::progress::Progress;
+use super::super::{CommandError, UsageError};
 use crate::choker::Slots;
 use crate::lab::distribute::{PeerClass, Question, Run};
 use crate::lab::plot::{self, Figure, Mark, Series};
@@ -24,6 +24,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 /// Numbers of peers that are simulated of a range.
 const POINTS: u32 = 12;
 const PEERS_MAX: u32 = 10_000;
+/// Nothing is simulated for which a server alone needs longer: a swarm's clock ends after centuries, and a run may take
+/// many times as long as it should.
+const SIMULATED_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How long does it take to give a file to N peers, from one server or from each other?
 ///
@@ -130,6 +133,15 @@ pub fn run(args: DistributeArgs) -> Result<(), CommandError> {
         numbers
     };
     let simulated = if args.runs == 0 { Vec::new() } else { with_real(peers.simulated()) };
+    if let Some(&most) = simulated.last()
+        && question.fluid(most).client_server().is_none_or(|time| time > SIMULATED_MAX)
+    {
+        return Err(UsageError(format!(
+            "a server alone would need more than ten years for {most} peers, which is more than is simulated; give a smaller \
+             size, higher rates, fewer peers, or --runs 0 for the formulas alone"
+        ))
+        .into());
+    }
     let jobs: Vec<(u32, u64)> = simulated
         .iter()
         .flat_map(|&count| (0..args.runs).map(move |run| (count, args.seed.wrapping_add(u64::from(run)))))
