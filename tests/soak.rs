@@ -12,5 +12,5 @@ fn a_short_soak_holds() {
     let output = command.output().expect("Python 3 is installed");
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    assert_eq!(said.matches("holds ").count(), 4, "{said}");
+    assert_eq!(said.matches("holds ").count(), 5, "{said}");
 }

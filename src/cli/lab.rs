@@ -2,6 +2,7 @@
 
 use super::CommandError;
 
+mod check;
 mod distribute;
 mod swarm;
 
@@ -17,12 +18,14 @@ pub struct LabArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Question {
+    Check(check::CheckArgs),
     Distribute(distribute::DistributeArgs),
     Swarm(swarm::SwarmArgs),
 }
 
 pub fn run(args: LabArgs) -> Result<(), CommandError> {
     match args.question {
+        Question::Check(args) => check::run(args),
         Question::Distribute(args) => distribute::run(args),
         Question::Swarm(args) => swarm::run(args),
     }

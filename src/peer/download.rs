@@ -237,6 +237,10 @@ impl Download {
         std::mem::take(&mut self.returned)
     }
 
+    pub fn asked(&self) -> impl Iterator<Item = BlockSpan> {
+        self.asked.iter().copied()
+    }
+
     pub fn outstanding(&self) -> usize {
         self.asked.len()
     }

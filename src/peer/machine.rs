@@ -623,6 +623,11 @@ impl PeerMachine {
             || self.hidden.as_ref().is_some_and(|hidden| hidden.has_haves())
     }
 
+    /// Control bytes that wait to be taken.
+    pub fn control_queued_len(&self) -> usize {
+        self.control.len()
+    }
+
     /// Bytes of memory that queue and control bytes hold.
     pub fn buffered_bytes(&self) -> usize {
         let metadata = self.metadata.as_ref().map_or(0, |service| service.buffered_bytes());

@@ -117,6 +117,11 @@ impl Partial {
         !self.exclusive || self.is_orphan() || self.lead == peer.0
     }
 
+    /// Whether `peer` owes this block.
+    pub(super) fn is_owed(&self, peer: PeerNumber, block: u32) -> bool {
+        self.blocks.get(block as usize).is_some_and(|block| block.is_owed_by(peer))
+    }
+
     /// Whether `peer` may contribute this block: it may, or it was asked for it when it might.
     pub(super) fn admits_block(&self, peer: PeerNumber, block: u32) -> bool {
         self.admits(peer) || self.blocks.get(block as usize).is_some_and(|block| block.is_owed_by(peer))

@@ -478,6 +478,20 @@ impl Picker {
         self.peers.number(conn).map_or(0, |peer| self.peers.peer(peer).owed)
     }
 
+    /// Whether the peer owes us this block.
+    pub fn is_owed(&self, conn: ConnId, span: BlockSpan) -> bool {
+        let (Some(peer), Some(block)) = (self.peers.number(conn), self.shape.block_of(span)) else {
+            return false;
+        };
+        let partial = self.number_of(span.piece).and_then(|number| self.in_flight.partial(number));
+        partial.is_some_and(|partial| partial.is_owed(peer, block))
+    }
+
+    /// Pieces that may be begun and not verified at once.
+    pub fn pieces_in_flight_max(&self) -> usize {
+        self.settings.pieces_in_flight_max
+    }
+
     fn begin(&mut self, piece: u32) -> u32 {
         self.unshelve(piece);
         let flags = &mut self.pieces[piece as usize];

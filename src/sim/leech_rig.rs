@@ -61,12 +61,17 @@ impl LeechRig {
 
     /// So many workers, the last of which is the torrent's home.
     pub fn with_mailboxes(seed: u64, faults: Faults, count: usize, mailbox_len: usize) -> Self {
+        Self::resumed(seed, faults, count, mailbox_len, Bitfield::none(PIECES))
+    }
+
+    /// Another life of the rig of the same seed: its resume file names these pieces, and they are stored.
+    pub fn resumed(seed: u64, faults: Faults, count: usize, mailbox_len: usize, at_first: Bitfield) -> Self {
         let store = Arc::new(SimStore::new(seed, TOTAL, PIECE));
         let facts = Arc::new(TorrentFacts {
             info_hash: INFO_HASH,
             piece_length: PIECE,
             total_len: TOTAL as u64,
-            have: Bitfield::none(PIECES).into(),
+            have: at_first.clone().into(),
             info: None,
             satisfied: false.into(),
             private: false,
@@ -76,7 +81,7 @@ impl LeechRig {
         let shape = PieceShape { piece_count: PIECES, piece_length: PIECE, total_len: TOTAL as u64 };
         let plan = DownloadPlan {
             shape,
-            have: Bitfield::none(PIECES),
+            have: at_first.clone(),
             wanted: Bitfield::all(PIECES),
             first: Bitfield::none(PIECES),
             order: Order::RarestFirst,
@@ -112,7 +117,6 @@ impl LeechRig {
         for worker in &mut workers {
             worker.ring_mut().buffer_len = 4096;
         }
-        let at_first = Bitfield::none(PIECES);
         let mut rig = Self {
             workers,
             answered: vec![0; count],
@@ -250,7 +254,8 @@ impl LeechRig {
     pub fn complete(&mut self) {
         self.until(|rig| rig.satisfied > 0);
         self.run(50);
-        assert_eq!((self.satisfied, self.truth.sink.stored()), (1, PIECES as usize));
+        let stored = self.truth.sink.stored() + self.truth.at_first.count() as usize;
+        assert_eq!((self.satisfied, stored), (1, PIECES as usize));
         assert!(self.torrent.facts.have.is_full() && self.torrent.facts.wants_nothing());
     }
 

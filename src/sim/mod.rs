@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod crew;
 #[cfg(test)]
+mod disk_tests;
+#[cfg(test)]
 mod encrypted_tests;
 #[cfg(test)]
 mod giver;

@@ -36,6 +36,8 @@ pub struct Faults {
     pub copied_zero_copy: u64,
     /// A read from disk fails for a passing reason.
     pub busy_disk: u64,
+    /// A read from disk fails for good (EIO).
+    pub broken_disk: u64,
     /// Reads from disk take up to this long on top.
     pub slow_disk: Duration,
     /// An outgoing connection is refused.
@@ -58,6 +60,7 @@ impl Faults {
             refused_zero_copy: rng.below(100),
             copied_zero_copy: rng.below(1000),
             busy_disk: 0,
+            broken_disk: 0,
             slow_disk: Duration::ZERO,
             refused_connects: rng.below(500),
             silent_connects: rng.below(400),
@@ -444,6 +447,7 @@ impl Ring for SimRing {
                 What::Send { socket, message, zero_copy, segment }
             }
             Op::Fetch { .. } if self.happens(self.faults.busy_disk) => What::Result(-libc::EAGAIN),
+            Op::Fetch { .. } if self.happens(self.faults.broken_disk) => What::Result(-libc::EIO),
             Op::Connect { socket, .. } => {
                 let refused = self.happens(self.faults.refused_connects);
                 let silent = self.happens(self.faults.silent_connects);

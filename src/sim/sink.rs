@@ -25,6 +25,8 @@ struct State {
     stored: BTreeSet<PieceIndex>,
     failed: usize,
     refuses: bool,
+    /// Of so many thousandths of the pieces the writing fails.
+    fails: u64,
     /// Every buffer that was ever submitted.
     seen: Vec<Weak<PieceBuffer>>,
 }
@@ -53,6 +55,11 @@ impl SimSink {
         self.state().refuses = refuses;
     }
 
+    /// From now on so many of a thousand writes fail, each for a reason of its own.
+    pub fn set_failing(&self, thousandths: u64) {
+        self.state().fails = thousandths;
+    }
+
     /// Answers up to `count` pieces, in any order. Pieces without an answer are left.
     pub fn answer(&self, count: usize, rng: &mut Rng) {
         for _ in 0..count {
@@ -62,14 +69,21 @@ impl SimSink {
             }
             let chosen = rng.index(state.waiting.len());
             let one = state.waiting.swap_remove(chosen);
-            let result = self.judge(&mut state, &one);
+            let fails = rng.below(1000) < state.fails;
+            let result = match self.judge(&mut state, &one, fails) {
+                PieceResult::Unwritable { .. } if fails => {
+                    let errno = [libc::EIO, libc::ENOSPC, libc::EROFS, libc::EDQUOT][rng.index(4)];
+                    PieceResult::Unwritable { reason: std::io::Error::from_raw_os_error(errno).to_string() }
+                }
+                result => result,
+            };
             drop(state);
             drop(one.bytes);
             (one.reply)(result);
         }
     }
 
-    fn judge(&self, state: &mut State, one: &Submitted) -> PieceResult {
+    fn judge(&self, state: &mut State, one: &Submitted, fails: bool) -> PieceResult {
         let len = self.facts.piece_len(one.piece);
         let bytes = one.bytes.bytes().expect("only whole pieces are submitted");
         assert_eq!((one.bytes.piece(), bytes.len()), (one.piece, len as usize));
@@ -81,7 +95,7 @@ impl SimSink {
             state.failed += 1;
             return PieceResult::Failed { block_hashes: hashes() };
         }
-        if state.refuses {
+        if state.refuses || fails {
             return PieceResult::Unwritable { reason: "the disk is full".to_owned() };
         }
         assert!(state.stored.insert(one.piece), "piece {} is stored twice", one.piece);
@@ -91,6 +105,11 @@ impl SimSink {
     /// Whether the piece is stored.
     pub fn has(&self, piece: PieceIndex) -> bool {
         self.state().stored.contains(&piece)
+    }
+
+    /// The pieces that are stored.
+    pub fn pieces(&self) -> Vec<PieceIndex> {
+        self.state().stored.iter().copied().collect()
     }
 
     /// Pieces stored.

@@ -74,8 +74,8 @@ pub(super) struct Download {
     has_supply: bool,
     /// Everything was asked of somebody when this was looked at last.
     in_endgame: bool,
-    /// Pieces that storage refused, and when they are tried again.
-    unwritten: BTreeSet<PieceIndex>,
+    /// Pieces that storage refused, each with whether it is being tried again, and when the others are.
+    unwritten: BTreeMap<PieceIndex, bool>,
     retry_at: Option<Instant>,
     scratch: Vec<BlockSpan>,
 }
@@ -101,10 +101,14 @@ impl Download {
             wishes: BTreeMap::new(),
             has_supply: false,
             in_endgame: false,
-            unwritten: BTreeSet::new(),
+            unwritten: BTreeMap::new(),
             retry_at: None,
             scratch: Vec::new(),
         }
+    }
+
+    pub fn picker(&self) -> &Picker {
+        &self.picker
     }
 
     fn is_halted(&self) -> bool {
@@ -319,8 +323,10 @@ impl TorrentMachine {
                 self.actions.push_back(TorrentAction::Forget(piece));
                 self.convict(now, guilty);
             }
+            // Only what is still to be stored.
+            PieceResult::Unwritable { .. } if !download.picker.is_in_flight(piece) => {}
             PieceResult::Unwritable { reason } => {
-                download.unwritten.insert(piece);
+                download.unwritten.insert(piece, false);
                 download.retry_at = Some(now + STORAGE_RETRY_INTERVAL);
                 if !was_halted {
                     self.actions.push_back(TorrentAction::StorageRefused(reason));
@@ -360,11 +366,12 @@ impl TorrentMachine {
         if download.retry_at.is_some_and(|at| at <= now) {
             // One answer sets the time anew; as long as none comes there is nothing to hurry for.
             download.retry_at = None;
-            let verify = |&piece| {
+            // A slow disk may owe the answer of an earlier try: no piece is given to it twice.
+            for (&piece, tried) in download.unwritten.iter_mut().filter(|(_, tried)| !**tried) {
+                *tried = true;
                 let want_block_hashes = download.convictions.wants_hashes(piece);
-                TorrentAction::Verify { piece, want_block_hashes }
-            };
-            self.actions.extend(download.unwritten.iter().map(verify));
+                self.actions.push_back(TorrentAction::Verify { piece, want_block_hashes });
+            }
         }
     }
 

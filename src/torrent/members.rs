@@ -23,7 +23,7 @@ pub struct Newcomer {
 #[derive(Debug)]
 pub(super) struct Members {
     settings: Option<PeerListSettings>,
-    list: Option<Box<PeerList>>,
+    pub(super) list: Option<Box<PeerList>>,
 }
 
 impl Members {

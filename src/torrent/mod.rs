@@ -14,6 +14,7 @@
 //! A torrent that is downloaded has a downloading half (`download`): picker, wishes, convictions. `members` knows who
 //! could be a peer and who may not. Deliberately absent: sockets, clocks, other cores, payload.
 
+mod audit;
 mod download;
 mod exchange;
 mod members;
@@ -49,6 +50,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use superseeding::SuperSeeding;
 
+pub use audit::MemberCounts;
 pub use download::{DownloadPlan, PieceResult};
 pub use members::Newcomer;
 

@@ -1,6 +1,6 @@
 """The run: starts the seeder and the crowd, takes a sample each second, and judges at the end."""
 
-import argparse, datetime, os, pathlib, platform, resource, signal, statistics, subprocess, sys, tempfile, time
+import argparse, datetime, json, os, pathlib, platform, resource, signal, statistics, subprocess, sys, tempfile, time
 
 import rivals
 from soaking import clients, record
@@ -19,6 +19,7 @@ def arguments_of(description):
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--size", default="512MiB", help="of all content [default: 512MiB]")
     parser.add_argument("--seed", type=int, default=1, help="of what the clients do")
+    parser.add_argument("--swarms", type=int, default=5000, help="simulated swarms, from seed 1 on; 0 leaves them out")
     parser.add_argument("--smoke", action="store_true", help="some seconds, small, nothing recorded")
     parser.add_argument("--programs", help="where seedring is [default: it is built, --release]")
     parser.add_argument("--seeder-core", type=int, default=0)
@@ -27,7 +28,7 @@ def arguments_of(description):
     parser.add_argument("--output", help="where the record goes [default: benches/record]")
     options = parser.parse_args()
     if options.smoke:
-        options.minutes, options.size = 0.1, "16MiB"
+        options.minutes, options.size, options.swarms = 0.1, "16MiB", min(options.swarms, 8)
     return parser, options
 
 
@@ -39,11 +40,16 @@ def main(description):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     seedring = built(options)
     version = rivals.first_line([seedring, "--version"])
+    swarms = simulate(seedring, options.swarms)
     # The clients of this script's own are threads of this process.
     os.sched_setaffinity(0, {options.load_core})
     rivals.isolate(1)
     with tempfile.TemporaryDirectory(prefix="soak-", dir=options.work) as folder:
         report = soak(seedring, pathlib.Path(folder), options)
+    report["swarms"] = swarms
+    report["verdicts"].append(verdict_of_swarms(swarms, options.swarms))
+    report["complaints"] += [f"seed {failure['seed']}: {failure['what']}; replay: seedring lab check --seed "
+                             f"{failure['seed']}" for failure in swarms.get("failures", [])]
     report.update({
         "date": datetime.date.today().isoformat(), "kernel": platform.release(), "cpu": rivals.cpu_model(),
         "cores": os.cpu_count(), "version": version, "seeder_core": options.seeder_core, "load_core": options.load_core,
@@ -55,6 +61,25 @@ def main(description):
     if not options.smoke:
         print(record.write(report, pathlib.Path(options.output or rivals.ROOT / "benches/record")))
     return 0 if all(holds for *_, holds in report["verdicts"]) else 1
+
+
+def simulate(seedring, count):
+    """What `seedring lab check` finds in so many swarms drawn by chance; before the machine is the seeder's."""
+    if count < 1:
+        return {"runs": 0, "failures": []}
+    print(f"checking {count} simulated swarms", file=sys.stderr)
+    command = [seedring, "lab", "check", "--seeds", f"1..{count}", "--json"]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    try:
+        return json.loads(ended.stdout)
+    except ValueError:
+        return {"runs": 0, "failures": [{"seed": 0, "what": f"seedring lab check ended with {ended.returncode}"}]}
+
+
+def verdict_of_swarms(swarms, count):
+    failed, runs = len(swarms["failures"]), swarms["runs"]
+    return ("simulated swarms in which something did not hold that must", f"{failed} of {runs}", "none",
+            failed == 0 and runs == max(count, 0))
 
 
 def soak(seedring, folder, options):

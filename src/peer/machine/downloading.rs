@@ -117,6 +117,11 @@ impl PeerMachine {
         }
     }
 
+    /// The blocks that were asked for and have not come, in the order of their requests.
+    pub fn asked(&self) -> impl Iterator<Item = BlockSpan> {
+        self.download.iter().flat_map(|download| download.asked())
+    }
+
     /// Requests under way.
     pub fn outstanding(&self) -> usize {
         self.download.as_ref().map_or(0, |download| download.outstanding())

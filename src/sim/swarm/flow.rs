@@ -2,7 +2,7 @@
 
 use super::node::{GOOD, Node, Packet, Seat, SimBlock, WINDOW_LEN};
 use super::terms::{Departure, Manner, PeerNumber};
-use super::{Event, Swarm, delay_between};
+use super::{Event, Swarm, delay_between, hostile};
 use crate::time::Duration;
 
 /// Time that `len` bytes take at `rate` bytes a second.
@@ -19,6 +19,7 @@ impl Node {
     /// Puts a connection in line for the uplink when it has something to say.
     pub fn schedule(&mut self, slot: u32) {
         let manner = self.terms.manner;
+        let is_hostile = manner.hostility().is_some() && self.is_hostile_on(slot);
         let Some(connection) = self.connections.get_mut(slot as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -27,7 +28,7 @@ impl Node {
         }
         let machine = &connection.machine;
         let has_output = if manner == Manner::Staller { machine.has_control() } else { machine.has_output() };
-        if has_output {
+        if has_output || is_hostile {
             connection.scheduled = true;
             self.ready.push_back(slot);
         }
@@ -43,7 +44,7 @@ impl Node {
         let mut control = Vec::new();
         connection.machine.poll_control(&mut control);
         let span = if manner == Manner::Staller { None } else { connection.machine.poll_block() };
-        let block = span.map(|span| {
+        let mut block = span.map(|span| {
             let is_wrong = matches!(manner, Manner::Liar(share) if chance < u64::from(share));
             SimBlock { span, content: if is_wrong { wrong } else { GOOD } }
         });
@@ -51,6 +52,14 @@ impl Node {
         if manner == Manner::Garbler && connection.blocks_sent > 3 {
             // The length of a message that nobody takes.
             control.extend_from_slice(&[0xff; 8]);
+        }
+        if let Some(hostility) = manner.hostility()
+            && connection.machine.is_open()
+            && connection.malice < hostile::PACKETS_MAX
+        {
+            connection.malice += 1;
+            let uttered = hostile::utter(hostility, &self.facts, &mut self.rng, &mut control);
+            block = block.or(uttered.map(|span| SimBlock { span, content: wrong }));
         }
         let packet = Packet { control, block };
         (packet.len() > 0).then_some((other, packet))
@@ -69,6 +78,10 @@ impl Swarm {
     pub(super) fn handle_uplink(&mut self, number: PeerNumber) {
         let node = &mut self.nodes[number.0 as usize];
         node.uplink_busy = false;
+        if self.now < node.trouble.stalled_until {
+            node.uplink_busy = true;
+            return self.events.put(node.trouble.stalled_until, Event::Uplink(number));
+        }
         while let Some(slot) = node.ready.pop_front() {
             let wrong = self.wrong_blocks + 2;
             let Some((to, packet)) = node.pack(slot, wrong) else { continue };
@@ -93,7 +106,7 @@ impl Swarm {
                 self.enter(number, to.node, u64::from(block.span.len));
             }
             self.tell_served(from);
-            self.carry(number, to, packet, took);
+            self.carry(from, to, packet, took);
             self.part(from);
             self.leave_after_copies(number);
             return;
@@ -101,10 +114,13 @@ impl Swarm {
     }
 
     /// Takes a packet to the other end.
-    fn carry(&mut self, from: PeerNumber, to: Seat, packet: Packet, took: Duration) {
+    pub(super) fn carry(&mut self, from: Seat, to: Seat, packet: Packet, took: Duration) {
+        if let Some(checks) = &mut self.checks {
+            checks.sent(self.now, from, to, &packet, &self.nodes[from.node.0 as usize]);
+        }
         let payload = packet.block.map_or(0, |block| u64::from(block.span.len));
         self.balance.sent += payload;
-        let delay = delay_between(&self.nodes, from, to.node);
+        let delay = delay_between(&self.nodes, from.node, to.node);
         let receiver = &mut self.nodes[to.node.0 as usize];
         let there_at = self.now + took + delay;
         let arrives_at = match receiver.terms.down {

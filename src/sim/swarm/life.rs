@@ -4,7 +4,7 @@ use super::ledger::Leeching;
 use super::node::{Node, Seat};
 use super::terms::{ContentShape, Departure, PeerNumber, PeerTerms};
 use super::{Event, INFO_HASH, Swarm, delay_between};
-use crate::announcer::{Announcer, AnnouncerConfig, Terms};
+use crate::announcer::{Announcer, AnnouncerConfig, Failure, Terms};
 use crate::bitfield::Bitfield;
 use crate::choker::Role;
 use crate::id::PeerId;
@@ -35,6 +35,7 @@ impl Node {
             peer_id: PeerId::generate(&mut rng),
             terms,
             online: false,
+            gone: false,
             stay: 0,
             facts,
             machine: TorrentMachine::new(Self::parameters(shape, Role::Leeching, crate::choker::Slots::Auto)),
@@ -59,6 +60,7 @@ impl Node {
             wasted: 0,
             completed_at: None,
             banned: 0,
+            trouble: super::fault::Trouble::default(),
         }
     }
 
@@ -142,6 +144,7 @@ impl Swarm {
         {
             self.events.put(at, Event::Leave(number, stay));
         }
+        self.tell(|| format!("peer {} comes with {} pieces", number.0, have.count()));
         self.announce(number);
         self.drain(number);
     }
@@ -159,26 +162,24 @@ impl Swarm {
         node.online = false;
         node.left_at = Some(self.now);
         node.leeching.end(self.now);
-        node.announcer = None;
         let seats: Vec<Seat> = node.open_slots().into_iter().map(|slot| node.seat(slot)).collect();
         for seat in seats {
             self.hang_up(seat);
         }
         let node = &mut self.nodes[number.0 as usize];
-        node.ready.clear();
-        node.pieces.clear();
-        node.fast_grants.clear();
-        (node.timer, node.announce_timer) = (None, None);
+        node.lie_down();
         let back_at = match node.terms.departs {
             Departure::At { away: Some(away), .. } => Some(self.now + away),
             _ => None,
         };
+        node.gone = back_at.is_none();
         let have = node.facts.have.snapshot();
         if back_at.is_none() && !have.is_full() {
             // It will never have everything.
             self.waiting -= 1;
         }
         have.iter().for_each(|piece| self.copies[piece.0 as usize] -= 1);
+        self.tell(|| format!("peer {} leaves with {} pieces", number.0, have.count()));
         self.note(u64::from(number.0) << 8 | 2);
         if let Some(back_at) = back_at {
             self.events.put(back_at, Event::Arrive(number));
@@ -192,6 +193,10 @@ impl Swarm {
         let mut selected = SelectedPeers::default();
         let mut found: Vec<SocketAddr> = Vec::new();
         while let Some(job) = announcer.poll_announce(self.now) {
+            if self.now < self.tracker_silent_until {
+                announcer.handle_failure(self.now, job.endpoint, Failure::Passing, &mut node.rng);
+                continue;
+            }
             let announce = Announce {
                 info_hash: INFO_HASH,
                 address: Node::address(number),

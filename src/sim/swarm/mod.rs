@@ -15,20 +15,30 @@
 //!
 //! Deliberately absent: loss and congestion, bytes on disk, more than one torrent, encryption, IPv6.
 
+mod check;
+#[cfg(test)]
+mod check_tests;
+mod drawn;
 mod event_queue;
+mod fault;
 mod flow;
+mod hostile;
 mod ledger;
 mod life;
 mod node;
 mod prefetch;
 mod talk;
+mod tap;
 mod terms;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Property, Violation};
+pub use drawn::{Drawn, Report};
 pub use event_queue::EventQueue;
+pub use fault::Fault;
 pub use ledger::Ledger;
-pub use terms::{ContentShape, Departure, Manner, PeerNumber, PeerTerms, Policies};
+pub use terms::{ContentShape, Departure, Hostility, Manner, PeerNumber, PeerTerms, Policies};
 
 use crate::id::InfoHash;
 use crate::limits::TRACKER_INTERVAL_DEFAULT;
@@ -64,6 +74,8 @@ enum Event {
     AnnounceTimer(PeerNumber, u32),
     /// A piece has been hashed and stored, or found wrong.
     Stored(PeerNumber, u32, PieceIndex, bool),
+    /// What was planned to go wrong does.
+    Fault(u32),
 }
 
 /// Bytes of payload, of which none may get lost unseen.
@@ -126,6 +138,9 @@ pub struct Swarm {
     wrong_blocks: u32,
     /// Pieces told of by the packet that is being heard.
     found: Vec<PieceIndex>,
+    faults: Vec<Fault>,
+    tracker_silent_until: Instant,
+    checks: Option<Box<check::Checks>>,
 }
 
 impl Swarm {
@@ -156,6 +171,9 @@ impl Swarm {
             waiting,
             wrong_blocks: 0,
             found: Vec::new(),
+            faults: Vec::new(),
+            tracker_silent_until: Instant::ZERO,
+            checks: None,
         }
     }
 
@@ -181,7 +199,7 @@ impl Swarm {
         self.happened += 1;
         self.foresee();
         self.happen(event);
-        true
+        self.check()
     }
 
     /// Asks for the memory of events to come, a step further for each the nearer it is. Without that most time would be
@@ -239,6 +257,7 @@ impl Swarm {
             Event::AnnounceTimer(node, stay) => self.handle_announce_timer(node, stay),
             Event::Arrive(node) => self.arrive(node),
             Event::Leave(node, stay) => self.leave(node, stay),
+            Event::Fault(number) => self.handle_fault(number),
         }
     }
 
@@ -281,6 +300,12 @@ impl Swarm {
     /// Peers that are here.
     pub fn online(&self) -> usize {
         self.nodes.iter().filter(|node| node.online).count()
+    }
+
+    /// Peers that have not everything, those apart that have left for good.
+    pub fn lacking(&self) -> impl Iterator<Item = PeerNumber> + '_ {
+        let lacking = self.nodes.iter().filter(|node| !node.gone && !node.facts.have.is_full());
+        lacking.map(|node| node.number)
     }
 
     /// What became of each peer.

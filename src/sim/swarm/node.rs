@@ -1,5 +1,6 @@
 //! One peer of a simulated swarm: the product's machines, and the line they speak over.
 
+use super::fault::Trouble;
 use super::ledger::Leeching;
 use super::terms::{PeerNumber, PeerTerms};
 use crate::announcer::Announcer;
@@ -55,6 +56,8 @@ pub struct SimBlock {
 
 pub const MISSING: u32 = 0;
 pub const GOOD: u32 = 1;
+/// Of a hostile message that only says it is a block.
+pub const NONSENSE: u32 = u32::MAX;
 
 impl Packet {
     pub fn len(&self) -> u64 {
@@ -87,6 +90,10 @@ pub struct Connection {
     pub timer: Option<Instant>,
     /// Blocks sent, for manners that change with time.
     pub blocks_sent: u32,
+    /// Packets that carried malice.
+    pub malice: u32,
+    /// It ends as soon as all has been said.
+    pub parting: bool,
 }
 
 /// A piece in flight: what has come of each block.
@@ -101,6 +108,8 @@ pub struct Node {
     pub terms: PeerTerms,
     pub peer_id: PeerId,
     pub online: bool,
+    /// It has left and will not come back.
+    pub gone: bool,
     /// How often it came: what was meant for an earlier stay is void.
     pub stay: u32,
     pub facts: Arc<TorrentFacts>,
@@ -127,6 +136,7 @@ pub struct Node {
     pub wasted: u64,
     pub completed_at: Option<Instant>,
     pub banned: u32,
+    pub trouble: Trouble,
 }
 
 impl Connection {
@@ -190,6 +200,8 @@ impl Node {
             parting: false,
             timer: None,
             blocks_sent: 0,
+            malice: 0,
+            parting: false,
         };
         self.connections[slot as usize] = Some(Box::new(connection));
         self.seat(slot)

@@ -1,7 +1,7 @@
 //! What the machines say to each other: a connection's events become facts of its torrent, and what the torrent's
 //! machine wants becomes messages. In production the workers do this, across cores and with real buffers.
 
-use super::node::{GOOD, MISSING, Node, Packet, Seat, SimBlock, SimPiece};
+use super::node::{GOOD, MISSING, NONSENSE, Node, Packet, Seat, SimBlock, SimPiece};
 use super::terms::{Departure, Manner, PeerNumber};
 use super::{Event, Swarm};
 use crate::id::AddressPrefix;
@@ -12,6 +12,7 @@ use crate::time::Duration;
 use crate::torrent::{Newcomer, PieceResult, TorrentAction};
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
 use crate::wire::{Handshake, piece_header};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -56,12 +57,13 @@ impl Swarm {
                 Ok(Some(PeerEvent::Block { span, asked })) => {
                     let mut payload = PAYLOAD.get(..span.len as usize).unwrap_or(&PAYLOAD);
                     connection.machine.take_payload(now, &mut payload);
-                    let content = block.map_or(MISSING, |block| block.content);
+                    let content = block.map_or(NONSENSE, |block| block.content);
                     self.handle_block(seat, span, asked, content);
                 }
                 Ok(Some(event)) => self.handle_peer_event(seat, event),
                 Ok(None) => return true,
-                Err(_) => {
+                Err(error) => {
+                    self.find_fault(seat, &error);
                     self.close(seat, Closed::ProtocolError);
                     return false;
                 }
@@ -321,6 +323,9 @@ impl Swarm {
                 self.settle_download(seat_of(conn));
             }
             TorrentAction::Ask(conn, spans) => {
+                if let Some(checks) = &mut self.checks {
+                    checks.asked(now, node, seat_of(conn), &spans);
+                }
                 for span in &spans {
                     let blocks = node.facts.piece_len(span.piece).div_ceil(BLOCK_LEN) as usize;
                     let make = || SimPiece { blocks: vec![MISSING; blocks] };
@@ -347,12 +352,16 @@ impl Swarm {
                 self.with_all(number, |connection| connection.machine.reveal_all());
             }
             TorrentAction::Close(conn) => self.close(seat_of(conn), Closed::Normal),
-            TorrentAction::CloseFlooder(conn) => self.close(seat_of(conn), Closed::ProtocolError),
+            TorrentAction::CloseFlooder(conn) => {
+                self.find_fault(seat_of(conn), &"floods with peer exchange");
+                self.close(seat_of(conn), Closed::ProtocolError);
+            }
             TorrentAction::Verify { piece, .. } => {
                 let is_good = |piece: &SimPiece| piece.blocks.iter().all(|&block| block == GOOD);
                 let good = node.pieces.get(&piece).is_some_and(is_good);
                 let stay = node.stay;
-                self.events.put(now + STORAGE_TIME, Event::Stored(number, stay, piece, good));
+                let stored_at = now + STORAGE_TIME + node.trouble.storage_delay(now);
+                self.events.put(stored_at, Event::Stored(number, stay, piece, good));
             }
             TorrentAction::Forget(piece) => {
                 node.wasted += u64::from(node.facts.piece_len(piece));
@@ -366,8 +375,13 @@ impl Swarm {
                 });
             }
             TorrentAction::Dial(address) => self.dial(number, address),
-            TorrentAction::Banned { .. } => node.banned += 1,
-            TorrentAction::StorageRefused(_) | TorrentAction::StorageRecovered => {}
+            TorrentAction::Banned { ip, .. } => {
+                node.banned += 1;
+                self.tell(|| format!("peer {} bans {ip}", number.0));
+            }
+            TorrentAction::StorageRefused(_) | TorrentAction::StorageRecovered => {
+                self.tell(|| format!("peer {}: {action:?}", number.0));
+            }
             TorrentAction::Satisfied => {
                 debug_assert_eq!(node.facts.have.count(), shape.piece_count());
                 self.satisfy(number);
@@ -400,12 +414,20 @@ impl Swarm {
             return;
         }
         let Some(stored) = node.pieces.get(&piece) else { return };
+        if good && now < node.trouble.refuses_until {
+            let reason = "the disk refuses".to_owned();
+            node.machine.handle_piece(now, piece, PieceResult::Unwritable { reason }, &mut node.rng);
+            return self.drain(number);
+        }
         let hash = |(block, &content): (usize, &u32)| block_hash(piece, block, content);
         let block_hashes: Vec<_> = stored.blocks.iter().enumerate().map(hash).collect();
         let result = if good {
             node.pieces.remove(&piece);
             // First of all: whoever hears of the piece finds that it may be served.
             node.facts.have.insert(piece);
+            if let Some(checks) = &mut self.checks {
+                checks.store(number, piece);
+            }
             PieceResult::Verified { block_hashes: Some(block_hashes) }
         } else {
             PieceResult::Failed { block_hashes }
@@ -429,6 +451,8 @@ impl Swarm {
         if let Some(announcer) = &mut node.announcer {
             announcer.completed();
         }
+        self.tell(|| format!("peer {} has everything", number.0));
+        let node = &mut self.nodes[number.0 as usize];
         if let Departure::AfterCompletion(time) = node.terms.departs {
             let stay = node.stay;
             self.events.put(now + time, Event::Leave(number, stay));
@@ -449,7 +473,28 @@ impl Swarm {
             node.schedule(slot);
         }
         for seat in seats {
+            self.part(seat);
+        }
+    }
+
+    /// Closes a connection that is to end, once the peer has been told all: it shall hear of our last piece.
+    pub(super) fn part(&mut self, seat: Seat) {
+        let node = &mut self.nodes[seat.node.0 as usize];
+        let connection = node.connection(seat.slot, seat.generation);
+        if connection.is_some_and(|connection| connection.parting && !connection.machine.has_output()) {
             self.close(seat, Closed::Useless);
+        }
+    }
+
+    /// A peer has broken the protocol.
+    fn find_fault(&mut self, seat: Seat, why: &dyn std::fmt::Display) {
+        self.tell(|| format!("peer {} closes a connection: {why}", seat.node.0));
+        let node = &mut self.nodes[seat.node.0 as usize];
+        let remote = node.connection(seat.slot, seat.generation).map(|connection| connection.remote);
+        let number = remote.and_then(|ip| Node::number_of(SocketAddr::new(ip, super::node::PORT)));
+        if let Some(checks) = &mut self.checks {
+            let whose = number.and_then(|number| self.nodes.get(number.0 as usize));
+            checks.closed_at_fault(self.now, seat.node, whose, &why.to_string());
         }
     }
 }

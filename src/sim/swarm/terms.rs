@@ -24,6 +24,70 @@ pub enum Manner {
     Liar(u16),
     /// Sends bytes that are no messages when it is first unchoked, or after some blocks.
     Garbler,
+    /// Says something hostile of this kind with everything that it sends.
+    Hostile(Hostility),
+}
+
+impl Manner {
+    /// What it says that the product would not.
+    pub fn hostility(self) -> Option<Hostility> {
+        match self {
+            Self::Hostile(hostility) => Some(hostility),
+            _ => None,
+        }
+    }
+
+    /// Whether every message it sends is one that the product would send.
+    pub fn keeps_protocol(self) -> bool {
+        !matches!(self, Self::Garbler | Self::Hostile(_))
+    }
+}
+
+/// What a hostile peer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hostility {
+    /// Bytes drawn at random.
+    Noise,
+    /// Messages whose numbers lie outside the content.
+    Nonsense,
+    /// Requests behind the end of the last piece, and for more than a request may ask.
+    BehindTheEnd,
+    /// Blocks that nobody has asked for, with wrong bytes.
+    Unsolicited,
+    /// Haves for whatever piece, again and again.
+    Haves,
+    /// Cancels of what it never asked for.
+    Cancels,
+    /// More requests than anybody could serve, choked or not.
+    Requests,
+    /// Rejects of whatever block, and fast pieces that it does not give.
+    Rejects,
+    /// Interest and chokes that change with every message.
+    Flips,
+    /// Bitfields at any time, of any length.
+    Stocks,
+    /// Peer exchange with addresses of nobody, of the local network and of its own invention.
+    Exchange,
+    /// Extension handshakes that contradict themselves.
+    Extensions,
+}
+
+impl Hostility {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Noise,
+        Self::Nonsense,
+        Self::BehindTheEnd,
+        Self::Unsolicited,
+        Self::Haves,
+        Self::Cancels,
+        Self::Requests,
+        Self::Rejects,
+        Self::Flips,
+        Self::Stocks,
+        Self::Exchange,
+        Self::Extensions,
+    ];
 }
 
 /// When a peer goes.
