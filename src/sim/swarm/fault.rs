@@ -168,6 +168,8 @@ impl Swarm {
         for &piece in &lost {
             node.facts.have.remove(piece);
         }
+        // Who came with everything waits from now on, too.
+        self.waiting += usize::from(have.is_full() && !lost.is_empty() && node.completed_at.is_none());
         if let Some(checks) = &mut self.checks {
             checks.lose(number, &lost);
         }

@@ -174,7 +174,7 @@ impl Swarm {
         };
         node.gone = back_at.is_none();
         let have = node.facts.have.snapshot();
-        if back_at.is_none() && !have.is_full() {
+        if back_at.is_none() && !have.is_full() && node.completed_at.is_none() {
             // It will never have everything.
             self.waiting -= 1;
         }
