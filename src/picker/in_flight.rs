@@ -4,8 +4,8 @@
 //! is the only contributor, until it leaves, is snubbed, or owes nothing of it any more; what it was asked by then
 //! still counts.
 //!
-//! Invariant: for each piece `free` counts the blocks that nobody owes, `rescuable` those that only a snubbed peer
-//! owes, `received` those that came; `open` lists exactly the pieces where one of the first two is not zero; and each
+//! Invariant: for each piece `free` counts the blocks that nobody owes, `rescuable` those that only snubbed peers
+//! owe, `received` those that came; `open` lists exactly the pieces where one of the first two is not zero; and each
 //! peer's `owed` is the number of blocks that name it.
 //!
 //! The buffers of blocks are kept for the next piece, so nothing is allocated once as many pieces were in flight.
@@ -62,11 +62,12 @@ impl Block {
         if self.is_received() {
             return State::Received;
         }
-        match self.only_owner() {
-            Some(owner) if peers.peer(owner).snubbed => State::Rescuable,
-            Some(_) => State::Owed,
-            None if self.owners().next().is_some() => State::Owed,
-            None => State::Free,
+        if self.owners().next().is_none() {
+            State::Free
+        } else if self.owners().all(|owner| peers.peer(owner).snubbed) {
+            State::Rescuable
+        } else {
+            State::Owed
         }
     }
 }
@@ -227,7 +228,8 @@ impl InFlight {
         }
     }
 
-    /// Asks `peer` for a block that it does not owe and for which there is room for one more to owe it.
+    /// Asks `peer` for a block that it does not owe: there is room for one more to owe it, or all who do are snubbed. Then
+    /// one of these owes it no more, so that two who never give cannot keep a block from everybody else.
     pub(super) fn ask_block(
         &mut self,
         number: u32,
@@ -236,6 +238,13 @@ impl InFlight {
         now: u32,
         peers: &mut Peers,
     ) {
+        let partial = &self.partials[number as usize];
+        let owners = partial.blocks[block as usize].owners;
+        if let [Some(former), ..] = owners.map(|owner| (owner != NOBODY).then_some(PeerNumber(owner)))
+            && !owners.contains(&NOBODY)
+        {
+            self.unask(number, block, former, peers);
+        }
         self.change_block(number, block, peers, |block| {
             if let Some(owner) = block.owners.iter_mut().find(|owner| **owner == NOBODY) {
                 *owner = peer.0;
@@ -308,18 +317,16 @@ impl InFlight {
 
     /// Marks the peer as snubbed or not, and with it the blocks it owes.
     pub(super) fn snub(&mut self, peer: PeerNumber, snubbed: bool, peers: &mut Peers) {
+        peers.peer_mut(peer).snubbed = snubbed;
         for number in 0..self.partials.len() as u32 {
             let partial = &mut self.partials[number as usize];
-            let alone = partial.blocks.iter().filter(|block| block.only_owner() == Some(peer)).count() as u32;
+            let rescuable = partial.blocks.iter().filter(|block| block.state(peers) == State::Rescuable);
+            partial.rescuable = rescuable.count() as u32;
             if snubbed {
-                partial.rescuable += alone;
                 self.orphan(number, peer);
-            } else {
-                partial.rescuable -= alone;
             }
             self.keep_open(number);
         }
-        peers.peer_mut(peer).snubbed = snubbed;
     }
 
     /// The piece in flight of that number, if it is one.

@@ -5,7 +5,7 @@
 //! - Then the piece of the highest priority and, within it, the one that fewest peers have is begun, ties at random
 //!   (`rarity`); before the first few pieces are verified a random one, so that there is soon something to give.
 //! - In the endgame, when every wanted block that any peer has is in flight, a peer is asked for blocks that one
-//!   other owes, those of the slowest peer first. Blocks of a snubbed peer are asked of others at any time.
+//!   other owes, those of the slowest peer first. Blocks that only snubbed peers owe are asked of others at any time.
 //! - Never are more pieces in flight than the bound says. What waits for its verification counts.
 //!
 //! Invariants: outside endgame and snubs a block is owed by one peer at most, and never by more than two; no block is

@@ -130,7 +130,7 @@ impl Oracle {
     }
 
     /// Checks one answer block by block, and takes note of it.
-    fn asked(&mut self, slot: u32, asked: &[BlockSpan], fast: Option<u32>) {
+    fn asked(&mut self, picker: &Picker, slot: u32, asked: &[BlockSpan], fast: Option<u32>) {
         for &span in asked {
             let piece = span.piece.0;
             let block = self.shape.block_of(span).expect("what is asked is a block");
@@ -145,7 +145,18 @@ impl Oracle {
                 [owner] => {
                     assert!(self.peers[&owner].snubbed || self.is_endgame(), "{span} asked twice for nothing")
                 }
-                _ => panic!("{span} asked three times"),
+                [one, other] => {
+                    assert!(
+                        self.peers[&one].snubbed && self.peers[&other].snubbed,
+                        "{span} asked three times"
+                    );
+                    let gave_up = |slot: &u32| !picker.is_owed(conn(*slot), span);
+                    let former: Vec<u32> = [one, other].into_iter().filter(gave_up).collect();
+                    assert_eq!(former.len(), 1, "one of the two owes {span} no more");
+                    let former = self.peers.get_mut(&former[0]).expect("it is there");
+                    former.owed.retain(|&owed| owed != span);
+                }
+                _ => panic!("{span} was owed by three"),
             }
             if self.exclusive.contains(&piece) {
                 let others = self.peers.iter().filter(|(other, peer)| {
@@ -157,8 +168,13 @@ impl Oracle {
                 if self.rarest_first && fast.is_none() {
                     let key =
                         |piece: u32| (std::cmp::Reverse(self.priority[piece as usize]), self.copies(piece));
-                    let best =
-                        stranger.pieces.iter().copied().filter(|&other| self.may_begin(other)).map(key).min();
+                    let best = self.peers[&slot]
+                        .pieces
+                        .iter()
+                        .copied()
+                        .filter(|&other| self.may_begin(other))
+                        .map(key)
+                        .min();
                     assert_eq!(Some(key(piece)), best, "{span} is not among the rarest");
                 }
                 self.in_flight.insert(piece, BTreeSet::new());
@@ -241,7 +257,7 @@ impl Oracle {
                 let mut out = Vec::new();
                 picker.pick(Instant::ZERO, conn(slot), count, Allowed::Unchoked, rng, &mut out);
                 assert!(out.len() <= count);
-                self.asked(slot, &out, None);
+                self.asked(picker, slot, &out, None);
             }
             Event::PickFast(slot, count, piece) => {
                 let mut out = Vec::new();
@@ -253,7 +269,7 @@ impl Oracle {
                     rng,
                     &mut out,
                 );
-                self.asked(slot, &out, Some(piece));
+                self.asked(picker, slot, &out, Some(piece));
             }
             Event::Receive(slot, which) => self.receive(picker, slot, which),
             Event::Return(slot, which) => {

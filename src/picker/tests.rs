@@ -235,6 +235,26 @@ fn blocks_of_a_snubbed_peer_are_asked_of_others_before_a_piece_is_begun() {
     assert!(is_block(picker.handle_received(one, owed[0])), "what comes late is welcome");
 }
 
+/// Found by simulated swarms: two peers that never give held the last blocks for ever.
+#[test]
+fn blocks_that_two_snubbed_peers_owe_are_asked_of_a_third_and_a_fourth() {
+    let mut picker = picker(1, 4, settings(0));
+    let peers: Vec<ConnId> = (0..5).map(|slot| join_seed(&mut picker, slot)).collect();
+    let owed = ask(&mut picker, peers[0], 4);
+    assert_eq!(ask(&mut picker, peers[1], 4).len(), 4, "the endgame asks them of a second");
+    picker.handle_snubbed(peers[0], true);
+    assert!(ask(&mut picker, peers[2], 4).is_empty());
+    for (snubs, next) in [(1, 3), (3, 4)] {
+        picker.handle_snubbed(peers[snubs], true);
+        let asked: BTreeSet<u32> = ask(&mut picker, peers[next], 4).iter().map(|span| span.begin).collect();
+        assert_eq!(asked.len(), 4);
+    }
+    assert_eq!(peers.iter().map(|&peer| picker.owed_by(peer)).sum::<u32>(), 8, "no more than two each");
+    assert!(is_block(picker.handle_received(peers[0], owed[0])), "what comes late is welcome");
+    let cancelled = picker.handle_received(peers[4], owed[1]);
+    assert!(matches!(cancelled, Received::Block { completes: false, cancel } if cancel.iter().count() == 1));
+}
+
 #[test]
 fn what_was_returned_is_asked_again() {
     let mut picker = picker(1, 4, settings(0));

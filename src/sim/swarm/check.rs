@@ -198,10 +198,12 @@ impl Checks {
     }
 
     /// A peer was closed for breaking the protocol.
-    pub fn closed_at_fault(&mut self, now: Instant, at: PeerNumber, whose: Option<&Node>, why: &str) {
-        if let Some(other) = whose.filter(|other| other.terms.manner.keeps_protocol()) {
+    pub fn closed_at_fault(&mut self, now: Instant, by: &Node, whose: Option<&Node>, why: &str) {
+        // The machine of a hostile peer does not know what else was said in its name.
+        let keeps = |node: &Node| node.terms.manner.keeps_protocol();
+        if let Some(other) = whose.filter(|other| keeps(by) && keeps(other)) {
             let what = format!("peer {} was closed: {why}", other.number.0);
-            self.find(now, Err((Property::NobodyWronged, at, what)));
+            self.find(now, Err((Property::NobodyWronged, by.number, what)));
         }
     }
 

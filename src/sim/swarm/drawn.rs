@@ -113,7 +113,6 @@ fn policies(rng: &mut Rng, connections_max: usize) -> Policies {
         super_seed: one_in(rng, 4),
         connections_max,
         optimistic: !one_in(rng, 8),
-        ..Policies::default()
     }
 }
 

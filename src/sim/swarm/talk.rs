@@ -82,7 +82,6 @@ impl Swarm {
             *place = content;
         }
         let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
-        let was_late = std::mem::take(&mut connection.late);
         if is_new {
             connection.sample.downloaded += len;
             node.machine.handle_block(now, seat.conn(), span, &mut node.rng);
@@ -92,10 +91,14 @@ impl Swarm {
                 node.machine.handle_returned(now, seat.conn(), &[span], &mut node.rng);
             }
         }
-        if was_late {
-            node.machine.handle_late(now, seat.conn(), false, &mut node.rng);
-        }
+        // Each fact is settled before the next is told.
         self.drain(seat.node);
+        let node = &mut self.nodes[seat.node.0 as usize];
+        let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
+        if std::mem::take(&mut connection.late) {
+            node.machine.handle_late(now, seat.conn(), false, &mut node.rng);
+            self.drain(seat.node);
+        }
     }
 
     fn handle_peer_event(&mut self, seat: Seat, event: PeerEvent) {
@@ -494,7 +497,7 @@ impl Swarm {
         let number = remote.and_then(|ip| Node::number_of(SocketAddr::new(ip, super::node::PORT)));
         if let Some(checks) = &mut self.checks {
             let whose = number.and_then(|number| self.nodes.get(number.0 as usize));
-            checks.closed_at_fault(self.now, seat.node, whose, &why.to_string());
+            checks.closed_at_fault(self.now, &self.nodes[seat.node.0 as usize], whose, &why.to_string());
         }
     }
 }
