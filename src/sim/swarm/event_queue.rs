@@ -93,6 +93,12 @@ impl<E> EventQueue<E> {
         self.sorted.iter().nth_back(count).map(|entry| &entry.event)
     }
 
+    /// All events that lie ahead, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &E> {
+        let waiting = self.levels.iter().flat_map(|level| &level.slots).flatten();
+        self.sorted.iter().chain(waiting).map(|entry| &entry.event)
+    }
+
     /// Events that lie ahead.
     pub fn len(&self) -> usize {
         self.len
@@ -201,6 +207,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(queue.len(), expected.len());
+                prop_assert_eq!(queue.iter().count(), expected.len());
             }
             let rest: Vec<_> =
                 std::iter::from_fn(|| queue.take()).map(|(at, number)| (at.as_nanos(), number)).collect();

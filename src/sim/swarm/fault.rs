@@ -132,22 +132,12 @@ impl Swarm {
         let Some(&(seat, other)) = lines.get(self.rng.index(lines.len())) else { return };
         let delay = delay_between(&self.nodes, seat.node, other.node);
         for end in [seat, other] {
-            self.lose_inbound(end);
+            // What arrives at an end that leads nowhere is lost.
             let node = &mut self.nodes[end.node.0 as usize];
             if let Some(connection) = node.connection(end.slot, end.generation) {
                 connection.other = None;
                 self.events.put(self.now + delay, Event::Gone(end));
             }
-        }
-    }
-
-    /// What is on its way to this end is lost.
-    fn lose_inbound(&mut self, seat: Seat) {
-        let node = &mut self.nodes[seat.node.0 as usize];
-        let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
-        for block in connection.inbound.drain(..).filter_map(|packet| packet.block) {
-            self.balance.in_flight -= u64::from(block.span.len);
-            self.balance.lost += u64::from(block.span.len);
         }
     }
 
@@ -159,7 +149,6 @@ impl Swarm {
         node.lie_down();
         have.iter().for_each(|piece| self.copies[piece.0 as usize] -= 1);
         for seat in seats {
-            self.lose_inbound(seat);
             self.nodes[number.0 as usize].remove(seat);
         }
         let node = &mut self.nodes[number.0 as usize];

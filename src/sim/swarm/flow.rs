@@ -129,6 +129,11 @@ impl Swarm {
             None => there_at,
         };
         receiver.downlink_free_at = receiver.downlink_free_at.max(arrives_at);
+        // Who has died knows nothing of its connections when it is back, and says so.
+        if !self.faults.is_empty() && receiver.online && receiver.connection(to.slot, to.generation).is_none()
+        {
+            self.events.put(arrives_at, Event::Gone(from));
+        }
         self.balance.in_flight += payload;
         self.events.put(arrives_at, Event::Packet(to, Box::new(packet)));
     }
@@ -137,8 +142,9 @@ impl Swarm {
         let (payload, len) = (packet.block.map_or(0, |block| u64::from(block.span.len)), packet.len());
         self.balance.in_flight -= payload;
         let node = &mut self.nodes[seat.node.0 as usize];
-        let Some(connection) = node.connection(seat.slot, seat.generation) else {
-            // Its end was closed meanwhile; its sender will hear of it.
+        let connection = node.connection(seat.slot, seat.generation);
+        let Some(connection) = connection.filter(|connection| connection.other.is_some()) else {
+            // Its end was closed meanwhile, or the line is broken; its sender will hear of it.
             self.balance.lost += payload;
             return;
         };

@@ -92,8 +92,6 @@ pub struct Connection {
     pub blocks_sent: u32,
     /// Packets that carried malice.
     pub malice: u32,
-    /// It ends as soon as all has been said.
-    pub parting: bool,
 }
 
 /// A piece in flight: what has come of each block.
@@ -201,7 +199,6 @@ impl Node {
             timer: None,
             blocks_sent: 0,
             malice: 0,
-            parting: false,
         };
         self.connections[slot as usize] = Some(Box::new(connection));
         self.seat(slot)

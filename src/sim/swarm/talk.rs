@@ -476,15 +476,6 @@ impl Swarm {
             node.schedule(slot);
         }
         for seat in seats {
-            self.part(seat);
-        }
-    }
-
-    /// Closes a connection that is to end, once the peer has been told all: it shall hear of our last piece.
-    pub(super) fn part(&mut self, seat: Seat) {
-        let node = &mut self.nodes[seat.node.0 as usize];
-        let connection = node.connection(seat.slot, seat.generation);
-        if connection.is_some_and(|connection| connection.parting && !connection.machine.has_output()) {
             self.close(seat, Closed::Useless);
         }
     }
