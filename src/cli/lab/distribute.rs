@@ -8,6 +8,7 @@ use super::super::{CommandError, UsageError};
 use crate::choker::Slots;
 use crate::lab::distribute::{PeerClass, Question, Run};
 use crate::lab::plot::{self, Figure, Mark, Series};
+use crate::lab::run_all;
 use crate::service;
 use crate::sim::swarm::Policies;
 use crate::time::Duration;
@@ -17,9 +18,7 @@ use serde_json::{Value, json as object};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Numbers of peers that are simulated of a range.
 const POINTS: u32 = 12;
@@ -142,9 +141,11 @@ pub fn run(args: DistributeArgs) -> Result<(), CommandError> {
         ))
         .into());
     }
-    let jobs: Vec<(u32, u64)> = simulated
-        .iter()
-        .flat_map(|&count| (0..args.runs).map(move |run| (count, args.seed.wrapping_add(u64::from(run)))))
+    // The first run of every N before the second of any, so that somebody who stops it early has seen them all; of each
+    // the largest first, so that all threads end together.
+    let jobs: Vec<(u32, u64)> = (0..args.runs)
+        .map(|run| args.seed.wrapping_add(u64::from(run)))
+        .flat_map(|seed| simulated.iter().rev().map(move |&count| (count, seed)))
         .collect();
     let cancel = service::shutdown_flag()?;
     let runs = simulate(&question, &jobs, &cancel);
@@ -209,23 +210,14 @@ fn asked(args: &DistributeArgs) -> (Question, Peers) {
 
 /// Runs all jobs on all cores; those that `cancel` cut short are left out.
 fn simulate(question: &Question, jobs: &[(u32, u64)], cancel: &AtomicBool) -> BTreeMap<u32, Vec<Run>> {
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(BTreeMap::<u32, Vec<Run>>::new()));
     let counter = Progress::start_runs("simulating", jobs.len() as u64);
-    let work = || {
-        // The largest first, so that all threads end together.
-        while let Some(&(count, seed)) =
-            jobs.len().checked_sub(1 + next.fetch_add(1, Relaxed)).and_then(|at| jobs.get(at))
-        {
-            if let Some(run) = question.simulate(count, seed, policies(), cancel) {
-                found.lock().unwrap_or_else(PoisonError::into_inner).entry(count).or_default().push(run);
-            }
-            counter.add(1);
-        }
-    };
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    std::thread::scope(|scope| (0..cores.min(jobs.len())).for_each(|_| drop(scope.spawn(work))));
-    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.values_mut().for_each(|runs| runs.sort_by_key(|run| run.seed));
+    let runs = run_all(jobs, |&(count, seed)| {
+        let run = question.simulate(count, seed, policies(), cancel);
+        counter.add(1);
+        run.map(|run| (count, run))
+    });
+    let mut found = BTreeMap::<u32, Vec<Run>>::new();
+    runs.into_iter().flatten().for_each(|(count, run)| found.entry(count).or_default().push(run));
     found
 }
 
