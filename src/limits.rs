@@ -128,6 +128,8 @@ pub const REJECTS_IN_A_ROW_MAX: u32 = 2000;
 /// Bytes of blocks that a peer may send without being asked, as when they cross a cancel, before the connection ends;
 /// a quarter of what it was asked for comes on top.
 pub const WASTE_FREE_LEN: u64 = 4 * 1024 * 1024;
+/// Cancelled requests of a connection whose blocks may still come without being waste: more are never under way.
+pub const CANCELS_REMEMBERED_MAX: usize = 1024;
 /// Bytes of a peer's client name (`v`, BEP 10) that we keep for show; the rest is cut off.
 pub const CLIENT_NAME_LEN_MAX: usize = 64;
 /// Bytes of an info dictionary that we would take from peers; a larger `metadata_size` is ignored.

@@ -9,7 +9,8 @@
 
 use super::event::PeerError;
 use crate::limits::{
-    ALLOWED_FAST_TAKEN_MAX, CHOKED_REQUEST_TIMEOUT, REJECTS_IN_A_ROW_MAX, REQUESTS_UNTOLD_MAX, WASTE_FREE_LEN,
+    ALLOWED_FAST_TAKEN_MAX, CANCELS_REMEMBERED_MAX, CHOKED_REQUEST_TIMEOUT, REJECTS_IN_A_ROW_MAX,
+    REQUESTS_UNTOLD_MAX, WASTE_FREE_LEN,
 };
 use crate::pipeline::{RequestPipeline, Verdict};
 use crate::time::Instant;
@@ -47,6 +48,8 @@ pub(super) struct Download {
     /// Requests under way, in the order in which they were sent.
     asked: VecDeque<BlockSpan>,
     returned: Vec<BlockSpan>,
+    /// Requests that were cancelled and whose blocks may be on their way, the latest last.
+    cancelled: VecDeque<BlockSpan>,
     /// A wish was told and not yet answered with a block.
     wishing: bool,
     /// Pieces served to us while choked.
@@ -72,6 +75,7 @@ impl Download {
             fast_agreed,
             asked: VecDeque::new(),
             returned: Vec::new(),
+            cancelled: VecDeque::new(),
             wishing: false,
             fast_pieces: Vec::new(),
             suggested: Vec::new(),
@@ -128,7 +132,11 @@ impl Download {
     }
 
     pub fn handle_reject(&mut self, span: BlockSpan) -> Result<(), PeerError> {
-        let Some(place) = self.asked.iter().position(|&asked| asked == span) else { return Ok(()) };
+        let Some(place) = self.asked.iter().position(|&asked| asked == span) else {
+            // The answer to a cancel (BEP 6).
+            self.cancelled.retain(|&cancelled| cancelled != span);
+            return Ok(());
+        };
         self.asked.remove(place);
         self.returned.push(span);
         self.pipeline.handle_lost(1);
@@ -142,8 +150,8 @@ impl Download {
         if self.rejects_in_a_row > REJECTS_IN_A_ROW_MAX { Err(PeerError::OnlyRejects) } else { Ok(()) }
     }
 
-    /// A block begins to arrive; whether it was asked for. Who sends more that was not asked for than a crossing
-    /// of cancels explains ends the connection.
+    /// A block begins to arrive; whether it was asked for. Blocks that cross our cancels are nobody's fault; who sends
+    /// much more that was not asked for ends the connection.
     pub fn handle_block(&mut self, span: BlockSpan) -> Result<bool, PeerError> {
         // Nearly always the first: peers answer in order.
         if let Some(place) = self.asked.iter().position(|&asked| asked == span) {
@@ -151,6 +159,10 @@ impl Download {
             self.received += u64::from(span.len);
             self.rejects_in_a_row = 0;
             return Ok(true);
+        }
+        if let Some(place) = self.cancelled.iter().position(|&cancelled| cancelled == span) {
+            self.cancelled.remove(place);
+            return Ok(false);
         }
         self.wasted += u64::from(span.len);
         if self.wasted > WASTE_FREE_LEN + self.received / 4 {
@@ -190,6 +202,10 @@ impl Download {
     pub fn handle_cancel(&mut self, span: BlockSpan) -> bool {
         let Some(place) = self.asked.iter().position(|&asked| asked == span) else { return false };
         self.asked.remove(place);
+        self.cancelled.push_back(span);
+        if self.cancelled.len() > CANCELS_REMEMBERED_MAX {
+            self.cancelled.pop_front();
+        }
         self.pipeline.handle_lost(1);
         self.wishing = false;
         true
@@ -246,6 +262,7 @@ impl Download {
     }
 
     pub fn buffered_bytes(&self) -> usize {
-        (self.asked.capacity() + self.returned.capacity()) * size_of::<BlockSpan>()
+        (self.asked.capacity() + self.returned.capacity() + self.cancelled.capacity())
+            * size_of::<BlockSpan>()
     }
 }

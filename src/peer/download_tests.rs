@@ -135,6 +135,20 @@ fn who_floods_blocks_that_nobody_asked_for_is_left() {
     assert_eq!(flood, Some(Err(PeerError::UnwantedBlock(span(1, 1)))));
 }
 
+/// Found by simulated swarms: between two quick super-seeds every piece is an endgame, and the slower of them was left
+/// for what had crossed our cancels.
+#[test]
+fn blocks_that_cross_our_cancels_are_nobodys_fault() {
+    let mut talk = Talk::ready();
+    for _ in 0..1000 {
+        talk.assign(&[span(0, 0)]);
+        talk.machine.handle_brought(span(0, 0));
+        assert_eq!(talk.requests().1, [span(0, 0)]);
+        let events = talk.say(&[Message::Piece(span(0, 0))]);
+        assert_eq!(events, [PeerEvent::Block { span: span(0, 0), asked: false }]);
+    }
+}
+
 #[test]
 fn rejected_blocks_come_back_and_whoever_only_rejects_is_left() {
     let mut talk = Talk::ready();

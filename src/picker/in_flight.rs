@@ -12,6 +12,7 @@
 
 use super::peers::{PeerNumber, Peers};
 use super::terms::Others;
+use crate::id::ConnId;
 use crate::limits::BLOCK_OWED_MAX;
 
 /// A block of a piece in flight.
@@ -142,6 +143,8 @@ pub(super) struct InFlight {
     open: Vec<u32>,
     live: usize,
     begun: u64,
+    /// Who owes a block no more because somebody else was asked in its place: connection, piece, block.
+    given_up: Vec<(ConnId, u32, u32)>,
 }
 
 impl InFlight {
@@ -200,7 +203,8 @@ impl InFlight {
         mut asked: impl FnMut(u32),
     ) {
         let partial = &mut self.partials[number as usize];
-        if partial.is_orphan() && partial.lead != peer.0 {
+        // Who is snubbed already would keep an exclusive piece from all others.
+        if partial.is_orphan() && partial.lead != peer.0 && !peers.peer(peer).snubbed {
             partial.follow(peer);
         }
         let mut left = count;
@@ -244,6 +248,8 @@ impl InFlight {
             && !owners.contains(&NOBODY)
         {
             self.unask(number, block, former, peers);
+            let piece = self.partials[number as usize].piece;
+            self.given_up.push((peers.peer(former).conn, piece, block));
         }
         self.change_block(number, block, peers, |block| {
             if let Some(owner) = block.owners.iter_mut().find(|owner| **owner == NOBODY) {
@@ -297,7 +303,7 @@ impl InFlight {
                 *other = Some(owner_peer.conn);
             }
         }
-        if partial.exclusive && partial.lead == NOBODY {
+        if partial.exclusive && partial.lead == NOBODY && !peers.peer(peer).snubbed {
             partial.follow(peer);
         }
         others
@@ -327,6 +333,11 @@ impl InFlight {
             }
             self.keep_open(number);
         }
+    }
+
+    /// Who is to be told that it owes a block no more: connection, piece, block.
+    pub(super) fn poll_given_up(&mut self) -> Option<(ConnId, u32, u32)> {
+        self.given_up.pop()
     }
 
     /// The piece in flight of that number, if it is one.

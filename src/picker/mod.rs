@@ -321,6 +321,13 @@ impl Picker {
         }
     }
 
+    /// A connection whose peer owes the block no more, since another was asked in its place. Drain it after
+    /// [`pick`](Self::pick).
+    pub fn poll_given_up(&mut self) -> Option<(ConnId, BlockSpan)> {
+        let (conn, piece, block) = self.in_flight.poll_given_up()?;
+        Some((conn, self.shape.span(PieceIndex(piece), block)?))
+    }
+
     /// A block came.
     pub fn handle_received(&mut self, conn: ConnId, span: BlockSpan) -> Received {
         let (Some(peer), Some(block)) = (self.peers.number(conn), self.shape.block_of(span)) else {

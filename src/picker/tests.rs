@@ -248,6 +248,9 @@ fn blocks_that_two_snubbed_peers_owe_are_asked_of_a_third_and_a_fourth() {
         picker.handle_snubbed(peers[snubs], true);
         let asked: BTreeSet<u32> = ask(&mut picker, peers[next], 4).iter().map(|span| span.begin).collect();
         assert_eq!(asked.len(), 4);
+        let given_up: Vec<_> = std::iter::from_fn(|| picker.poll_given_up()).collect();
+        assert_eq!(given_up.len(), 4, "one of the two is told for each block: {given_up:?}");
+        assert!(given_up.iter().all(|&(conn, span)| !picker.is_owed(conn, span)));
     }
     assert_eq!(peers.iter().map(|&peer| picker.owed_by(peer)).sum::<u32>(), 8, "no more than two each");
     assert!(is_block(picker.handle_received(peers[0], owed[0])), "what comes late is welcome");
@@ -284,6 +287,21 @@ fn an_exclusive_piece_takes_blocks_of_one_connection_at_a_time() {
     picker.handle_returned(one, asked[1]);
     assert_eq!(ask(&mut picker, two, 4).len(), 3);
     assert_eq!(picker.handle_received(one, asked[1]), Received::Unwanted);
+}
+
+/// Found by simulated swarms: a peer that was snubbed when the piece was begun anew kept it for ever.
+#[test]
+fn an_exclusive_piece_does_not_wait_for_a_peer_that_was_snubbed_before() {
+    let mut picker = picker(1, 4, settings(0));
+    let (one, two) = (join_seed(&mut picker, 1), join_seed(&mut picker, 2));
+    for span in ask(&mut picker, two, 4) {
+        picker.handle_received(two, span);
+    }
+    picker.handle_snubbed(one, true);
+    picker.handle_failed(PieceIndex(0), true);
+    let asked = ask(&mut picker, one, 4);
+    assert_eq!((asked.len(), ask(&mut picker, two, 4).len()), (4, 4));
+    assert!(asked.iter().all(|&span| is_block(picker.handle_received(two, span))));
 }
 
 #[test]

@@ -119,11 +119,8 @@ impl Download {
         self.retry_at
     }
 
-    fn grant(&mut self, now: Instant, conn: ConnId, rng: &mut Rng) -> Option<TorrentAction> {
-        if self.is_halted() {
-            return None;
-        }
-        let wish = self.wishes.get(&conn)?;
+    fn grant(&mut self, now: Instant, conn: ConnId, rng: &mut Rng, actions: &mut impl Extend<TorrentAction>) {
+        let Some(wish) = self.wishes.get(&conn).filter(|_| !self.is_halted()) else { return };
         let allowed = match &wish.terms {
             WishTerms::Unchoked => Allowed::Unchoked,
             WishTerms::Suggested(pieces) => Allowed::Suggested(pieces),
@@ -131,15 +128,17 @@ impl Download {
         };
         self.scratch.clear();
         self.picker.pick(now, conn, wish.count as usize, allowed, rng, &mut self.scratch);
+        let given_up = std::iter::from_fn(|| self.picker.poll_given_up());
+        actions.extend(given_up.map(|(former, span)| TorrentAction::Cancel(former, span)));
         if self.scratch.is_empty() {
-            return None;
+            return;
         }
         self.wishes.remove(&conn);
         // With the last block that nobody was asked for, the others may be asked of those who wait, too.
         let in_endgame = self.picker.is_in_endgame();
         self.has_supply |= in_endgame && !self.in_endgame;
         self.in_endgame = in_endgame;
-        Some(TorrentAction::Ask(conn, self.scratch.clone()))
+        actions.extend([TorrentAction::Ask(conn, self.scratch.clone())]);
     }
 
     /// Everybody who waits is looked at; called when blocks may have become free.
@@ -149,7 +148,7 @@ impl Download {
         }
         let waiting: Vec<ConnId> = self.wishes.keys().copied().collect();
         for conn in waiting {
-            actions.extend(self.grant(now, conn, rng));
+            self.grant(now, conn, rng, actions);
         }
     }
 }
@@ -231,7 +230,7 @@ impl TorrentMachine {
 
     fn grant_one(&mut self, now: Instant, conn: ConnId, rng: &mut Rng) {
         if let Some(download) = &mut self.download {
-            self.actions.extend(download.grant(now, conn, rng));
+            download.grant(now, conn, rng, &mut self.actions);
             download.grant_all(now, rng, &mut self.actions);
         }
     }
