@@ -7,6 +7,7 @@
 use super::bounds::Fluid;
 use crate::bitfield::Bitfield;
 use crate::metainfo::builder::default_piece_length;
+use crate::pipeline::burst_for;
 use crate::sim::swarm::{ContentShape, PeerTerms, Policies, Swarm};
 use crate::time::{Duration, Instant};
 use crate::units::{BLOCK_LEN, ByteRate};
@@ -47,6 +48,8 @@ pub struct Question {
     pub classes: Vec<PeerClass>,
     /// Time of a byte from a peer's line into the net.
     pub delay: Duration,
+    /// The rates are limits that programs keep, which let a burst pass after a pause, rather than lines.
+    pub bursts: bool,
 }
 
 /// What a simulated run came to.
@@ -106,8 +109,13 @@ impl Question {
         let scale = self.scale(peers);
         let shape = self.shape(scale);
         let scaled = |rate: ByteRate| ByteRate((rate.0 / scale).max(1));
+        let burst_of = |rate: ByteRate| {
+            let seconds = burst_for(Some(rate)) as f64 / rate.0.max(1) as f64;
+            if self.bursts { Duration::from_secs_f64(seconds) } else { Duration::ZERO }
+        };
         let terms = |up: ByteRate, down: Option<ByteRate>, have: Bitfield| PeerTerms {
             down: down.map(scaled),
+            burst: burst_of(up),
             delay: self.delay,
             ..PeerTerms::new(scaled(up), have)
         };
@@ -167,7 +175,8 @@ mod tests {
     }
 
     fn question(classes: Vec<PeerClass>) -> Question {
-        Question { size: 64 << 20, server_up: ByteRate(8_000_000), classes, delay: Duration::from_millis(5) }
+        let delay = Duration::from_millis(5);
+        Question { size: 64 << 20, server_up: ByteRate(8_000_000), classes, delay, bursts: false }
     }
 
     #[test]
@@ -181,6 +190,19 @@ mod tests {
         let again = question.simulate(10, 1, Policies::default(), &AtomicBool::new(false)).unwrap();
         assert_eq!(run, again);
         assert_eq!(question.simulate(10, 1, Policies::default(), &AtomicBool::new(true)), None);
+    }
+
+    #[test]
+    fn limits_with_a_burst_are_done_sooner_by_its_time_and_no_more() {
+        let lines = question(vec![class("peers", 1, 8_000_000, Some(8_000_000))]);
+        let limits = Question { bursts: true, ..lines.clone() };
+        let slowest = |question: &Question| {
+            let run = question.simulate(1, 1, Policies::default(), &AtomicBool::new(false)).unwrap();
+            run.slowest.unwrap()
+        };
+        // A quarter of a second on either side, one of which hides behind the other.
+        let sooner = slowest(&lines) - slowest(&limits);
+        assert!((0.2..0.3).contains(&sooner), "{sooner}");
     }
 
     #[test]

@@ -88,6 +88,7 @@ fn a_swarm_takes_less_than_a_server_and_grows_slower_than_its_peers() {
         server_up: ByteRate(40_000),
         classes: vec![class],
         delay: Duration::from_millis(10),
+        bursts: false,
     };
     let time = |peers| {
         let run = question.simulate(peers, 1, product(), &AtomicBool::new(false)).unwrap();

@@ -32,7 +32,7 @@ const SIMULATED_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// For each N: the time of a server that sends every copy itself (formula), the least time in which peers
 /// that pass on what they have can do it (formula: no scheme is faster), and the time of a simulated swarm
 /// of this program. With --real the same is done on this machine, by processes that keep these limits, and by
-/// an HTTP server with the same limit for the first.
+/// an HTTP server with the same limit for the first; the simulated rates then have a burst as these limits do.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     seedring lab distribute --preset textbook --plot figure.svg\n  \
@@ -186,7 +186,7 @@ fn asked(args: &DistributeArgs) -> (Question, Peers) {
         let up = ByteRate(1 << 20);
         let down = Some(ByteRate(10 << 20));
         let classes = vec![PeerClass { name: "peers".into(), share: 1, up, down }];
-        Question { size: 3600 << 20, server_up: ByteRate(10 << 20), classes, delay }
+        Question { size: 3600 << 20, server_up: ByteRate(10 << 20), classes, delay, bursts: is_real }
     };
     let question = match (args.preset, args.size, args.server_up) {
         (None, Some(size), Some(server_up)) => {
@@ -194,7 +194,7 @@ fn asked(args: &DistributeArgs) -> (Question, Peers) {
                 Some(up) => vec![PeerClass { name: "peers".into(), share: 1, up, down: args.peer_down }],
                 None => args.class.clone(),
             };
-            Question { size: size.0, server_up, classes, delay }
+            Question { size: size.0, server_up, classes, delay, bursts: is_real }
         }
         // The options' own rules leave nothing else.
         _ => textbook(),

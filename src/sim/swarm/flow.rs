@@ -3,7 +3,7 @@
 use super::node::{GOOD, Node, Packet, Seat, SimBlock, WINDOW_LEN};
 use super::terms::{Departure, Manner, PeerNumber};
 use super::{Event, Swarm, delay_between, hostile};
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 
 /// Time that `len` bytes take at `rate` bytes a second.
 fn time_of(len: u64, rate: u64) -> Duration {
@@ -32,6 +32,18 @@ impl Node {
             connection.scheduled = true;
             self.ready.push_back(slot);
         }
+    }
+
+    /// Time until a packet has left that takes so long: a limit with a burst lets it go before it is paid for.
+    fn pay(&mut self, now: Instant, took: Duration) -> Duration {
+        self.paid_until = self.paid_until.max(now) + took;
+        (self.paid_until - self.terms.burst).since(now)
+    }
+
+    /// When a packet has arrived that reaches the downlink at `there_at` and takes so long.
+    fn receive(&mut self, there_at: Instant, took: Duration) -> Instant {
+        self.received_until = self.received_until.max(there_at) + took;
+        (self.received_until - self.terms.burst).max(there_at)
     }
 
     /// Takes the next packet of a connection.
@@ -89,6 +101,7 @@ impl Swarm {
             let len = packet.len();
             let took = time_of(len, node.terms.up.0);
             node.leeching.send(took, packet.block.map_or(0, |block| u64::from(block.span.len)));
+            let took = node.pay(self.now, took);
             node.uplink_busy = true;
             self.events.put(self.now + took, Event::Uplink(number));
             let from = node.seat(slot);
@@ -124,7 +137,7 @@ impl Swarm {
         let receiver = &mut self.nodes[to.node.0 as usize];
         let there_at = self.now + took + delay;
         let arrives_at = match receiver.terms.down {
-            Some(rate) => receiver.downlink_free_at.max(there_at) + time_of(packet.len(), rate.0),
+            Some(rate) => receiver.receive(there_at, time_of(packet.len(), rate.0)),
             // What was sent first arrives first, all the same.
             None => there_at,
         };

@@ -48,6 +48,8 @@ impl Node {
             fast_grants: BTreeSet::new(),
             ready: VecDeque::new(),
             uplink_busy: false,
+            paid_until: Instant::ZERO,
+            received_until: Instant::ZERO,
             downlink_free_at: Instant::ZERO,
             timer: None,
             announce_timer: None,

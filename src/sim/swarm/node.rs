@@ -122,6 +122,9 @@ pub struct Node {
     pub fast_grants: BTreeSet<AddressPrefix>,
     pub ready: VecDeque<u32>,
     pub uplink_busy: bool,
+    /// When what was sent has been paid for, and what was received.
+    pub paid_until: Instant,
+    pub received_until: Instant,
     pub downlink_free_at: Instant,
     pub timer: Option<Instant>,
     pub announce_timer: Option<Instant>,

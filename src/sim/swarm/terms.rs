@@ -116,6 +116,9 @@ pub struct PeerTerms {
     pub up: ByteRate,
     /// Bytes a second it can receive; `None` for no bound.
     pub down: Option<ByteRate>,
+    /// After a pause, so much time's worth of its rates passes at once, as through a limit that a program keeps; a line has
+    /// none.
+    pub burst: Duration,
     /// Time of a byte from its line into the net: two peers are apart by the sum of theirs.
     pub delay: Duration,
     /// How it behaves.
@@ -136,6 +139,7 @@ impl PeerTerms {
         Self {
             up,
             down: None,
+            burst: Duration::ZERO,
             delay: Duration::from_millis(10),
             manner: Manner::Honest,
             class: 0,
