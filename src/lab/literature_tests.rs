@@ -82,10 +82,11 @@ fn leeches_of_a_flash_crowd_use_nine_tenths_of_their_uplinks() {
 #[test]
 fn a_swarm_takes_less_than_a_server_and_grows_slower_than_its_peers() {
     // Yang and de Veciana, INFOCOM 2004; Kumar and Ross 2006.
-    let class = PeerClass { name: "peers".into(), share: 1, up: ByteRate(10_000), down: None };
+    let class = PeerClass { name: "peers".into(), share: 1, up: ByteRate(160_000), down: None };
     let question = Question {
-        size: 48 * BLOCK,
-        server_up: ByteRate(40_000),
+        // Pieces are as long as the product makes them: 48.
+        size: 48 * 16 * BLOCK,
+        server_up: ByteRate(640_000),
         classes: vec![class],
         delay: Duration::from_millis(10),
         bursts: false,
