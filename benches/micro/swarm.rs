@@ -31,6 +31,7 @@ fn share() -> u64 {
         server_up: ByteRate(10_000_000),
         classes: vec![peers],
         delay: Duration::from_millis(10),
+        bursts: false,
     };
     let policies = Policies { seed_slots: Slots::Auto, ..Policies::default() };
     let run = question.simulate(PEERS, 1, policies, &AtomicBool::new(false));
