@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
 const PEERS: u32 = super::size(1_000, 12);
-/// A thousand pieces of eight blocks.
-const SIZE: u64 = super::size(1 << 27, 1 << 20) as u64;
+/// As simulated a thousand pieces of eight blocks, at half of these rates.
+const SIZE: u64 = super::size(1 << 28, 1 << 20) as u64;
 /// Events that lie ahead at a time: each peer's uplink, some packets, its timers and those of its connections.
 const PENDING: usize = PEERS as usize * 100;
 
@@ -28,7 +28,7 @@ fn share() -> u64 {
     };
     let question = Question {
         size: SIZE,
-        server_up: ByteRate(10_000_000),
+        server_up: ByteRate(20_000_000),
         classes: vec![peers],
         delay: Duration::from_millis(10),
         bursts: false,

@@ -29,6 +29,9 @@ use std::sync::Arc;
 /// What we call ourselves (BEP 10 `v`).
 const CLIENT_NAME: &str = concat!("Seedring/", env!("CARGO_PKG_VERSION"));
 
+/// Bytes of a have.
+const HAVE_MESSAGE_LEN: usize = 9;
+
 /// Our numbers for the extended messages that we understand (BEP 10).
 const OUR_PEX_ID: u8 = 1;
 const METADATA_ID: u8 = 2;
@@ -494,10 +497,16 @@ impl PeerMachine {
 
     /// We have one more piece: it is told.
     pub fn handle_have_ours(&mut self, piece: PieceIndex) -> Result<(), PeerError> {
+        self.handle_haves_ours(&[piece])
+    }
+
+    /// We have these pieces, too: they are told.
+    pub fn handle_haves_ours(&mut self, pieces: &[PieceIndex]) -> Result<(), PeerError> {
         if !self.is_open() {
             return Ok(());
         }
-        encode(&Message::Have(piece), &mut self.control);
+        self.control.reserve(pieces.len() * HAVE_MESSAGE_LEN);
+        pieces.iter().for_each(|&piece| encode(&Message::Have(piece), &mut self.control));
         if self.control.len() > CONTROL_QUEUED_LEN_MAX { Err(PeerError::NotReading) } else { Ok(()) }
     }
 

@@ -8,7 +8,7 @@ use crate::bitfield::Bitfield;
 use crate::id::ConnId;
 use crate::limits::SPEED_CLASS_FACTOR;
 use crate::units::{BLOCK_LEN, PieceIndex};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// A peer's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +74,80 @@ pub(super) struct Peer {
     queued: bool,
 }
 
+/// The numbers of connections, in a table with open addressing: asked for with every have and block, and mostly found
+/// at the first look. Nobody goes through it.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// None, or two to some power, of which half at most are taken.
+    places: Vec<Option<(ConnId, u32)>>,
+    len: usize,
+}
+
+impl Numbers {
+    /// Where the search for a connection begins. Slots of one worker are small numbers, mostly side by side, so each
+    /// has a place of its own; workers begin far from each other.
+    fn first(&self, conn: ConnId) -> usize {
+        (conn.slot as usize).wrapping_add((conn.worker as usize).wrapping_mul(0x9e37_79b1)) & self.mask()
+    }
+
+    fn mask(&self) -> usize {
+        self.places.len().wrapping_sub(1)
+    }
+
+    /// The place that holds the connection, or the free one where it belongs; `None` without any places.
+    fn place(&self, conn: ConnId) -> Option<usize> {
+        let mut at = self.first(conn);
+        while let Some((other, _)) = self.places.get(at)? {
+            if *other == conn {
+                break;
+            }
+            at = (at + 1) & self.mask();
+        }
+        Some(at)
+    }
+
+    fn number_of(&self, conn: ConnId) -> Option<u32> {
+        self.places[self.place(conn)?].map(|(_, number)| number)
+    }
+
+    /// Takes in a connection that is not here.
+    fn insert(&mut self, conn: ConnId, number: u32) {
+        if 2 * (self.len + 1) > self.places.len() {
+            let more = (2 * self.places.len()).max(8);
+            let before = std::mem::replace(&mut self.places, vec![None; more]);
+            self.len = 0;
+            before.into_iter().flatten().for_each(|(conn, number)| self.insert(conn, number));
+        }
+        if let Some(at) = self.place(conn) {
+            self.places[at] = Some((conn, number));
+            self.len += 1;
+        }
+    }
+
+    fn remove(&mut self, conn: ConnId) {
+        let Some(mut hole) = self.place(conn).filter(|&at| self.places[at].is_some()) else { return };
+        self.places[hole] = None;
+        self.len -= 1;
+        // What was put further on because the place was taken moves back.
+        let mut at = (hole + 1) & self.mask();
+        while let Some((other, _)) = self.places[at] {
+            let from_first = |place: usize| place.wrapping_sub(self.first(other)) & self.mask();
+            if from_first(hole) < from_first(at) {
+                self.places[hole] = self.places[at].take();
+                hole = at;
+            }
+            at = (at + 1) & self.mask();
+        }
+        if self.len == 0 {
+            self.places = Vec::new();
+        }
+    }
+}
+
 /// All peers of the torrent.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    numbers: BTreeMap<ConnId, u32>,
+    numbers: Numbers,
     peers: Vec<Option<Peer>>,
     spare: Vec<u32>,
     news: VecDeque<u32>,
@@ -86,7 +156,7 @@ pub(super) struct Peers {
 impl Peers {
     /// Adds a peer without pieces, unless it is here already.
     pub(super) fn join(&mut self, conn: ConnId) {
-        if self.numbers.contains_key(&conn) {
+        if self.numbers.number_of(conn).is_some() {
             return;
         }
         let peer = Peer {
@@ -117,7 +187,7 @@ impl Peers {
     /// Removes a peer that owes nothing.
     pub(super) fn leave(&mut self, number: PeerNumber) {
         if let Some(peer) = self.peers[number.0 as usize].take() {
-            self.numbers.remove(&peer.conn);
+            self.numbers.remove(peer.conn);
             if peer.queued {
                 self.news.retain(|&queued| queued != number.0);
             }
@@ -185,12 +255,12 @@ impl Peers {
 
     /// The number of the connection's peer.
     pub(super) fn number(&self, conn: ConnId) -> Option<PeerNumber> {
-        self.numbers.get(&conn).copied().map(PeerNumber)
+        self.numbers.number_of(conn).map(PeerNumber)
     }
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.numbers.len()
+        self.numbers.len
     }
 
     /// Whether two peers are about as fast. Below a block a second there is no difference.
@@ -198,5 +268,34 @@ impl Peers {
         let (one, other) = (self.peer(one).rate, self.peer(other).rate);
         let most = |rate: u64| rate.saturating_mul(SPEED_CLASS_FACTOR).saturating_add(u64::from(BLOCK_LEN));
         one <= most(other) && other <= most(one)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #[test]
+        fn numbers_are_kept_as_by_an_ordered_map(
+            steps in prop::collection::vec((any::<bool>(), 0_u16..3, 0_u32..20, 0_u32..2), 0..300),
+        ) {
+            let (mut numbers, mut oracle) = (Numbers::default(), BTreeMap::new());
+            for (number, (puts, worker, slot, generation)) in (0_u32..).zip(steps) {
+                let conn = ConnId { worker, slot: slot * 7, generation };
+                if !puts {
+                    numbers.remove(conn);
+                    oracle.remove(&conn);
+                } else if let std::collections::btree_map::Entry::Vacant(place) = oracle.entry(conn) {
+                    place.insert(number);
+                    numbers.insert(conn, number);
+                }
+                prop_assert_eq!(numbers.len, oracle.len());
+                prop_assert_eq!(numbers.number_of(conn), oracle.get(&conn).copied());
+            }
+            prop_assert!(oracle.iter().all(|(&conn, &number)| numbers.number_of(conn) == Some(number)));
+        }
     }
 }

@@ -16,6 +16,14 @@ use super::words::{self, ones};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ShelfIndex(pub(super) usize);
 
+/// What is known of a piece; side by side, since one is seldom wanted without the other.
+#[derive(Clone, Copy, Debug, Default)]
+struct Piece {
+    /// Peers that have it.
+    count: u32,
+    place: u32,
+}
+
 /// Pieces of one priority that may be begun, fewest copies first.
 #[derive(Debug)]
 pub(super) struct Shelf {
@@ -49,13 +57,13 @@ impl Shelf {
         }
     }
 
-    fn swap(&mut self, place: &mut [u32], one: u32, other: u32) {
+    fn swap(&mut self, pieces: &mut [Piece], one: u32, other: u32) {
         self.order.swap(one as usize, other as usize);
-        place[self.order[one as usize] as usize] = one;
-        place[self.order[other as usize] as usize] = other;
+        pieces[self.order[one as usize] as usize].place = one;
+        pieces[self.order[other as usize] as usize].place = other;
     }
 
-    fn insert(&mut self, place: &mut [u32], piece: u32, count: usize) {
+    fn insert(&mut self, pieces: &mut [Piece], piece: u32, count: usize) {
         self.reach(count);
         let mut hole = self.order.len() as u32;
         self.order.push(piece);
@@ -67,23 +75,23 @@ impl Shelf {
             if start != hole {
                 let moved = self.order[start as usize];
                 self.order[hole as usize] = moved;
-                place[moved as usize] = hole;
+                pieces[moved as usize].place = hole;
                 hole = start;
             }
             self.starts[above] += 1;
         }
         self.order[hole as usize] = piece;
-        place[piece as usize] = hole;
+        pieces[piece as usize].place = hole;
     }
 
-    fn remove(&mut self, place: &mut [u32], piece: u32, count: usize) {
-        let mut hole = place[piece as usize];
+    fn remove(&mut self, pieces: &mut [Piece], piece: u32, count: usize) {
+        let mut hole = pieces[piece as usize].place;
         for run in count..self.runs() {
             let last = self.starts[run + 1] - 1;
             if last != hole {
                 let moved = self.order[last as usize];
                 self.order[hole as usize] = moved;
-                place[moved as usize] = hole;
+                pieces[moved as usize].place = hole;
                 hole = last;
             }
             self.starts[run + 1] = last;
@@ -91,24 +99,24 @@ impl Shelf {
         self.order.pop();
     }
 
-    fn raise(&mut self, place: &mut [u32], piece: u32, count: usize) {
+    fn raise(&mut self, pieces: &mut [Piece], piece: u32, count: usize) {
         self.reach(count + 1);
         let last = self.starts[count + 1] - 1;
-        self.swap(place, place[piece as usize], last);
+        self.swap(pieces, pieces[piece as usize].place, last);
         self.starts[count + 1] = last;
     }
 
-    fn lower(&mut self, place: &mut [u32], piece: u32, count: usize) {
+    fn lower(&mut self, pieces: &mut [Piece], piece: u32, count: usize) {
         let first = self.starts[count];
-        self.swap(place, place[piece as usize], first);
+        self.swap(pieces, pieces[piece as usize].place, first);
         self.starts[count] = first + 1;
     }
 
     /// Sorts by count, keeping the order within a run.
-    fn sort(&mut self, place: &mut [u32], counts: &[u32]) {
+    fn sort(&mut self, pieces: &mut [Piece]) {
         let mut starts = vec![0_u32; 2];
         for &piece in &self.order {
-            let next = counts[piece as usize] as usize + 1;
+            let next = pieces[piece as usize].count as usize + 1;
             if starts.len() <= next {
                 starts.resize(next + 1, 0);
             }
@@ -120,9 +128,9 @@ impl Shelf {
         let mut ends = starts.clone();
         let mut order = vec![0; self.order.len()];
         for &piece in &self.order {
-            let end = &mut ends[counts[piece as usize] as usize];
+            let end = &mut ends[pieces[piece as usize].count as usize];
             order[*end as usize] = piece;
-            place[piece as usize] = *end;
+            pieces[piece as usize].place = *end;
             *end += 1;
         }
         self.order = order;
@@ -133,8 +141,7 @@ impl Shelf {
 /// Counts of all pieces, and the shelves.
 #[derive(Debug)]
 pub(super) struct Rarity {
-    counts: Vec<u32>,
-    place: Vec<u32>,
+    pieces: Vec<Piece>,
     /// Pieces of the torrent by count.
     histogram: Vec<u32>,
     /// By priority, `Low` first.
@@ -146,8 +153,7 @@ impl Rarity {
     pub(super) fn new(piece_count: u32) -> Self {
         let shelf = || Shelf { order: Vec::new(), starts: vec![0, 0] };
         Self {
-            counts: vec![0; piece_count as usize],
-            place: vec![0; piece_count as usize],
+            pieces: vec![Piece::default(); piece_count as usize],
             histogram: vec![piece_count],
             shelves: [shelf(), shelf(), shelf()],
         }
@@ -155,30 +161,30 @@ impl Rarity {
 
     /// Puts a piece that is on no shelf on one.
     pub(super) fn shelve(&mut self, piece: u32, shelf: ShelfIndex) {
-        let count = self.counts[piece as usize] as usize;
-        self.shelves[shelf.0].insert(&mut self.place, piece, count);
+        let count = self.pieces[piece as usize].count as usize;
+        self.shelves[shelf.0].insert(&mut self.pieces, piece, count);
     }
 
     /// Takes a piece off its shelf.
     pub(super) fn take(&mut self, piece: u32, shelf: ShelfIndex) {
-        let count = self.counts[piece as usize] as usize;
-        self.shelves[shelf.0].remove(&mut self.place, piece, count);
+        let count = self.pieces[piece as usize].count as usize;
+        self.shelves[shelf.0].remove(&mut self.pieces, piece, count);
     }
 
     /// One more peer has the piece, which may be on a shelf.
     pub(super) fn raise(&mut self, piece: u32, shelf: Option<ShelfIndex>) {
-        let count = self.counts[piece as usize] as usize;
+        let count = self.pieces[piece as usize].count as usize;
         if let Some(shelf) = shelf {
-            self.shelves[shelf.0].raise(&mut self.place, piece, count);
+            self.shelves[shelf.0].raise(&mut self.pieces, piece, count);
         }
         self.count_anew(piece, count, count + 1);
     }
 
     /// One peer fewer has the piece.
     pub(super) fn lower(&mut self, piece: u32, shelf: Option<ShelfIndex>) {
-        let count = self.counts[piece as usize] as usize;
+        let count = self.pieces[piece as usize].count as usize;
         if let Some(shelf) = shelf {
-            self.shelves[shelf.0].lower(&mut self.place, piece, count);
+            self.shelves[shelf.0].lower(&mut self.pieces, piece, count);
         }
         self.count_anew(piece, count, count - 1);
     }
@@ -202,24 +208,24 @@ impl Rarity {
         }
         if sort {
             for shelf in &mut self.shelves {
-                shelf.sort(&mut self.place, &self.counts);
+                shelf.sort(&mut self.pieces);
             }
         }
     }
 
     /// Writes down the number among those in flight of a piece that is on no shelf.
     pub(super) fn note(&mut self, piece: u32, number: u32) {
-        self.place[piece as usize] = number;
+        self.pieces[piece as usize].place = number;
     }
 
     /// The number that `note` wrote down.
     pub(super) fn noted(&self, piece: u32) -> u32 {
-        self.place[piece as usize]
+        self.pieces[piece as usize].place
     }
 
     /// Peers that have the piece.
     pub(super) fn count(&self, piece: u32) -> u32 {
-        self.counts.get(piece as usize).copied().unwrap_or(0)
+        self.pieces.get(piece as usize).map_or(0, |piece| piece.count)
     }
 
     /// The lowest count of all pieces and how many have it.
@@ -239,7 +245,7 @@ impl Rarity {
     }
 
     fn count_anew(&mut self, piece: u32, old: usize, new: usize) {
-        self.counts[piece as usize] = new as u32;
+        self.pieces[piece as usize].count = new as u32;
         if self.histogram.len() <= new {
             self.histogram.resize(new + 1, 0);
         }

@@ -10,8 +10,8 @@
 
 use crate::time::Instant;
 
-/// A tick has two to this power nanoseconds, about half a millisecond.
-const TICK_BITS: u32 = 19;
+/// A tick has two to this power nanoseconds, about a millisecond.
+const TICK_BITS: u32 = 20;
 /// Two to this power slots make a level, as many as a word has bits.
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
@@ -69,8 +69,8 @@ impl<E> EventQueue<E> {
             return self.wait(entry);
         }
         // Of one moment it is the last.
-        let behind = self.sorted.iter().rev().take_while(|other| other.at <= at).count();
-        self.sorted.insert(self.sorted.len() - behind, entry);
+        let place = self.sorted.partition_point(|other| other.at > at);
+        self.sorted.insert(place, entry);
     }
 
     /// Takes the next event if it is due at `limit` or before.
@@ -134,9 +134,8 @@ impl<E> EventQueue<E> {
             self.tick = (((self.tick >> shift) & !(SLOTS as u64 - 1)) | u64::from(slot)) << shift;
             if at > 0 {
                 let now = self.tick;
-                let (due, later) = entries.into_iter().partition(|entry| tick_of(entry.at) == now);
-                entries = due;
-                Vec::into_iter(later).for_each(|entry| self.wait(entry));
+                let later = |entry: &mut Entry<E>| tick_of(entry.at) > now;
+                entries.extract_if(.., later).for_each(|entry| self.wait(entry));
             }
             entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.order()));
             // All of them come later than what is left.

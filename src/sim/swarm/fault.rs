@@ -172,6 +172,8 @@ impl Node {
         self.online = false;
         self.announcer = None;
         self.ready.clear();
+        self.scheduled.clear();
+        self.gained = Vec::new();
         self.pieces.clear();
         self.fast_grants.clear();
         (self.timer, self.announce_timer) = (None, None);

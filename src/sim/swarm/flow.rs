@@ -18,19 +18,38 @@ fn time_of(len: u64, rate: u64) -> Duration {
 impl Node {
     /// Puts a connection in line for the uplink when it has something to say.
     pub fn schedule(&mut self, slot: u32) {
-        let manner = self.terms.manner;
-        let is_hostile = manner.hostility().is_some() && self.is_hostile_on(slot);
-        let Some(connection) = self.connections.get_mut(slot as usize).and_then(Option::as_mut) else {
-            return;
-        };
-        if connection.scheduled || connection.other.is_none() || connection.in_flight >= WINDOW_LEN {
+        if self.scheduled.contains(slot) {
             return;
         }
-        let machine = &connection.machine;
-        let has_output = if manner == Manner::Staller { machine.has_control() } else { machine.has_output() };
+        let is_hostile = self.terms.manner.hostility().is_some() && self.is_hostile_on(slot);
+        let Some(connection) = self.connections.get(slot as usize).and_then(Option::as_deref) else {
+            return;
+        };
+        if connection.other.is_none() || connection.in_flight >= WINDOW_LEN {
+            return self.idle.remove(slot);
+        }
+        let gained = self.gained.len();
+        let has_output = match self.terms.manner {
+            Manner::Staller => connection.has_control(gained),
+            _ => connection.has_output(gained),
+        };
         if has_output || is_hostile {
-            connection.scheduled = true;
+            self.idle.remove(slot);
+            self.scheduled.insert(slot);
             self.ready.push_back(slot);
+        } else {
+            self.idle.insert(slot);
+        }
+    }
+
+    /// There is something to be told to everybody: those that had nothing to say get in line. The others hear of it
+    /// when it is their turn, so that nobody's memory is touched twice.
+    pub fn schedule_idle(&mut self) {
+        let mut from = 0;
+        while let Some(slot) = self.idle.take_from(from) {
+            self.scheduled.insert(slot);
+            self.ready.push_back(slot);
+            from = slot + 1;
         }
     }
 
@@ -49,10 +68,15 @@ impl Node {
     /// Takes the next packet of a connection.
     fn pack(&mut self, slot: u32, wrong: u32) -> Option<(Seat, Packet)> {
         let manner = self.terms.manner;
+        self.scheduled.remove(slot);
         let chance = self.rng.below(1000);
         let connection = self.connections.get_mut(slot as usize)?.as_mut()?;
-        connection.scheduled = false;
         let other = connection.other?;
+        if let Some(news) = self.gained.get(connection.told..) {
+            // Whoever does not read is closed by the window of the line before this could fail.
+            let _ = connection.machine.handle_haves_ours(news);
+            connection.told = self.gained.len();
+        }
         let mut control = Vec::new();
         connection.machine.poll_control(&mut control);
         let span = if manner == Manner::Staller { None } else { connection.machine.poll_block() };
@@ -74,7 +98,11 @@ impl Node {
             block = block.or(uttered.map(|span| SimBlock { span, content: wrong }));
         }
         let packet = Packet { control, block };
-        (packet.len() > 0).then_some((other, packet))
+        if packet.len() == 0 {
+            self.idle.insert(slot);
+            return None;
+        }
+        Some((other, packet))
     }
 }
 
@@ -105,29 +133,57 @@ impl Swarm {
             node.uplink_busy = true;
             self.events.put(self.now + took, Event::Uplink(number));
             let from = node.seat(slot);
-            if let Some(connection) = node.connection(from.slot, from.generation) {
-                connection.in_flight += len;
-                if let Some(block) = packet.block {
+            if let Some(block) = packet.block {
+                if let Some(connection) = node.connection(from.slot, from.generation) {
                     connection.sample.uploaded += u64::from(block.span.len);
                 }
-            }
-            if let Some(block) = packet.block {
                 node.given += u64::from(block.span.len);
-            }
-            node.schedule(slot);
-            if let Some(block) = packet.block {
                 self.enter(number, to.node, u64::from(block.span.len));
             }
             self.tell_served(from);
-            self.carry(from, to, packet, took);
+            let arrives_at = self.carry(from, to, packet, took);
+            self.fill_window(from, arrives_at, len);
             self.part(from);
             self.leave_after_copies(number);
             return;
         }
     }
 
-    /// Takes a packet to the other end.
-    pub(super) fn carry(&mut self, from: Seat, to: Seat, packet: Packet, took: Duration) {
+    /// A connection has so many bytes more on their way. When that is all that it may have, it waits for the next to
+    /// arrive.
+    fn fill_window(&mut self, seat: Seat, arrives_at: Instant, len: u64) {
+        let now = self.now;
+        let node = &mut self.nodes[seat.node.0 as usize];
+        let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
+        connection.settle_line(now);
+        connection.in_flight += len;
+        connection.line.push_back((arrives_at, len));
+        if connection.in_flight >= WINDOW_LEN
+            && let Some(&(next_at, _)) = connection.line.front()
+        {
+            self.events.put(next_at, Event::Window(seat));
+        }
+        node.schedule(seat.slot);
+    }
+
+    pub(super) fn handle_window(&mut self, seat: Seat) {
+        let now = self.now;
+        let node = &mut self.nodes[seat.node.0 as usize];
+        let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
+        connection.settle_line(now);
+        match connection.line.front() {
+            Some(&(next_at, _)) if connection.in_flight >= WINDOW_LEN => {
+                self.events.put(next_at, Event::Window(seat));
+            }
+            _ => {
+                node.schedule(seat.slot);
+                self.start_uplink(seat.node);
+            }
+        }
+    }
+
+    /// Takes a packet to the other end; when it arrives.
+    pub(super) fn carry(&mut self, from: Seat, to: Seat, packet: Packet, took: Duration) -> Instant {
         if let Some(checks) = &mut self.checks {
             checks.sent(self.now, from, to, &packet, &self.nodes[from.node.0 as usize]);
         }
@@ -149,6 +205,7 @@ impl Swarm {
         }
         self.balance.in_flight += payload;
         self.events.put(arrives_at, Event::Packet(to, Box::new(packet)));
+        arrives_at
     }
 
     pub(super) fn handle_packet(&mut self, seat: Seat, packet: &Packet) {
@@ -156,26 +213,13 @@ impl Swarm {
         self.balance.in_flight -= payload;
         let node = &mut self.nodes[seat.node.0 as usize];
         let connection = node.connection(seat.slot, seat.generation);
-        let Some(connection) = connection.filter(|connection| connection.other.is_some()) else {
+        if connection.is_none_or(|connection| connection.other.is_none()) {
             // Its end was closed meanwhile, or the line is broken; its sender will hear of it.
             self.balance.lost += payload;
             return;
-        };
-        self.balance.received += payload;
-        let other = connection.other;
-        self.note(u64::from(seat.node.0) << 32 | len);
-        // Its sender may send more, if it had to wait.
-        if let Some(other) = other {
-            let sender = &mut self.nodes[other.node.0 as usize];
-            if let Some(connection) = sender.connection(other.slot, other.generation) {
-                let waited = connection.in_flight >= WINDOW_LEN;
-                connection.in_flight = connection.in_flight.saturating_sub(len);
-                if waited {
-                    sender.schedule(other.slot);
-                    self.start_uplink(other.node);
-                }
-            }
         }
+        self.balance.received += payload;
+        self.note(u64::from(seat.node.0) << 32 | len);
         self.hear(seat, packet);
         self.start_uplink(seat.node);
     }

@@ -1,7 +1,7 @@
 //! Coming and going: arrivals, departures, calls, and what the tracker is told.
 
 use super::ledger::Leeching;
-use super::node::{Node, Seat};
+use super::node::{Node, Seat, SlotSet};
 use super::terms::{ContentShape, Departure, PeerNumber, PeerTerms};
 use super::{Event, INFO_HASH, Swarm, delay_between};
 use crate::announcer::{Announcer, AnnouncerConfig, Failure, Terms};
@@ -47,6 +47,9 @@ impl Node {
             pieces: BTreeMap::new(),
             fast_grants: BTreeSet::new(),
             ready: VecDeque::new(),
+            scheduled: SlotSet::default(),
+            idle: SlotSet::default(),
+            gained: Vec::new(),
             uplink_busy: false,
             paid_until: Instant::ZERO,
             received_until: Instant::ZERO,

@@ -61,6 +61,8 @@ enum Event {
     Uplink(PeerNumber),
     /// A packet for this end is there.
     Packet(Seat, Box<Packet>),
+    /// Something has arrived of what filled the window of this end.
+    Window(Seat),
     /// A call arrives at a peer, from this end.
     Call(Seat, PeerNumber),
     /// The peer that was called has answered: its end of the connection.
@@ -232,14 +234,8 @@ impl Swarm {
             Some(&Event::Uplink(number)) => prefetch(served(number)),
             _ => {}
         }
-        match self.events.ahead(2) {
-            Some(Event::Packet(seat, _)) => {
-                let connection = place(seat).and_then(Option::as_deref);
-                let other = connection.and_then(|connection| connection.other);
-                prefetch(other.and_then(|other| node(other.node)).map(|node| &node.connections));
-            }
-            Some(&Event::Uplink(number)) => prefetch(served(number).and_then(Option::as_deref)),
-            _ => {}
+        if let Some(&Event::Uplink(number)) = self.events.ahead(2) {
+            prefetch(served(number).and_then(Option::as_deref));
         }
     }
 
@@ -247,6 +243,7 @@ impl Swarm {
         match event {
             Event::Uplink(node) => self.handle_uplink(node),
             Event::Packet(seat, packet) => self.handle_packet(seat, &packet),
+            Event::Window(seat) => self.handle_window(seat),
             Event::ConnectionTimer(seat) => self.handle_connection_timer(seat),
             Event::Timer(node, stay) => self.handle_timer(node, stay),
             Event::Stored(node, stay, piece, good) => self.handle_stored(node, stay, piece, good),

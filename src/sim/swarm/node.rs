@@ -79,10 +79,12 @@ pub struct Connection {
     /// The torrent's machine knows of it.
     pub joined: bool,
     pub sample: PeerSample,
-    /// Stands in the uplink's queue.
-    pub scheduled: bool,
+    /// How many of the pieces that its node has gained the other end has been told of.
+    pub told: usize,
     /// Bytes on their way to the other end.
     pub in_flight: u64,
+    /// When what may still be on its way arrives, and how many bytes it has.
+    pub line: VecDeque<(Instant, u64)>,
     /// It was late with what it owes.
     pub late: bool,
     /// To be closed once everything is said.
@@ -120,7 +122,14 @@ pub struct Node {
     pub free: Vec<u32>,
     pub pieces: BTreeMap<PieceIndex, SimPiece>,
     pub fast_grants: BTreeSet<AddressPrefix>,
+    /// Connections that stand in line for the uplink.
     pub ready: VecDeque<u32>,
+    /// The same.
+    pub scheduled: SlotSet,
+    /// Connections that have nothing to say, and could.
+    pub idle: SlotSet,
+    /// Pieces verified since it came, in order.
+    pub gained: Vec<PieceIndex>,
     pub uplink_busy: bool,
     /// When what was sent has been paid for, and what was received.
     pub paid_until: Instant,
@@ -140,7 +149,66 @@ pub struct Node {
     pub trouble: Trouble,
 }
 
+/// A set of places.
+#[derive(Debug, Default)]
+pub struct SlotSet(Vec<u64>);
+
+impl SlotSet {
+    pub fn contains(&self, slot: u32) -> bool {
+        self.0.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 != 0)
+    }
+
+    pub fn insert(&mut self, slot: u32) {
+        let word = slot as usize / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (slot % 64);
+    }
+
+    pub fn remove(&mut self, slot: u32) {
+        if let Some(word) = self.0.get_mut(slot as usize / 64) {
+            *word &= !(1 << (slot % 64));
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Takes out the lowest from `from` on.
+    pub fn take_from(&mut self, from: u32) -> Option<u32> {
+        let first = from as usize / 64;
+        for (at, word) in self.0.iter_mut().enumerate().skip(first) {
+            let rest = if at == first { *word & (u64::MAX << (from % 64)) } else { *word };
+            if rest != 0 {
+                let bit = rest.trailing_zeros();
+                *word &= !(1 << bit);
+                return Some(at as u32 * 64 + bit);
+            }
+        }
+        None
+    }
+}
+
 impl Connection {
+    /// Whether messages wait for the other end, of `gained` pieces those that it has not been told of included.
+    pub fn has_control(&self, gained: usize) -> bool {
+        self.told < gained && self.machine.is_open() || self.machine.has_control()
+    }
+
+    /// Whether anything waits for the other end.
+    pub fn has_output(&self, gained: usize) -> bool {
+        self.has_control(gained) || self.machine.has_output()
+    }
+
+    /// Forgets what has arrived by `now`.
+    pub fn settle_line(&mut self, now: Instant) {
+        while let Some((_, len)) = self.line.pop_front_if(|&mut (at, _)| at <= now) {
+            self.in_flight -= len;
+        }
+    }
+
     /// Whether this is the one that the product's machines know by that name.
     pub fn is(&self, conn: ConnId) -> bool {
         self.generation == conn.generation
@@ -195,8 +263,9 @@ impl Node {
             remote,
             joined: false,
             sample: PeerSample::default(),
-            scheduled: false,
+            told: 0,
             in_flight: 0,
+            line: VecDeque::new(),
             late: false,
             parting: false,
             timer: None,
@@ -211,6 +280,7 @@ impl Node {
     pub fn remove(&mut self, seat: Seat) -> Option<Box<Connection>> {
         self.connection(seat.slot, seat.generation)?;
         self.free.push(seat.slot);
+        self.idle.remove(seat.slot);
         self.connections[seat.slot as usize].take()
     }
 }

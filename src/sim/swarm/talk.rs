@@ -174,12 +174,14 @@ impl Swarm {
         };
         // Allowed-fast pieces once for each prefix.
         let may_have_fast_pieces = node.fast_grants.insert(AddressPrefix::of(remote));
+        let gained = node.gained.len();
         let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
         if !may_have_fast_pieces {
             connection.machine.withhold_fast_pieces();
         }
         let identity = Identity { peer_id, port: super::node::PORT, remote };
         connection.machine.accept(facts, identity);
+        connection.told = gained;
         let newcomer = Newcomer { remote, peer_id: handshake.peer_id, dialled: connection.dialled };
         connection.joined = true;
         node.machine.handle_newcomer(now, seat.conn(), newcomer, &mut node.rng);
@@ -217,8 +219,9 @@ impl Swarm {
     /// A connection that was only to say what it had to say has said it.
     pub(super) fn part(&mut self, seat: Seat) {
         let node = &mut self.nodes[seat.node.0 as usize];
+        let gained = node.gained.len();
         let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
-        if connection.parting && !connection.machine.has_output() {
+        if connection.parting && !connection.has_output(gained) {
             self.close(seat, Closed::Useless);
         }
     }
@@ -372,10 +375,9 @@ impl Swarm {
             }
             TorrentAction::Have(piece) => {
                 self.copies[piece.0 as usize] += 1;
-                self.with_all(number, |connection| {
-                    // Whoever does not read is closed by the window of the line before this could fail.
-                    let _ = connection.machine.handle_have_ours(piece);
-                });
+                let node = &mut self.nodes[number.0 as usize];
+                node.gained.push(piece);
+                node.schedule_idle();
             }
             TorrentAction::Dial(address) => self.dial(number, address),
             TorrentAction::Banned { ip, .. } => {
@@ -462,13 +464,13 @@ impl Swarm {
         }
         self.announce(number);
         let node = &mut self.nodes[number.0 as usize];
-        let mut seats = Vec::new();
+        let (mut seats, gained) = (Vec::new(), node.gained.len());
         for slot in node.open_slots() {
             let seat = node.seat(slot);
             let Some(connection) = node.connection(seat.slot, seat.generation) else { continue };
             if connection.machine.stock() != Stock::All {
                 connection.machine.send_extended(|ids| ids.upload_only, &[1]);
-            } else if connection.machine.has_output() {
+            } else if connection.has_output(gained) {
                 connection.parting = true;
             } else {
                 seats.push(seat);

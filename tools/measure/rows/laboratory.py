@@ -9,20 +9,20 @@ from measure.figures import at_least, at_most, cell, middle, pick, ratio, subjec
 TITLE = "Laboratory"
 SHARE = 6
 ABOUT = """
-`seedring lab distribute` on one core: one seed of 10 MB/s and N peers of 1 MB/s up and 10 MB/s down that come at once, each
-with up to 80 connections. An event is what the simulator takes from its queue: a packet sent, a packet arrived, a timer, a
-piece stored; a packet carries up to one block and any number of other messages. CPU is user and system time of the whole
-process, from its start to its end; memory is the most that was resident. The floor takes as many events from a binary heap
-and puts as many in, and does nothing else.
+`seedring lab distribute` on one core: one seed of 20 MB/s and N peers of 2 MB/s up and 20 MB/s down that come at once, each
+with up to 80 connections. The 256 MiB of 1,024 pieces are simulated with 16 blocks a piece for 10 peers, with 8 at half the
+rates for more. An event is what the simulator takes from its queue: a packet sent, a packet arrived, a timer, a piece
+stored; a packet carries up to one block and any number of other messages, of which most are haves. CPU is user and system
+time of the whole process, from its start to its end; memory is the most that was resident. The floor takes as many events
+from a binary heap and puts as many in, and does nothing else.
 """
 FLOOR = "floor: bare heap"
 EVENTS_BAR, MEMORY_BAR = 1e6, 4 << 30
-#: Blocks are 16 KiB; above 1024 blocks a piece has eight.
-THOUSAND, QUARTER = "1024 pieces of 8 blocks", "256 pieces of 1 block"
-CONTENTS = {THOUSAND: "128MiB", QUARTER: "4MiB"}
-#: A run of the last with a thousand pieces would take an hour.
-SIZES = {THOUSAND: (10, 100, 1000), QUARTER: (10, 100, 1000, 10_000)}
-SMOKE_SIZES = {QUARTER: (5, 10)}
+THOUSAND, FEW = "1,024 pieces, 256 MiB", "64 pieces, 16 MiB"
+CONTENTS = {THOUSAND: "256MiB", FEW: "16MiB"}
+#: Ten thousand peers with a thousand pieces would take most of an hour.
+SIZES = {THOUSAND: (10, 100, 1000), FEW: (10, 100, 1000, 10_000)}
+SMOKE_SIZES = {FEW: (5, 10)}
 
 
 def measure(bench):
@@ -43,8 +43,8 @@ def measure(bench):
 def simulate(bench, size, peers):
     """One run from start to end."""
     log = bench.work / "distribute.json"
-    command = [bench.seedring, "lab", "distribute", "--size", size, "--server-up", "10MB/s", "--peer-up", "1MB/s",
-               "--peer-down", "10MB/s", "--peers", str(peers), "--runs", "1", "--json"]
+    command = [bench.seedring, "lab", "distribute", "--size", size, "--server-up", "20MB/s", "--peer-up", "2MB/s",
+               "--peer-down", "20MB/s", "--peers", str(peers), "--runs", "1", "--json"]
     with open(log, "wb") as out:
         process = subprocess.Popen(["taskset", "-c", str(bench.cores[0]), *map(str, command)], stdin=subprocess.DEVNULL,
                                    stdout=out, stderr=subprocess.DEVNULL)
@@ -106,7 +106,7 @@ def verdicts(runs):
     thousand = {"subject": THOUSAND, "peers": 1000}
     rate = middle(runs, "events_per_cpu_second", **thousand)
     bare = middle(runs, "events_per_cpu_second", subject=FLOOR)
-    most = middle(runs, "memory", subject=QUARTER, peers=10_000)
+    most = middle(runs, "memory", subject=FEW, peers=10_000)
     return [
         at_least("million events in a CPU second, 1,000 peers and 1,024 pieces",
                  None if rate is None else rate / 1e6, EVENTS_BAR / 1e6),
