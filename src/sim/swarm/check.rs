@@ -122,7 +122,7 @@ pub(super) struct Checks {
     stored: Vec<Bitfield>,
     /// By the end that speaks.
     pub taps: BTreeMap<Seat, Tap>,
-    /// Whether each peer was in its endgame when it asked last.
+    /// Whether each peer was in its endgame when it chose what it asks for now.
     endgame: Vec<bool>,
     violation: Option<Violation>,
     made: u64,
@@ -178,11 +178,15 @@ impl Checks {
         self.find(now, finding);
     }
 
+    /// A peer's machine is about to say what it wants, or the next of what it wants: that was chosen before.
+    pub fn choosing(&mut self, node: &Node, is_first: bool) {
+        let endgame = &mut self.endgame[node.number.0 as usize];
+        *endgame = node.machine.is_in_endgame() || *endgame && !is_first;
+    }
+
     /// Blocks are about to be asked of a peer.
     pub fn asked(&mut self, now: Instant, node: &Node, of: Seat, spans: &[BlockSpan]) {
-        let in_endgame = node.machine.is_in_endgame();
-        let was = std::mem::replace(&mut self.endgame[node.number.0 as usize], in_endgame);
-        if in_endgame || was {
+        if self.endgame[node.number.0 as usize] || node.machine.is_in_endgame() {
             return;
         }
         for (slot, connection) in (0..).zip(&node.connections) {

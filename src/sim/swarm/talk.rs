@@ -294,7 +294,11 @@ impl Swarm {
         if std::mem::replace(&mut node.draining, true) {
             return;
         }
+        let mut is_first = true;
         while let Some(action) = self.nodes[number.0 as usize].machine.poll_action() {
+            if let Some(checks) = &mut self.checks {
+                checks.choosing(&self.nodes[number.0 as usize], std::mem::take(&mut is_first));
+            }
             self.carry_out(number, action);
         }
         let node = &mut self.nodes[number.0 as usize];
