@@ -56,22 +56,22 @@ fn rarest_first_keeps_the_rarest_piece_near_the_mean_and_other_orders_do_not() {
 #[test]
 fn whoever_gives_nothing_waits_longer() {
     // Legout, Liogkas, Kohler and Zhang, SIGMETRICS 2007.
-    let run = observe(&crowd(Scenario::FreeRiders, 20, 80), product(), 1);
+    let run = observe(&crowd(Scenario::FreeRiders, 20, 240), product(), 1);
     let (givers, riders) = (group(&run, "peers").median.unwrap(), group(&run, "free-riders").median.unwrap());
-    assert!(riders > 1.15 * givers, "{riders} against {givers}");
+    assert!(riders > 1.2 * givers, "{riders} against {givers}");
 }
 
 #[test]
 fn fast_peers_trade_with_fast_peers() {
     // The same. How much more than at random is left to chance in so small a crowd, so three are asked.
     let more = |seed| {
-        let run = observe(&crowd(Scenario::Classes, 20, 80), product(), seed);
+        let run = observe(&crowd(Scenario::Classes, 20, 240), product(), seed);
         let fast = group(&run, "fast");
         assert!(fast.median < group(&run, "slow").median);
         fast.from_own.unwrap() - fast.from_own_at_random.unwrap()
     };
     let found: Vec<f64> = (1..=3).map(more).collect();
-    assert!(found.iter().sum::<f64>() / 3.0 > 0.04, "{found:?}");
+    assert!(found.iter().sum::<f64>() / 3.0 > 0.06, "{found:?}");
 }
 
 #[test]

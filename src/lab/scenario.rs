@@ -16,9 +16,9 @@ use crate::time::{Duration, Instant};
 use crate::units::{BLOCK_LEN, ByteRate};
 
 /// Blocks of the content that are simulated at most.
-const BLOCKS_MAX: u64 = 4096;
+const BLOCKS_MAX: u64 = 16_384;
 /// Pieces of it, unless the question says otherwise.
-pub const PIECES_USUAL: u32 = 512;
+pub const PIECES_USUAL: u32 = 1024;
 /// A flash crowd comes within this time.
 const FLASH: Duration = Duration::from_secs(10);
 /// Makes the chance of the terms another than the swarm's.
@@ -382,9 +382,9 @@ mod tests {
     #[test]
     fn much_content_is_scaled_and_times_stay() {
         let big = Scenario::FlashCrowd.crowd(1 << 30, ByteRate(4_000_000), ByteRate(1_000_000), 3);
-        assert_eq!(big.scale(), 16);
+        assert_eq!(big.scale(), 4);
         let drawn = big.draw(1);
-        assert_eq!((drawn.shape.total_len, drawn.shape.piece_count()), (64 << 20, 512));
-        assert_eq!(drawn.peers[1].up, ByteRate(62_500));
+        assert_eq!((drawn.shape.total_len, drawn.shape.piece_count()), (256 << 20, 1024));
+        assert_eq!(drawn.peers[1].up, ByteRate(250_000));
     }
 }
