@@ -262,3 +262,61 @@ fn a_liar_is_convicted_by_those_it_lied_to_and_nobody_else_is() {
         assert_eq!(banned, BTreeSet::from([3]), "seed {seed}");
     }
 }
+
+#[test]
+fn storage_that_is_slow_to_answer_is_given_no_piece_twice() {
+    let mut rng = Rng::from_seed(1);
+    let total_len = u64::from(2 * BLOCK_LEN);
+    let shape = PieceShape { piece_count: 2, piece_length: BLOCK_LEN, total_len };
+    let mut machine = TorrentMachine::new(TorrentParameters {
+        role: Role::Leeching,
+        slots: Slots::Fixed(4),
+        piece_len: BLOCK_LEN,
+        total_len,
+    });
+    let (have, wanted, first) = (Bitfield::none(2), Bitfield::all(2), Bitfield::none(2));
+    machine.begin_download(&DownloadPlan { shape, have, wanted, first, order: Order::RarestFirst }, &mut rng);
+    machine.keep_members(PeerListSettings::new(PeerId([100; 20])));
+    let remote = IpAddr::from(Ipv4Addr::new(198, 18, 1, 1));
+    let newcomer = Newcomer { remote, peer_id: PeerId([1; 20]), dialled: None };
+    assert!(machine.handle_newcomer(START, conn(1), newcomer, &mut rng));
+    machine.handle_stock(START, conn(1), Stock::All, &mut rng);
+    let wish = Wish { count: 2, rate: ByteRate(10_000), terms: WishTerms::Unchoked };
+    machine.handle_wish(START, conn(1), Some(wish), &mut rng);
+    for piece in [0, 1] {
+        let span = BlockSpan { piece: PieceIndex(piece), begin: 0, len: BLOCK_LEN };
+        machine.handle_block(START, conn(1), span, &mut rng);
+    }
+    let given = |machine: &mut TorrentMachine| -> Vec<u32> {
+        let actions = std::iter::from_fn(|| machine.poll_action());
+        let pieces = actions.filter_map(|action| match action {
+            TorrentAction::Verify { piece, .. } => Some(piece.0),
+            _ => None,
+        });
+        pieces.collect()
+    };
+    let refused = || PieceResult::Unwritable { reason: "no space".into() };
+    let mut now = START;
+    let retry = |machine: &mut TorrentMachine, now: &mut Instant, rng: &mut Rng| {
+        *now += crate::limits::STORAGE_RETRY_INTERVAL;
+        machine.handle_timeout(*now, |_| PeerSample::default(), rng);
+    };
+    assert_eq!(given(&mut machine), [0, 1]);
+    machine.handle_piece(now, PieceIndex(0), refused(), &mut rng);
+    retry(&mut machine, &mut now, &mut rng);
+    assert_eq!(given(&mut machine), [0]);
+    // The second is refused while the first is being tried.
+    machine.handle_piece(now, PieceIndex(1), refused(), &mut rng);
+    retry(&mut machine, &mut now, &mut rng);
+    assert_eq!(given(&mut machine), [1]);
+    for piece in [0, 1] {
+        machine.handle_piece(now, PieceIndex(piece), PieceResult::Verified { block_hashes: None }, &mut rng);
+    }
+    let told: Vec<_> = std::iter::from_fn(|| machine.poll_action()).collect();
+    let has = |wanted: fn(&TorrentAction) -> bool| told.iter().any(wanted);
+    assert!(has(|action| matches!(action, TorrentAction::StorageRecovered)), "{told:?}");
+    assert!(has(|action| matches!(action, TorrentAction::Satisfied)), "{told:?}");
+    // What is stored is not halted for by a refusal that comes late.
+    machine.handle_piece(now, PieceIndex(0), refused(), &mut rng);
+    assert!(machine.poll_action().is_none());
+}
