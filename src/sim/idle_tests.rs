@@ -1,20 +1,14 @@
 //! What torrents cost while nobody asks for them: nothing. Counted in operations and in times that a worker asks to be
 //! woken, on a clock of the simulator's.
 
-use super::rig::{INFO_HASH, PIECE, Rig, SimPeer, TOTAL, until};
+use super::rig::{INFO_HASH, Rig, SimPeer, seeded, until};
 use super::ring::Faults;
-use super::store::SimStore;
-use crate::attribution::SharedWaits;
-use crate::bitfield::Bitfield;
-use crate::choker::{Role, Slots};
-use crate::engine::message::{SharedTorrent, ToWorker};
+use crate::choker::Slots;
+use crate::engine::message::ToWorker;
 use crate::engine::zero_copy::ZeroCopyMode;
-use crate::id::{InfoHash, PeerId};
+use crate::id::InfoHash;
 use crate::limits::IDLE_TIMEOUT;
-use crate::peer::TorrentFacts;
-use crate::pipeline::RateGate;
 use crate::time::Duration;
-use crate::torrent::TorrentParameters;
 use std::sync::Arc;
 
 const TORRENTS: u16 = 500;
@@ -27,46 +21,13 @@ fn info_hash(number: u16) -> InfoHash {
     info_hash
 }
 
-/// The number-th of many torrents that one content is served for.
-fn another(number: u16, content: &Arc<SimStore>) -> Arc<SharedTorrent<SimStore>> {
-    let facts = TorrentFacts {
-        info_hash: info_hash(number),
-        piece_length: PIECE,
-        total_len: TOTAL as u64,
-        have: Bitfield::all(TOTAL.div_ceil(PIECE as usize) as u32).into(),
-        info: None,
-        satisfied: true.into(),
-        private: false,
-        hides_stock: false.into(),
-    };
-    let parameters = TorrentParameters {
-        role: Role::Seeding,
-        slots: Slots::Auto,
-        piece_len: PIECE,
-        total_len: TOTAL as u64,
-    };
-    Arc::new(SharedTorrent {
-        facts: Arc::new(facts),
-        content: Arc::clone(content).into(),
-        home: 0,
-        parameters,
-        peer_id: PeerId([9; 20]),
-        gate: RateGate::new(None, 0),
-        download: None,
-        uploaded: 0.into(),
-        downloaded: 0.into(),
-        wasted: 0.into(),
-        connections: 0.into(),
-        waited: SharedWaits::default(),
-    })
-}
-
 /// A worker with many torrents and without peers.
 fn busy_shelf() -> Rig {
     let mut rig = Rig::new(1, Faults::default(), ZeroCopyMode::Auto, None);
     let content = Arc::clone(rig.torrent.content.always_open().expect("the rig opens it once and for all"));
     for number in 0..TORRENTS {
-        rig.address.post(ToWorker::Add(another(number, &content))).expect("it is read each turn");
+        let torrent = seeded(info_hash(number), Arc::clone(&content), 0, Slots::Auto);
+        rig.address.post(ToWorker::Add(torrent)).expect("it is read each turn");
         rig.run(1);
     }
     rig

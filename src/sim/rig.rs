@@ -49,6 +49,41 @@ pub struct Rig {
     pub events: Receiver<EngineEvent>,
 }
 
+/// A torrent that has everything, as workers share it.
+pub fn seeded(
+    info_hash: InfoHash,
+    content: Arc<SimStore>,
+    home: u16,
+    slots: Slots,
+) -> Arc<SharedTorrent<SimStore>> {
+    let facts = TorrentFacts {
+        info_hash,
+        piece_length: PIECE,
+        total_len: TOTAL as u64,
+        have: Bitfield::all(TOTAL.div_ceil(PIECE as usize) as u32).into(),
+        info: None,
+        satisfied: true.into(),
+        private: false,
+        hides_stock: false.into(),
+    };
+    let parameters =
+        TorrentParameters { role: Role::Seeding, slots, piece_len: PIECE, total_len: TOTAL as u64 };
+    Arc::new(SharedTorrent {
+        facts: Arc::new(facts),
+        content: content.into(),
+        home,
+        parameters,
+        peer_id: PeerId([9; 20]),
+        gate: RateGate::new(None, 0),
+        download: None,
+        uploaded: 0.into(),
+        downloaded: 0.into(),
+        wasted: 0.into(),
+        connections: 0.into(),
+        waited: SharedWaits::default(),
+    })
+}
+
 impl Rig {
     pub fn new(seed: u64, faults: Faults, zero_copy: ZeroCopyMode, limit: Option<ByteRate>) -> Self {
         Self::with_home(seed, faults, zero_copy, limit, None)
@@ -79,37 +114,8 @@ impl Rig {
         encryption: Encryption,
     ) -> Self {
         let store = SimStore::new(seed, TOTAL, PIECE);
-        let piece_count = TOTAL.div_ceil(PIECE as usize) as u32;
-        let facts = TorrentFacts {
-            info_hash: INFO_HASH,
-            piece_length: PIECE,
-            total_len: TOTAL as u64,
-            have: Bitfield::all(piece_count).into(),
-            info: None,
-            satisfied: true.into(),
-            private: false,
-            hides_stock: false.into(),
-        };
-        let parameters = TorrentParameters {
-            role: Role::Seeding,
-            slots: Slots::Fixed(50),
-            piece_len: PIECE,
-            total_len: TOTAL as u64,
-        };
-        let torrent = Arc::new(SharedTorrent {
-            facts: Arc::new(facts),
-            content: Arc::new(store).into(),
-            home: u16::from(home_mailbox_len.is_some()),
-            parameters,
-            peer_id: PeerId([9; 20]),
-            gate: RateGate::new(None, 0),
-            download: None,
-            uploaded: 0.into(),
-            downloaded: 0.into(),
-            wasted: 0.into(),
-            connections: 0.into(),
-            waited: SharedWaits::default(),
-        });
+        let home = u16::from(home_mailbox_len.is_some());
+        let torrent = seeded(INFO_HASH, Arc::new(store), home, Slots::Fixed(50));
         let mailbox_lens: Vec<_> = std::iter::once(16).chain(home_mailbox_len).collect();
         let terms =
             Terms { seed, faults, mailbox_lens: &mailbox_lens, zero_copy, upload_limit: limit, encryption };
