@@ -10,6 +10,7 @@ pub mod rng;
 pub mod id;
 pub mod bitfield;
 pub mod limits;
+pub mod prefetch;
 
 // 1 · bytes <-> values
 pub mod bencode;

@@ -13,6 +13,7 @@ use crate::limits::{
     REQUESTS_UNTOLD_MAX, WASTE_FREE_LEN,
 };
 use crate::pipeline::{RequestPipeline, Verdict};
+use crate::prefetch::prefetch;
 use crate::time::Instant;
 use crate::units::{BlockSpan, ByteRate, PieceIndex};
 use std::collections::VecDeque;
@@ -63,6 +64,11 @@ pub(super) struct Download {
 }
 
 impl Download {
+    /// Asks for the memory of the request that is likely to be answered next.
+    pub fn prefetch(&self) {
+        prefetch(self.asked.front());
+    }
+
     pub fn new(now: Instant, choked: bool, fast_agreed: bool) -> Self {
         let mut pipeline = RequestPipeline::new(now, REQUESTS_UNTOLD_MAX);
         if !choked {

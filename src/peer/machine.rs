@@ -2,6 +2,7 @@
 
 mod downloading;
 mod extensions;
+mod foresight;
 
 use super::allowed_fast::allowed_fast_set;
 use super::download::Download;

@@ -39,6 +39,7 @@ pub use terms::{Allowed, Order, Others, PickerSettings, PieceShape, Priority, Re
 
 use crate::bitfield::Bitfield;
 use crate::id::ConnId;
+use crate::prefetch::Distance;
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::units::{BlockSpan, ByteRate, PieceIndex};
@@ -180,6 +181,11 @@ impl Picker {
         if let Some(peer) = self.peers.number(conn) {
             self.replace_stock(peer, Stock::All);
         }
+    }
+
+    /// Asks for the memory that news from a peer will need.
+    pub fn prefetch(&self, conn: ConnId, distance: Distance) {
+        self.peers.prefetch(conn, distance);
     }
 
     /// The peer has one more piece; true when that is news.

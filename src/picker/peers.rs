@@ -7,6 +7,7 @@
 use crate::bitfield::Bitfield;
 use crate::id::ConnId;
 use crate::limits::SPEED_CLASS_FACTOR;
+use crate::prefetch::{Distance, prefetch};
 use crate::units::{BLOCK_LEN, PieceIndex};
 use std::collections::VecDeque;
 
@@ -256,6 +257,15 @@ impl Peers {
     /// The number of the connection's peer.
     pub(super) fn number(&self, conn: ConnId) -> Option<PeerNumber> {
         self.numbers.number_of(conn).map(PeerNumber)
+    }
+
+    /// Asks for the memory that news from a peer will need.
+    pub(super) fn prefetch(&self, conn: ConnId, distance: Distance) {
+        if distance == Distance::Far {
+            prefetch(self.numbers.places.get(self.numbers.first(conn)));
+        } else if let Some(number) = self.numbers.number_of(conn) {
+            prefetch(self.peers.get(number as usize));
+        }
     }
 
     /// How many there are.

@@ -8,6 +8,7 @@
 //! walk through the queue, and the peer pays for what it asks with its own share of the line.
 
 use crate::limits::{REQUEST_RUNS_CANCELLED_MAX, REQUEST_RUNS_MAX};
+use crate::prefetch::prefetch;
 use crate::units::BlockSpan;
 use std::collections::VecDeque;
 
@@ -77,6 +78,11 @@ impl RequestQueue {
     /// An empty queue, which holds no memory.
     pub const fn new() -> Self {
         Self { runs: VecDeque::new(), len: 0, bytes: 0 }
+    }
+
+    /// Asks for the memory of what is taken next.
+    pub fn prefetch(&self) {
+        prefetch(self.runs.front());
     }
 
     /// Adds a request at the end.

@@ -40,6 +40,7 @@ use crate::id::{AddressPrefix, ConnId, PeerId};
 use crate::limits::{CHOKE_ROUND_INTERVAL, FILL_INTERVAL, REGULAR_SLOTS};
 use crate::meter::{PeerSample, RateSample};
 use crate::peer_list::Closed;
+use crate::prefetch::Distance;
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::units::{BlockSpan, ByteRate, PieceIndex};
@@ -362,10 +363,15 @@ impl TorrentMachine {
         let members_at = self.members.poll_timeout();
         let exchange_at = self.exchange.poll_timeout();
         let reveal_at = self.super_seeding.as_ref().and_then(|half| half.poll_timeout());
-        [self.round_at, self.fill_at, retry_at, members_at, exchange_at, reveal_at]
-            .into_iter()
-            .flatten()
-            .min()
+        let of_ours = self.round_at.into_iter().chain(self.fill_at);
+        of_ours.chain(retry_at).chain(members_at).chain(exchange_at).chain(reveal_at).min()
+    }
+
+    /// Asks for the memory that news from a peer will need.
+    pub fn prefetch(&self, conn: ConnId, distance: Distance) {
+        if let Some(download) = &self.download {
+            download.picker().prefetch(conn, distance);
+        }
     }
 
     /// Peers in the swarm here.

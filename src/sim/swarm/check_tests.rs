@@ -7,6 +7,7 @@ use crate::bitfield::Bitfield;
 use crate::peer_list::Closed;
 use crate::units::{BLOCK_LEN, BlockSpan, ByteRate};
 use crate::wire::{Message, encode};
+use smallvec::{SmallVec, smallvec};
 use std::sync::atomic::AtomicBool;
 
 const SHAPE: ContentShape = ContentShape { piece_length: 64 * 1024, total_len: 60 * 64 * 1024 - 5000 };
@@ -63,7 +64,7 @@ fn missing_piece(node: &Node) -> PieceIndex {
 fn say(swarm: &mut Swarm, (from, to): (Seat, Seat), message: &Message<'_>) {
     let mut control = Vec::new();
     encode(message, &mut control);
-    send(swarm, (from, to), Packet { control, block: None });
+    send(swarm, (from, to), Packet { control: control.into(), block: None });
 }
 
 fn send(swarm: &mut Swarm, (from, to): (Seat, Seat), packet: Packet) {
@@ -93,7 +94,7 @@ fn a_block_for_a_choked_peer_is_seen_on_the_line() {
     let piece = (0..SHAPE.piece_count()).map(PieceIndex).find(|&piece| !fast(piece));
     let span = BlockSpan { piece: piece.expect("few are allowed fast"), begin: 0, len: BLOCK_LEN };
     let block = Some(SimBlock { span, content: node::GOOD });
-    send(&mut swarm, ends, Packet { control: Vec::new(), block });
+    send(&mut swarm, ends, Packet { control: SmallVec::new(), block });
     assert_eq!(found(swarm), Some(Property::NoBlockWhileChoked));
 }
 
@@ -122,7 +123,7 @@ fn an_answer_to_no_request_is_seen_on_the_line() {
 fn bytes_that_are_no_messages_are_seen_on_the_line() {
     let mut swarm = at_work();
     let ends = ends(&swarm)[0];
-    send(&mut swarm, ends, Packet { control: vec![0xff; 8], block: None });
+    send(&mut swarm, ends, Packet { control: smallvec![0xff; 8], block: None });
     assert_eq!(found(swarm), Some(Property::Readable));
 }
 
@@ -211,7 +212,7 @@ fn a_ban_that_leaves_a_connection_open_or_meets_an_honest_peer_is_found() {
 fn an_honest_peer_that_is_thrown_out_is_found() {
     let mut swarm = at_work();
     let (seat, _) = end_where(&swarm, |_, it| it.joined);
-    swarm.hear(seat, &Packet { control: vec![0xff; 8], block: None });
+    swarm.hear(seat, &Packet { control: smallvec![0xff; 8], block: None });
     assert_eq!(found(swarm), Some(Property::NobodyWronged));
 }
 

@@ -4,6 +4,13 @@ use super::node::{GOOD, Node, Packet, Seat, SimBlock, WINDOW_LEN};
 use super::terms::{Departure, Manner, PeerNumber};
 use super::{Event, Swarm, delay_between, hostile};
 use crate::time::{Duration, Instant};
+use smallvec::SmallVec;
+
+/// Both ends of a connection.
+struct Ends {
+    from: Seat,
+    to: Seat,
+}
 
 /// Time that `len` bytes take at `rate` bytes a second.
 fn time_of(len: u64, rate: u64) -> Duration {
@@ -66,19 +73,20 @@ impl Node {
     }
 
     /// Takes the next packet of a connection.
-    fn pack(&mut self, slot: u32, wrong: u32) -> Option<(Seat, Packet)> {
+    fn pack(&mut self, slot: u32, wrong: u32, control: &mut Vec<u8>) -> Option<(Ends, Packet)> {
         let manner = self.terms.manner;
         self.scheduled.remove(slot);
         let chance = self.rng.below(1000);
         let connection = self.connections.get_mut(slot as usize)?.as_mut()?;
-        let other = connection.other?;
+        let from = Seat { node: self.number, slot, generation: connection.generation };
+        let ends = Ends { from, to: connection.other? };
         if let Some(news) = self.gained.get(connection.told..) {
             // Whoever does not read is closed by the window of the line before this could fail.
             let _ = connection.machine.handle_haves_ours(news);
             connection.told = self.gained.len();
         }
-        let mut control = Vec::new();
-        connection.machine.poll_control(&mut control);
+        control.clear();
+        connection.machine.poll_control(control);
         let span = if manner == Manner::Staller { None } else { connection.machine.poll_block() };
         let mut block = span.map(|span| {
             let is_wrong = matches!(manner, Manner::Liar(share) if chance < u64::from(share));
@@ -94,15 +102,15 @@ impl Node {
             && connection.malice < hostile::PACKETS_MAX
         {
             connection.malice += 1;
-            let uttered = hostile::utter(hostility, &self.facts, &mut self.rng, &mut control);
+            let uttered = hostile::utter(hostility, &self.facts, &mut self.rng, control);
             block = block.or(uttered.map(|span| SimBlock { span, content: wrong }));
         }
-        let packet = Packet { control, block };
+        let packet = Packet { control: SmallVec::from_slice(control), block };
         if packet.len() == 0 {
             self.idle.insert(slot);
             return None;
         }
-        Some((other, packet))
+        Some((ends, packet))
     }
 }
 
@@ -124,7 +132,9 @@ impl Swarm {
         }
         while let Some(slot) = node.ready.pop_front() {
             let wrong = self.wrong_blocks + 2;
-            let Some((to, packet)) = node.pack(slot, wrong) else { continue };
+            let Some((Ends { from, to }, packet)) = node.pack(slot, wrong, &mut self.control) else {
+                continue;
+            };
             self.wrong_blocks += u32::from(packet.block.is_some_and(|block| block.content == wrong));
             let len = packet.len();
             let took = time_of(len, node.terms.up.0);
@@ -132,7 +142,6 @@ impl Swarm {
             let took = node.pay(self.now, took);
             node.uplink_busy = true;
             self.events.put(self.now + took, Event::Uplink(number));
-            let from = node.seat(slot);
             if let Some(block) = packet.block {
                 if let Some(connection) = node.connection(from.slot, from.generation) {
                     connection.sample.uploaded += u64::from(block.span.len);
@@ -204,7 +213,14 @@ impl Swarm {
             self.events.put(arrives_at, Event::Gone(from));
         }
         self.balance.in_flight += payload;
-        self.events.put(arrives_at, Event::Packet(to, Box::new(packet)));
+        let packet = match self.spare.pop() {
+            Some(mut spare) => {
+                *spare = packet;
+                spare
+            }
+            None => Box::new(packet),
+        };
+        self.events.put(arrives_at, Event::Packet(to, packet));
         arrives_at
     }
 

@@ -22,11 +22,11 @@ mod drawn;
 mod event_queue;
 mod fault;
 mod flow;
+mod foresight;
 mod hostile;
 mod ledger;
 mod life;
 mod node;
-mod prefetch;
 mod talk;
 mod tap;
 mod terms;
@@ -47,7 +47,6 @@ use crate::swarm_registry::SwarmRegistry;
 use crate::time::{Duration, Instant};
 use crate::units::PieceIndex;
 use node::{Node, Packet, Seat};
-use prefetch::prefetch;
 
 /// The torrent that all share.
 const INFO_HASH: InfoHash = InfoHash([0x5e; 20]);
@@ -138,6 +137,11 @@ pub struct Swarm {
     ledger: Ledger,
     waiting: usize,
     wrong_blocks: u32,
+    /// Messages of the packet that is being sent.
+    control: Vec<u8>,
+    /// Memory of packets that have arrived, to be used again while it is in the caches.
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    spare: Vec<Box<Packet>>,
     /// Pieces told of by the packet that is being heard.
     found: Vec<PieceIndex>,
     faults: Vec<Fault>,
@@ -172,6 +176,8 @@ impl Swarm {
             ledger: Ledger::new(classes),
             waiting,
             wrong_blocks: 0,
+            control: Vec::new(),
+            spare: Vec::new(),
             found: Vec::new(),
             faults: Vec::new(),
             tracker_silent_until: Instant::ZERO,
@@ -204,45 +210,13 @@ impl Swarm {
         self.check()
     }
 
-    /// Asks for the memory of events to come, a step further for each the nearer it is. Without that most time would be
-    /// spent on waiting for it: each event is about another peer.
-    fn foresee(&self) {
-        let node = |number: PeerNumber| self.nodes.get(number.0 as usize);
-        let place = |seat: &Seat| node(seat.node)?.connections.get(seat.slot as usize);
-        let served = |number: PeerNumber| {
-            let node = node(number)?;
-            node.connections.get(*node.ready.front()? as usize)
-        };
-        match self.events.ahead(12) {
-            Some(Event::Packet(seat, packet)) => {
-                prefetch(Some(&**packet));
-                prefetch(node(seat.node));
-            }
-            Some(&Event::Uplink(number)) => prefetch(node(number)),
-            _ => {}
-        }
-        match self.events.ahead(8) {
-            Some(Event::Packet(seat, _)) => prefetch(place(seat)),
-            Some(&Event::Uplink(number)) => prefetch(node(number).and_then(|node| node.ready.front())),
-            _ => {}
-        }
-        match self.events.ahead(5) {
-            Some(Event::Packet(seat, packet)) => {
-                prefetch(packet.control.first());
-                prefetch(place(seat).and_then(Option::as_deref));
-            }
-            Some(&Event::Uplink(number)) => prefetch(served(number)),
-            _ => {}
-        }
-        if let Some(&Event::Uplink(number)) = self.events.ahead(2) {
-            prefetch(served(number).and_then(Option::as_deref));
-        }
-    }
-
     fn happen(&mut self, event: Event) {
         match event {
             Event::Uplink(node) => self.handle_uplink(node),
-            Event::Packet(seat, packet) => self.handle_packet(seat, &packet),
+            Event::Packet(seat, packet) => {
+                self.handle_packet(seat, &packet);
+                self.spare.push(packet);
+            }
             Event::Window(seat) => self.handle_window(seat),
             Event::ConnectionTimer(seat) => self.handle_connection_timer(seat),
             Event::Timer(node, stay) => self.handle_timer(node, stay),

@@ -11,6 +11,7 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use crate::torrent::TorrentMachine;
 use crate::units::{BlockSpan, PieceIndex};
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -42,7 +43,8 @@ impl Seat {
 /// What travels over a connection at once: messages, and perhaps a block behind them.
 #[derive(Debug)]
 pub struct Packet {
-    pub control: Vec<u8>,
+    /// Seldom more than a few messages.
+    pub control: SmallVec<[u8; 48]>,
     pub block: Option<SimBlock>,
 }
 
@@ -70,7 +72,7 @@ impl Packet {
 #[derive(Debug)]
 pub struct Connection {
     /// How often the place was given.
-    generation: u32,
+    pub generation: u32,
     pub machine: PeerMachine,
     /// The other end, once it has answered.
     pub other: Option<Seat>,

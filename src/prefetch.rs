@@ -6,6 +6,15 @@
 /// Bytes of a cache's line.
 const LINE_LEN: usize = 64;
 
+/// How far ahead of its use memory is asked for that hangs together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distance {
+    /// What can be reached at once.
+    Far,
+    /// What is reached through that.
+    Near,
+}
+
 /// Asks for all lines of a value, if there is one.
 pub fn prefetch<T>(value: Option<&T>) {
     let Some(value) = value else { return };
