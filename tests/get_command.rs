@@ -192,16 +192,11 @@ fn a_folder_that_may_not_be_written_is_told_with_its_name() {
     let mut command = get(&album, None);
     if rustix::process::getuid().is_root() {
         let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-        let mut as_nobody = Command::new("setpriv");
-        as_nobody.args(nobody).arg(env!("CARGO_BIN_EXE_seedring"));
-        let may_run = as_nobody.arg("--version").output().is_ok_and(|output| output.status.success());
-        if !may_run {
-            eprintln!("not tested: nobody may not run {}", env!("CARGO_BIN_EXE_seedring"));
-            return;
-        }
+        // Nobody may have no way to where it was built.
+        fs::copy(env!("CARGO_BIN_EXE_seedring"), album.path("seedring")).unwrap();
         open_to_all(album.folder.path());
         let mut as_nobody = Command::new("setpriv");
-        as_nobody.args(nobody).arg(env!("CARGO_BIN_EXE_seedring")).args(command.get_args());
+        as_nobody.args(nobody).arg(album.path("seedring")).args(command.get_args());
         command = as_nobody;
     } else {
         let mut permissions = fs::metadata(&out).unwrap().permissions();

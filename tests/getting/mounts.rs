@@ -1,11 +1,13 @@
 //! File systems of a test's own, in a mount namespace that ends with it.
 //!
-//! Tests that need them are ignored; one test runs them all where it may mount, and nothing where it may not.
+//! Tests that need them are ignored; one test runs them all where it may mount, and says so where it may not.
 
 use std::path::Path;
 use std::process::Command;
 
 const INSIDE: &str = "SEEDRING_TEST_HAS_ITS_OWN_MOUNTS";
+/// What a test says that could not be run here; `.config/nextest.toml` has it shown.
+const NOT_TESTED: &str = "not tested";
 
 /// Runs this program's ignored tests in a mount namespace, where this user may make one.
 pub fn run_ignored_tests() {
@@ -15,7 +17,7 @@ pub fn run_ignored_tests() {
         unshare.args(["--ignored", "--nocapture"]).env(INSIDE, "1").output()
     };
     if !run("mount -t tmpfs none /mnt").is_ok_and(|output| output.status.success()) {
-        eprintln!("not tested: this user may not mount");
+        eprintln!("{NOT_TESTED}: this user may not mount");
         return;
     }
     let output = run("exec \"$0\" \"$@\"").unwrap();
@@ -23,6 +25,7 @@ pub fn run_ignored_tests() {
     let said = String::from_utf8_lossy(&said);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("test result: ok") && !said.contains(" 0 passed"), "{said}");
+    said.lines().filter(|line| line.contains(NOT_TESTED)).for_each(|line| eprintln!("{line}"));
 }
 
 /// Whether [`run_ignored_tests`] runs this.
@@ -44,7 +47,7 @@ impl Device {
     pub fn of(image: &Path) -> Option<Self> {
         let attached = Command::new("losetup").args(["-f", "--show"]).arg(image).output().unwrap();
         if !attached.status.success() {
-            eprintln!("not tested: {}", String::from_utf8_lossy(&attached.stderr));
+            eprintln!("{NOT_TESTED}: {}", String::from_utf8_lossy(&attached.stderr));
             return None;
         }
         Some(Self(String::from_utf8(attached.stdout).unwrap().trim().to_owned()))
