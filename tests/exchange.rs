@@ -2,13 +2,12 @@
 
 mod support;
 
-use seedring::attribution::SharedWaits;
 use seedring::bitfield::Bitfield;
 use seedring::choker::{Role, Slots};
-use seedring::engine::SharedTorrent;
 use seedring::engine::message::Download;
 use seedring::engine::piece_buffer::PieceBuffer;
 use seedring::engine::store::PieceSink;
+use seedring::engine::{SharedTorrent, TorrentCounts};
 use seedring::id::{InfoHash, PeerId};
 use seedring::peer::TorrentFacts;
 use seedring::peer_list::Source;
@@ -77,11 +76,7 @@ impl Member {
             peer_id: PeerId([number; 20]),
             gate: RateGate::new(None, 0),
             download: wants.then(|| Download { plan, sink: Arc::new(Nowhere) }),
-            uploaded: 0.into(),
-            downloaded: 0.into(),
-            wasted: 0.into(),
-            connections: 0.into(),
-            waited: SharedWaits::default(),
+            counts: TorrentCounts::default(),
         });
         rig.engine.add(&torrent);
         Self { rig, torrent }
@@ -93,7 +88,7 @@ impl Member {
     }
 
     fn connections(&self) -> u64 {
-        self.torrent.connections.load(Relaxed)
+        self.torrent.counts.connections.load(Relaxed)
     }
 }
 

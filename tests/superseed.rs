@@ -3,13 +3,12 @@
 
 mod support;
 
-use seedring::attribution::SharedWaits;
 use seedring::bitfield::Bitfield;
 use seedring::choker::{Role, Slots};
 use seedring::engine::message::Download;
 use seedring::engine::piece_buffer::PieceBuffer;
 use seedring::engine::store::PieceSink;
-use seedring::engine::{EngineEvent, SharedTorrent};
+use seedring::engine::{EngineEvent, SharedTorrent, TorrentCounts};
 use seedring::id::{InfoHash, PeerId};
 use seedring::peer::TorrentFacts;
 use seedring::peer_list::Source;
@@ -84,11 +83,7 @@ fn client(folder: &Path, number: u8) -> (Rig, Arc<SharedTorrent<Content>>) {
         peer_id: PeerId([number + 1; 20]),
         gate: RateGate::new(None, 0),
         download: (!is_seed).then(|| Download { plan, sink: Arc::new(Comparison(bytes)) }),
-        uploaded: 0.into(),
-        downloaded: 0.into(),
-        wasted: 0.into(),
-        connections: 0.into(),
-        waited: SharedWaits::default(),
+        counts: TorrentCounts::default(),
     });
     rig.engine.add(&torrent);
     (rig, torrent)

@@ -33,6 +33,13 @@ pub struct SharedTorrent<S> {
     pub peer_id: PeerId,
     /// Its own upload limit.
     pub gate: RateGate,
+    /// What is counted of it.
+    pub counts: TorrentCounts,
+}
+
+/// What all workers count of a torrent.
+#[derive(Debug, Default)]
+pub struct TorrentCounts {
     /// Bytes of blocks sent, by all workers.
     pub uploaded: AtomicU64,
     /// Bytes of blocks received that were asked for, by all workers.

@@ -20,6 +20,6 @@ pub mod uring;
 pub mod worker;
 pub mod zero_copy;
 
-pub use message::{Download, EngineEvent, SharedTorrent};
+pub use message::{Download, EngineEvent, SharedTorrent, TorrentCounts};
 pub use threads::{Engine, EngineConfig, EngineError};
 pub use zero_copy::ZeroCopyMode;

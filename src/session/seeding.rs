@@ -16,11 +16,10 @@ use super::metrics_server::{MetricsError, MetricsServer, Scrapes};
 use super::storage_sink::StorageSink;
 use super::watch::{Watched, Watcher};
 use crate::announcer::{Announcer, AnnouncerConfig};
-use crate::attribution::SharedWaits;
 use crate::bitfield::{Bitfield, SharedBitfield};
 use crate::choker::Role;
 use crate::clock;
-use crate::engine::{Download, Engine, EngineEvent, SharedTorrent};
+use crate::engine::{Download, Engine, EngineEvent, SharedTorrent, TorrentCounts};
 use crate::id::{InfoHash, PeerId};
 use crate::limits::ANNOUNCE_JITTER_PERCENT;
 use crate::meter::Meter;
@@ -343,11 +342,7 @@ impl Seeding {
                 burst_for(self.settings.torrent_upload_limit),
             ),
             download,
-            uploaded: 0.into(),
-            downloaded: 0.into(),
-            wasted: 0.into(),
-            connections: 0.into(),
-            waited: SharedWaits::default(),
+            counts: TorrentCounts::default(),
         });
         self.engine.add(&shared);
         self.has_served = true;

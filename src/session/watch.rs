@@ -252,7 +252,7 @@ impl Watch {
             .collect();
         self.next = (idle.len() > IDLE_TORRENTS_PER_LOOK).then(|| idle.pop()).flatten();
         for (info_hash, Kept { torrent, .. }) in &self.torrents {
-            let busy = torrent.shared.connections.load(Relaxed) > 0;
+            let busy = torrent.shared.counts.connections.load(Relaxed) > 0;
             if !(busy || idle.binary_search(info_hash).is_ok()) || torrent.content.fault().is_some() {
                 continue;
             }
@@ -402,11 +402,11 @@ impl Watched {
 
 impl Kept {
     fn total_uploaded(&self) -> u64 {
-        self.torrent.uploaded_before + self.torrent.shared.uploaded.load(Relaxed)
+        self.torrent.uploaded_before + self.torrent.shared.counts.uploaded.load(Relaxed)
     }
 
     fn total_downloaded(&self) -> u64 {
-        self.torrent.downloaded_before + self.torrent.shared.downloaded.load(Relaxed)
+        self.torrent.downloaded_before + self.torrent.shared.counts.downloaded.load(Relaxed)
     }
 
     fn resume_of_download(&self, is_clean: bool, fingerprint: Option<Fingerprint>) -> Option<Resume> {

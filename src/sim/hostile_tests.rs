@@ -359,7 +359,7 @@ fn a_torrent_that_is_removed_takes_its_connections_along_and_can_come_back() {
         rig.run(3);
         rig.tell(|_| ToWorker::Remove(INFO_HASH));
         until(&mut rig, &mut peers, |rig, _| rig.worker.connection_count() == 0);
-        assert_eq!(rig.torrent.connections.load(std::sync::atomic::Ordering::Relaxed), 0);
+        assert_eq!(rig.torrent.counts.connections.load(std::sync::atomic::Ordering::Relaxed), 0);
         rig.tell(|torrent| ToWorker::Add(Arc::clone(torrent)));
     }
     let mut peers = unchoked(&mut rig, 5);

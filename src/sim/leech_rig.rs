@@ -5,11 +5,10 @@ use super::giver::{Giver, Manner, Truth};
 use super::ring::{Faults, SimRing};
 use super::sink::SimSink;
 use super::store::SimStore;
-use crate::attribution::SharedWaits;
 use crate::bitfield::Bitfield;
 use crate::choker::{Role, Slots};
 use crate::engine::mailbox::Address;
-use crate::engine::message::{Download, EngineEvent, SharedTorrent, ToWorker};
+use crate::engine::message::{Download, EngineEvent, SharedTorrent, ToWorker, TorrentCounts};
 use crate::engine::ring::Ring;
 use crate::engine::worker::Worker;
 use crate::engine::zero_copy::ZeroCopyMode;
@@ -99,11 +98,7 @@ impl LeechRig {
             peer_id: PeerId([9; 20]),
             gate: RateGate::new(None, 0),
             download: Some(Download { plan, sink: Arc::clone(&sink) as _ }),
-            uploaded: 0.into(),
-            downloaded: 0.into(),
-            wasted: 0.into(),
-            connections: 0.into(),
-            waited: SharedWaits::default(),
+            counts: TorrentCounts::default(),
         });
         let terms = Terms {
             seed,
@@ -290,7 +285,7 @@ impl LeechRig {
             let ring = worker.ring_mut();
             assert_eq!((ring.open_sockets(), ring.lent_buffers()), (0, 0));
         }
-        assert_eq!(self.torrent.connections.load(Relaxed), 0);
+        assert_eq!(self.torrent.counts.connections.load(Relaxed), 0);
         self.workers.clear();
         assert_eq!(self.truth.sink.buffers_held(), 0);
     }

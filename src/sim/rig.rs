@@ -3,11 +3,10 @@
 use super::crew::{Crew, Terms};
 use super::ring::{Faults, SimRing};
 use super::store::SimStore;
-use crate::attribution::SharedWaits;
 use crate::bitfield::Bitfield;
 use crate::choker::{Role, Slots};
 use crate::engine::mailbox::Address;
-use crate::engine::message::{EngineEvent, SharedTorrent, ToWorker};
+use crate::engine::message::{EngineEvent, SharedTorrent, ToWorker, TorrentCounts};
 use crate::engine::ring::Ring;
 use crate::engine::statistics::WorkerStatistics;
 use crate::engine::worker::Worker;
@@ -76,11 +75,7 @@ pub fn seeded(
         peer_id: PeerId([9; 20]),
         gate: RateGate::new(None, 0),
         download: None,
-        uploaded: 0.into(),
-        downloaded: 0.into(),
-        wasted: 0.into(),
-        connections: 0.into(),
-        waited: SharedWaits::default(),
+        counts: TorrentCounts::default(),
     })
 }
 
@@ -183,7 +178,7 @@ impl Rig {
         assert_eq!((self.worker.connection_count(), self.worker.in_flight_count()), (0, 0));
         assert_eq!((self.ring().open_sockets(), self.ring().lent_buffers()), (0, 0));
         assert_eq!(self.worker.pinned_bytes(), 0);
-        assert_eq!(self.torrent.connections.load(Relaxed), 0);
+        assert_eq!(self.torrent.counts.connections.load(Relaxed), 0);
     }
 }
 

@@ -35,7 +35,7 @@ fn assert_waited(rig: Rig, cause: Cause) -> WaitTimes {
     let waited = statistics[0].snapshot().waited();
     assert!(waited.of(cause) >= LEAST.as_nanos() as u64, "{waited:?}");
     assert!(waited.of(cause) > waited.total() / 10 * 9, "{waited:?}");
-    assert_eq!(torrent.waited.times(), waited);
+    assert_eq!(torrent.counts.waited.times(), waited);
     waited
 }
 
@@ -102,7 +102,7 @@ fn a_peer_that_has_left_waits_for_nothing() {
     let mut rig = rig_of(6, None);
     let mut peers = unchoked(&mut rig);
     rig.ring().peer_closes(peers[0].socket);
-    until(&mut rig, &mut peers, |rig, _| rig.torrent.connections.load(Relaxed) == 0);
+    until(&mut rig, &mut peers, |rig, _| rig.torrent.counts.connections.load(Relaxed) == 0);
     let waited = rig.statistics[0].snapshot().waited();
     pass(&mut rig, &mut []);
     assert_eq!(rig.statistics[0].snapshot().waited(), waited);

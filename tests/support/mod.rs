@@ -4,10 +4,9 @@
 pub mod held_device;
 pub mod library;
 
-use seedring::attribution::SharedWaits;
 use seedring::bitfield::Bitfield;
 use seedring::choker::{Role, Slots};
-use seedring::engine::{Engine, EngineConfig, EngineEvent, SharedTorrent};
+use seedring::engine::{Engine, EngineConfig, EngineEvent, SharedTorrent, TorrentCounts};
 use seedring::id::{InfoHash, PeerId};
 use seedring::peer::TorrentFacts;
 use seedring::pipeline::RateGate;
@@ -96,11 +95,7 @@ impl Rig {
             peer_id: PeerId(*b"-SR0100-000000000000"),
             gate: RateGate::new(None, 0),
             download: None,
-            uploaded: 0.into(),
-            downloaded: 0.into(),
-            wasted: 0.into(),
-            connections: 0.into(),
-            waited: SharedWaits::default(),
+            counts: TorrentCounts::default(),
         });
         self.engine.add(&torrent);
         torrent

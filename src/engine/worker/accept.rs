@@ -143,7 +143,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         next_try: Option<Encryption>,
     ) -> bool {
         let Some(shared) = self.torrents.get(&info_hash) else { return false };
-        let enough = shared.connections.load(Relaxed) >= DIALLED_PER_TORRENT_MAX
+        let enough = shared.counts.connections.load(Relaxed) >= DIALLED_PER_TORRENT_MAX
             || self.connections.len() >= CONNECTIONS_PER_WORKER_MAX
             || self.half_open_count() >= HALF_OPEN_PER_WORKER_MAX / 2;
         if enough

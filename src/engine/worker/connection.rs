@@ -296,7 +296,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if let Some(torrent) = torrent.filter(|_| joined)
             && let Some(shared) = self.torrents.get(&torrent)
         {
-            shared.connections.fetch_sub(1, Relaxed);
+            shared.counts.connections.fetch_sub(1, Relaxed);
             let (home, conn) = (shared.home, self.conn_id(key));
             if let Some(keys) = self.members.get_mut(&torrent) {
                 keys.remove(&key);

@@ -176,8 +176,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             counters.add_downloaded(useful);
         }
         if let Some(shared) = connection.torrent.and_then(|torrent| self.torrents.get(&torrent)) {
-            shared.downloaded.fetch_add(useful, Relaxed);
-            shared.wasted.fetch_add(wasted, Relaxed);
+            shared.counts.downloaded.fetch_add(useful, Relaxed);
+            shared.counts.wasted.fetch_add(wasted, Relaxed);
         }
         self.statistics().payload_received().add(useful);
         self.statistics().payload_wasted().add(wasted);

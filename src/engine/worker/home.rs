@@ -222,7 +222,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 let len = home.buffers.get(&piece).map_or(0, |buffer| buffer.len() as u64);
                 home.retire(piece);
                 if let Some(shared) = self.torrents.get(&torrent) {
-                    shared.wasted.fetch_add(len, Relaxed);
+                    shared.counts.wasted.fetch_add(len, Relaxed);
                 }
             }
             TorrentAction::Have(piece) => self.post_to_all(|| ToWorker::Have(torrent, piece)),

@@ -198,7 +198,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             dialled: connection.dialled,
         };
         self.open_account(key, &shared);
-        shared.connections.fetch_add(1, Relaxed);
+        shared.counts.connections.fetch_add(1, Relaxed);
         let (torrent, conn) = (handshake.info_hash, self.conn_id(key));
         self.members.entry(torrent).or_default().insert(key);
         self.post(shared.home, ToWorker::Joined { torrent, conn, newcomer, counters });

@@ -319,7 +319,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if payload > 0
             && let Some(shared) = torrent.and_then(|torrent| self.torrents.get(&torrent))
         {
-            shared.uploaded.fetch_add(payload, Relaxed);
+            shared.counts.uploaded.fetch_add(payload, Relaxed);
         }
     }
 

@@ -134,7 +134,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         {
             self.waiting.by_torrent.remove(&account.torrent.facts.info_hash);
             let new = account.waits.take_new(self.now);
-            account.torrent.waited.add(&new);
+            account.torrent.counts.waited.add(&new);
             self.statistics().add_waited(&new);
         }
     }
@@ -201,7 +201,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         for at in by_torrent.values() {
             let Some(account) = accounts.get_mut(*at) else { continue };
             let new = account.waits.take_new(self.now);
-            account.torrent.waited.add(&new);
+            account.torrent.counts.waited.add(&new);
             self.all_statistics[usize::from(self.index)].add_waited(&new);
         }
     }

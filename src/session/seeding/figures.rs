@@ -28,8 +28,8 @@ impl Seeding {
         for running in self.torrents.values() {
             total += running.shared.parameters.total_len;
             uploaded += running.total_uploaded();
-            peers += running.shared.connections.load(Relaxed);
-            wasted += running.shared.wasted.load(Relaxed);
+            peers += running.shared.counts.connections.load(Relaxed);
+            wasted += running.shared.counts.wasted.load(Relaxed);
         }
         let now = clock::now();
         self.rate.handle_sample(now, engine.payload_sent);
@@ -71,7 +71,8 @@ impl Seeding {
 
     /// Torrents with peers, those with the most first.
     fn busiest(&self, count_max: usize) -> Vec<TorrentStatus> {
-        let with_peers = self.torrents.iter().filter(|(_, it)| it.shared.connections.load(Relaxed) > 0);
+        let with_peers =
+            self.torrents.iter().filter(|(_, it)| it.shared.counts.connections.load(Relaxed) > 0);
         metrics::busiest(with_peers.map(figures_of).collect(), count_max)
     }
 
@@ -85,7 +86,7 @@ impl Seeding {
     }
 
     pub(super) fn peers(&self) -> u64 {
-        self.torrents.values().map(|running| running.shared.connections.load(Relaxed)).sum()
+        self.torrents.values().map(|running| running.shared.counts.connections.load(Relaxed)).sum()
     }
 
     pub(super) fn metrics_text(&self) -> String {
@@ -108,25 +109,25 @@ impl Seeding {
 fn figures_of((&info_hash, running): (&InfoHash, &Running)) -> TorrentStatus {
     TorrentStatus {
         info_hash,
-        peers: running.shared.connections.load(Relaxed),
-        uploaded: running.shared.uploaded.load(Relaxed),
-        waited: running.shared.waited.times(),
+        peers: running.shared.counts.connections.load(Relaxed),
+        uploaded: running.shared.counts.uploaded.load(Relaxed),
+        waited: running.shared.counts.waited.times(),
     }
 }
 
 impl Running {
     /// Whether anything of it may have changed within the last second.
     pub(super) fn is_lively(&self) -> bool {
-        self.download.is_some() || self.shared.connections.load(Relaxed) > 0
+        self.download.is_some() || self.shared.counts.connections.load(Relaxed) > 0
     }
 
     pub(super) fn total_uploaded(&self) -> u64 {
-        self.uploaded_before + self.shared.uploaded.load(Relaxed)
+        self.uploaded_before + self.shared.counts.uploaded.load(Relaxed)
     }
 
     pub(super) fn report_progress(&self) {
         let (uploaded, downloaded) =
-            (self.shared.uploaded.load(Relaxed), self.shared.downloaded.load(Relaxed));
+            (self.shared.counts.uploaded.load(Relaxed), self.shared.counts.downloaded.load(Relaxed));
         let facts = &self.shared.facts;
         self.progress.send_if_modified(|progress| {
             let mut now = Progress { uploaded, downloaded, ..*progress };
