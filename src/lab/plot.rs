@@ -5,6 +5,7 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::FontStyle;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// Width and height, in pixels.
@@ -70,13 +71,15 @@ pub struct Figure {
     pub series: Vec<Series>,
 }
 
-/// Whether a figure can be written under this name, as far as can be told without writing: the kind is known, and the
-/// file or its folder may be written.
+/// Whether a figure can be written under this name: the kind is known, and the file can be opened, or made. One that was
+/// made is gone again.
 pub fn check(path: &Path) -> Result<(), PlotError> {
     kind(path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let place = if path.exists() { path } else { folder };
-    rustix::fs::access(place, rustix::fs::Access::WRITE_OK).map_err(|errno| unwritable(path, &errno))
+    let is_new = path.symlink_metadata().is_err();
+    let opened = File::options().write(true).create_new(is_new).open(path);
+    opened
+        .and_then(|_| if is_new { fs::remove_file(path) } else { Ok(()) })
+        .map_err(|error| unwritable(path, &error))
 }
 
 enum Kind {
@@ -165,7 +168,21 @@ mod tests {
         figure().write(&png).unwrap();
         assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
         assert!(matches!(check(&dir.path().join("a.pdf")), Err(PlotError::UnknownKind(_))));
-        assert!(matches!(check(Path::new("/nowhere/a.svg")), Err(PlotError::Unwritable { .. })));
+        for path in [Path::new("/nowhere/a.svg"), Path::new("/proc/a.svg"), &dir.path().join("folder.svg")] {
+            let _ = fs::create_dir(path);
+            assert!(matches!(check(path), Err(PlotError::Unwritable { .. })), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn asking_whether_a_figure_can_be_written_leaves_nothing_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (new, old) = (dir.path().join("new.svg"), dir.path().join("old.svg"));
+        fs::write(&old, "a figure").unwrap();
+        check(&new).unwrap();
+        check(&old).unwrap();
+        assert!(!new.exists());
+        assert_eq!(fs::read_to_string(&old).unwrap(), "a figure");
     }
 
     #[test]

@@ -161,15 +161,15 @@ pub fn run(args: DistributeArgs) -> Result<(), CommandError> {
         text += &real::table(question.size, &measured, |peers| row(peers).predicted());
     }
     rows.iter_mut().for_each(|row| row.measured = measured.remove(&row.peers));
-    if let Some(path) = &args.plot {
-        figure(&question, &rows).write(path)?;
-    }
     if args.json {
         text = report(&question, &rows)?;
     }
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
+    if let Some(path) = &args.plot {
+        figure(&question, &rows).write(path)?;
+    }
     if cancel.load(Relaxed) {
         return Err("stopped; what was known by then stands above".into());
     }

@@ -167,14 +167,14 @@ pub fn run(args: SwarmArgs) -> Result<(), CommandError> {
     });
     drop(counter);
     let rows = Row::all(&args, &policies, &jobs, runs);
-    if let Some(path) = &args.plot {
-        args.figure.draw(&crowd, &rows).write(path)?;
-    }
     let text =
         if args.json { report::json_of(&args, &crowd, &rows)? } else { report::table(&args, &crowd, &rows) };
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
+    if let Some(path) = &args.plot {
+        args.figure.draw(&crowd, &rows).write(path)?;
+    }
     if cancel.load(Relaxed) {
         return Err("stopped; what was known by then stands above".into());
     }

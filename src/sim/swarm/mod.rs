@@ -13,7 +13,8 @@
 //!
 //! A run is a function of its seed and its terms. [`Swarm::trace`] is a hash of everything that happened and when.
 //!
-//! Deliberately absent: loss and congestion, bytes on disk, more than one torrent, encryption, IPv6.
+//! Deliberately absent: loss and congestion, bytes on disk, more than one torrent, encryption, IPv6, and what a worker
+//! tells of its load: slots that follow it are those of a process that knows no limit of its line.
 
 mod check;
 #[cfg(test)]
