@@ -144,6 +144,11 @@ impl Choker {
         Self { extra_slots: 0, ..self }
     }
 
+    /// Slots beside the regular ones.
+    pub fn extra_slots(&self) -> usize {
+        self.extra_slots
+    }
+
     /// Forgets everybody; for when the last peer has left.
     pub fn reset(&mut self) {
         *self = Self { extra_slots: self.extra_slots, ..Self::new(self.lengths) };

@@ -150,6 +150,7 @@ pub struct TorrentMachine {
     peers: BTreeMap<ConnId, Peer>,
     interested: usize,
     regular_open: usize,
+    optimistic_open: usize,
     /// Holders of regular slots that yield to a better giver, the next to yield last. Only while leeching.
     yielding: Vec<ConnId>,
     round_at: Option<Instant>,
@@ -198,6 +199,7 @@ impl TorrentMachine {
             peers: BTreeMap::new(),
             interested: 0,
             regular_open: 0,
+            optimistic_open: 0,
             yielding: Vec::new(),
             round_at: None,
             last_round: Instant::ZERO,
@@ -264,10 +266,7 @@ impl TorrentMachine {
                 // Left unchoked: should it be interested again before the slot is given on, nothing was lost.
                 peer.grant = Grant::Courtesy;
             }
-            if before == Grant::Regular {
-                self.regular_open -= 1;
-                self.schedule_fill(now);
-            }
+            self.free_slot(now, before);
         }
     }
 
@@ -286,10 +285,7 @@ impl TorrentMachine {
         self.exchange.left(conn, self.peers.is_empty());
         self.super_seed_left(conn, self.peers.is_empty());
         self.interested -= usize::from(peer.interested);
-        if peer.grant == Grant::Regular {
-            self.regular_open -= 1;
-            self.schedule_fill(now);
-        }
+        self.free_slot(now, peer.grant);
         if self.peers.is_empty() {
             self.choker.reset();
             self.slots = slots_at_first(self.slots_setting);
@@ -419,6 +415,7 @@ impl TorrentMachine {
             peer.may_displace = grant == Grant::Courtesy;
         }
         self.regular_open = decisions.grants.iter().filter(|&&grant| grant == Grant::Regular).count();
+        self.optimistic_open = decisions.optimistic.len();
         self.yielding = decisions.ranking;
         // Chokes first, so that not even for a moment more than the slots are unchoked.
         self.actions.extend(decisions.choke.into_iter().map(TorrentAction::Choke));
@@ -444,6 +441,23 @@ impl TorrentMachine {
         }
     }
 
+    /// Regular slots that stand empty. Those are not that were given to optimistic peers in place of some that snub us,
+    /// until the next round.
+    fn regular_free(&self) -> usize {
+        let in_place = self.optimistic_open.saturating_sub(self.choker.extra_slots());
+        self.slots.saturating_sub(self.regular_open + in_place)
+    }
+
+    /// Somebody who had that grant has no slot any more.
+    fn free_slot(&mut self, now: Instant, before: Grant) {
+        match before {
+            Grant::Regular => self.regular_open -= 1,
+            Grant::Optimistic => self.optimistic_open -= 1,
+            Grant::Choked | Grant::Courtesy => return,
+        }
+        self.schedule_fill(now);
+    }
+
     /// Between rounds auto only opens slots; how much the present ones carry is not known, so none is closed.
     fn grow(&mut self) {
         if (self.slots_setting, self.role) == (Slots::Auto, Role::Seeding) {
@@ -456,7 +470,7 @@ impl TorrentMachine {
     /// Gives a free slot to a peer that just became interested, unless others wait for the same slot: then the
     /// fill that is already due decides among all.
     fn consider(&mut self, now: Instant, conn: ConnId) {
-        let (free, role) = (self.slots.saturating_sub(self.regular_open), self.role);
+        let (free, role) = (self.regular_free(), self.role);
         if free == 0 || self.fill_at.is_some() {
             return;
         }
@@ -474,7 +488,7 @@ impl TorrentMachine {
     /// Gives a slot back to a peer that is still unchoked but had lost its interest. While leeching it was left
     /// unchoked for giving more than others, one of which yields; otherwise it waits like everybody.
     fn readmit(&mut self, now: Instant, conn: ConnId) {
-        let mut has_slot = self.regular_open < self.slots;
+        let mut has_slot = self.regular_free() > 0;
         let may_displace =
             self.peers.get_mut(&conn).is_some_and(|peer| std::mem::take(&mut peer.may_displace));
         while may_displace
@@ -503,7 +517,7 @@ impl TorrentMachine {
     fn fill(&mut self, now: Instant) {
         self.fill_at = None;
         self.last_fill = now;
-        let free = self.slots.saturating_sub(self.regular_open);
+        let free = self.regular_free();
         if free == 0 {
             return;
         }
@@ -529,7 +543,7 @@ impl TorrentMachine {
     /// Has all waiting peers looked at, if slots stand empty and anybody waits: now, or a second after the last
     /// time.
     fn schedule_fill(&mut self, now: Instant) {
-        if self.regular_open < self.slots && self.regular_open < self.interested && self.fill_at.is_none() {
+        if self.regular_free() > 0 && self.regular_open < self.interested && self.fill_at.is_none() {
             self.fill_at = Some(now.max(self.last_fill + FILL_INTERVAL));
         }
     }

@@ -69,6 +69,28 @@ fn interest_is_answered_at_once_while_a_slot_is_free() {
 }
 
 #[test]
+fn a_newcomer_waits_for_a_slot_that_was_given_in_place_of_a_peer_that_snubs_us() {
+    let mut machine = machine(Role::Leeching, Slots::Fixed(4));
+    join_interested(&mut machine, START, 1..=5);
+    (4..=5).for_each(|number| machine.handle_snubbed(conn(number), true));
+    let mut rng = Rng::from_seed(1);
+    let count =
+        |machine: &TorrentMachine, wanted| machine.grants().filter(|&(_, grant)| grant == wanted).count();
+    let open = |machine: &TorrentMachine| (count(machine, Grant::Regular), count(machine, Grant::Optimistic));
+    machine.handle_timeout(at(10_000), idle, &mut rng);
+    assert_eq!(open(&machine), (3, 2));
+    join_interested(&mut machine, at(11_000), 6..=6);
+    machine.handle_timeout(at(12_000), idle, &mut rng);
+    assert_eq!(open(&machine), (3, 2));
+    machine.handle_timeout(at(20_000), idle, &mut rng);
+    assert_eq!(open(&machine), (4, 1));
+    // With the holder its slot goes, too.
+    let (holder, _) = machine.grants().find(|&(_, grant)| grant == Grant::Optimistic).unwrap();
+    machine.handle_left(at(21_000), holder);
+    assert_eq!(open(&machine), (4, 0));
+}
+
+#[test]
 fn auto_answers_everybody_at_once_on_an_idle_line() {
     let mut machine = machine(Role::Seeding, Slots::Auto);
     join_interested(&mut machine, START, 1..=500);
