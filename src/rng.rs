@@ -22,12 +22,15 @@ impl Rng {
 
     /// An index into something of length `len`, uniformly; zero when `len` is zero.
     pub fn index(&mut self, len: usize) -> usize {
-        if len == 0 { 0 } else { self.0.usize(..len) }
+        // The same on every machine, whatever a pointer's width.
+        self.below(len as u64) as usize
     }
 
     /// Shuffles `items` uniformly.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        self.0.shuffle(items);
+        for last in 1..items.len() {
+            items.swap(last, self.index(last + 1));
+        }
     }
 
     /// Fills `bytes`.

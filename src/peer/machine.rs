@@ -34,7 +34,7 @@ const CLIENT_NAME: &str = concat!("Seedring/", env!("CARGO_PKG_VERSION"));
 const HAVE_MESSAGE_LEN: usize = 9;
 
 /// Our numbers for the extended messages that we understand (BEP 10).
-const OUR_PEX_ID: u8 = 1;
+pub(crate) const OUR_PEX_ID: u8 = 1;
 const METADATA_ID: u8 = 2;
 const OUR_UPLOAD_ONLY_ID: u8 = 3;
 const OUR_DONT_HAVE_ID: u8 = 4;

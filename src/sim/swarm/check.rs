@@ -7,6 +7,7 @@
 //! Deliberately absent: how good a swarm is. That everybody completes in the end is for whoever knows who can
 //! ([`Drawn::run`](super::Drawn::run)).
 
+use super::life::candidates_max;
 use super::node::{Node, Packet, Seat};
 use super::tap::Tap;
 use super::terms::{Manner, PeerNumber};
@@ -14,8 +15,7 @@ use super::{Event, Swarm};
 use crate::bitfield::Bitfield;
 use crate::choker::Grant;
 use crate::limits::{
-    CANDIDATES_PER_TORRENT_MAX, CONTROL_QUEUED_LEN_MAX, DIALLING_PER_TORRENT_MAX, REQUESTED_LEN_MAX,
-    REQUESTS_QUEUED_MAX,
+    CONTROL_QUEUED_LEN_MAX, DIALLING_PER_TORRENT_MAX, REQUESTED_LEN_MAX, REQUESTS_QUEUED_MAX,
 };
 use crate::time::Instant;
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
@@ -43,7 +43,7 @@ pub enum Property {
     NoBlockWhileChoked,
     /// Nothing is offered, and nothing given, that was not verified and stored, or not offered on this connection.
     OnlyStoredOffered,
-    /// Every block and every reject answers a request, and every request is answered once (BEP 6).
+    /// Every block and every reject answers a request, and no request is answered twice (BEP 6).
     AnsweredOnce,
     /// What the product sends is what the product can read.
     Readable,
@@ -76,7 +76,7 @@ impl Property {
             Self::BytesBalance => "bytes given are received, in flight, or lost with a connection",
             Self::NoBlockWhileChoked => "no block is sent to a peer that is choked",
             Self::OnlyStoredOffered => "only what is verified and stored is offered and given",
-            Self::AnsweredOnce => "every request is answered once",
+            Self::AnsweredOnce => "every answer is to a request, and to another one each",
             Self::Readable => "what is sent can be read",
             Self::SlotsWithinBounds => "slots are within their bounds",
             Self::Availability => "availability equals a recount of the connections' stocks",
@@ -228,7 +228,7 @@ impl Checks {
             events += connections.count() * EVENTS_PER_CONNECTION_MAX;
             // Who is gone keeps no books.
             if node.online {
-                check_slots(node)?;
+                check_slots(node, swarm.policies.optimistic)?;
                 check_availability(node)?;
                 check_asked(node)?;
                 check_queues(node, swarm.policies.connections_max)?;
@@ -262,13 +262,16 @@ fn check_balance(swarm: &Swarm) -> Result<usize, (Property, PeerNumber, String)>
     Ok(packets)
 }
 
-fn check_slots(node: &Node) -> Finding {
+fn check_slots(node: &Node, has_optimistic: bool) -> Finding {
     let machine = &node.machine;
     let fault = |what: String| Err((Property::SlotsWithinBounds, node.number, what));
     let count = |grant| machine.grants().filter(|&(_, it)| it == grant).count();
     let (regular, optimistic) = (count(Grant::Regular), count(Grant::Optimistic));
     let slots = machine.slots();
-    if regular > slots || regular != machine.slots_open() || regular + optimistic > slots + 1 {
+    if regular > slots
+        || regular != machine.slots_open()
+        || regular + optimistic > slots + usize::from(has_optimistic)
+    {
         let open = machine.slots_open();
         return fault(format!(
             "{regular} regular ({open} counted) and {optimistic} optimistic of {slots} slots"
@@ -344,10 +347,12 @@ fn check_queues(node: &Node, connections_max: usize) -> Finding {
         bound("requests under way", machine.outstanding(), (REQUESTED_LEN_MAX / BLOCK_LEN) as usize)?;
     }
     if let Some(members) = node.machine.member_counts() {
-        bound("candidates", members.candidates, CANDIDATES_PER_TORRENT_MAX)?;
+        bound("candidates", members.candidates, candidates_max(connections_max))?;
         bound("dials", members.dialling, DIALLING_PER_TORRENT_MAX)?;
         bound("connections", members.connected, connections_max)?;
     }
+    let joined = node.connections.iter().flatten().filter(|connection| connection.joined).count();
+    bound("connections joined", joined, connections_max)?;
     let pieces = node.pieces.len();
     bound("pieces in flight", pieces, node.machine.pieces_in_flight_max().unwrap_or(pieces))
 }
@@ -427,6 +432,14 @@ impl Swarm {
             }
             story.push((self.now, words()));
         }
+    }
+
+    /// Counts everything anew, now.
+    pub(super) fn recount(&mut self) {
+        if let Some(checks) = &mut self.checks {
+            checks.until_next = 0;
+        }
+        self.check();
     }
 
     /// After each event, while there are checks; false when something did not hold.

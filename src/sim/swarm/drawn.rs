@@ -67,11 +67,12 @@ pub struct Report {
     pub outcomes: Vec<Outcome>,
 }
 
-/// A number from `least` to `most`, those of each magnitude alike.
+/// A number from `least` to `most`, those of each power of two alike. By integers, which are the same on every machine.
 fn magnitude(rng: &mut Rng, least: u64, most: u64) -> u64 {
-    let share = rng.below(1 << 20) as f64 / f64::from(1 << 20);
-    let drawn = least as f64 * (most as f64 / least as f64).powf(share);
-    (drawn as u64).clamp(least, most)
+    let (lowest, highest) = (least.max(1).ilog2(), most.max(1).ilog2());
+    let power = lowest + rng.below(u64::from(highest - lowest) + 1) as u32;
+    let (from, to) = ((1 << power).max(least), ((1 << power) + ((1 << power) - 1)).min(most));
+    from + rng.below(to - from + 1)
 }
 
 fn one_in(rng: &mut Rng, count: u64) -> bool {
@@ -238,6 +239,9 @@ impl Drawn {
             violation = violation.or_else(|| swarm.violation().cloned());
             let lacking = swarm.lacking().find(|&peer| self.can_complete(peer));
             if violation.is_some() || (is_calm && lacking.is_none()) {
+                // The last of what happened is looked at, too.
+                swarm.recount();
+                violation = violation.or_else(|| swarm.violation().cloned());
                 break;
             }
             if let Some(peer) = lacking.filter(|_| swarm.now() >= self.limit) {

@@ -116,7 +116,7 @@ impl Swarm {
     }
 
     fn trouble(&mut self, number: PeerNumber, change: impl FnOnce(&mut Trouble)) {
-        if let Some(node) = self.nodes.get_mut(number.0 as usize) {
+        if let Some(node) = self.nodes.get_mut(number.0 as usize).filter(|node| node.online) {
             change(&mut node.trouble);
         }
     }
@@ -145,6 +145,7 @@ impl Swarm {
         let Some(node) = self.nodes.get_mut(number.0 as usize).filter(|node| node.online) else { return };
         let have = node.facts.have.snapshot();
         node.leeching.end(self.now);
+        node.left_at = Some(self.now);
         let seats: Vec<Seat> = node.open_slots().into_iter().map(|slot| node.seat(slot)).collect();
         node.lie_down();
         have.iter().for_each(|piece| self.copies[piece.0 as usize] -= 1);

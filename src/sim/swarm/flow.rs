@@ -14,12 +14,8 @@ struct Ends {
 
 /// Time that `len` bytes take at `rate` bytes a second.
 fn time_of(len: u64, rate: u64) -> Duration {
-    let rate = rate.max(1);
-    // A packet is short enough for sixty-four bits, whose division takes a fraction of the time.
-    Duration::from_nanos(match len.checked_mul(1_000_000_000) {
-        Some(product) => product / rate,
-        None => u64::try_from(u128::from(len) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX),
-    })
+    // A packet has far fewer than the 18 GB from which on this is too short.
+    Duration::from_nanos(len.saturating_mul(1_000_000_000) / rate.max(1))
 }
 
 impl Node {
@@ -81,7 +77,7 @@ impl Node {
         let from = Seat { node: self.number, slot, generation: connection.generation };
         let ends = Ends { from, to: connection.other? };
         if let Some(news) = self.gained.get(connection.told..) {
-            // Whoever does not read is closed by the window of the line before this could fail.
+            // They are queued even where this finds that it is much: it is taken at once.
             let _ = connection.machine.handle_haves_ours(news);
             connection.told = self.gained.len();
         }
@@ -164,6 +160,7 @@ impl Swarm {
         let now = self.now;
         let node = &mut self.nodes[seat.node.0 as usize];
         let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
+        connection.machine.handle_sent(now);
         connection.settle_line(now);
         connection.in_flight += len;
         connection.line.push_back((arrives_at, len));
@@ -236,6 +233,10 @@ impl Swarm {
         }
         self.balance.received += payload;
         self.note(u64::from(seat.node.0) << 32 | len);
+        if let Some(SimBlock { span, content }) = packet.block {
+            self.note(u64::from(span.piece.0) << 32 | u64::from(span.begin));
+            self.note(u64::from(seat.slot) << 32 | u64::from(content));
+        }
         self.hear(seat, packet);
         self.start_uplink(seat.node);
     }

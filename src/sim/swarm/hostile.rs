@@ -18,7 +18,7 @@ pub const PACKETS_MAX: u32 = 120;
 /// Messages of a flood in one packet.
 const FLOOD: usize = 40;
 /// The product's number for messages of peer exchange.
-const PEX_ID: u8 = 1;
+const PEX_ID: u8 = crate::peer::OUR_PEX_ID;
 
 fn any_piece(rng: &mut Rng, facts: &TorrentFacts) -> PieceIndex {
     PieceIndex(rng.below(u64::from(facts.piece_count())) as u32)

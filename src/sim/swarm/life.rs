@@ -21,10 +21,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Candidates that a peer knows for each connection that it opens.
-const CANDIDATES_PER_DIALLED: usize = CANDIDATES_PER_TORRENT_MAX / DIALLED_PER_TORRENT_MAX as usize;
+/// Candidates that a peer knows for each connection that it opens: a third of production's proportion, since a quarter of
+/// the memory of large swarms were candidates.
+const CANDIDATES_PER_DIALLED: usize = CANDIDATES_PER_TORRENT_MAX / DIALLED_PER_TORRENT_MAX as usize / 3;
 /// Peers that a tracker is asked for.
 const PEERS_WANTED: usize = 50;
+
+fn dial_below(connections_max: usize) -> usize {
+    connections_max.div_ceil(2)
+}
+
+/// Candidates that a peer with so many connections at most knows at most.
+pub(super) fn candidates_max(connections_max: usize) -> usize {
+    dial_below(connections_max) * CANDIDATES_PER_DIALLED
+}
 
 impl Node {
     pub fn new(number: PeerNumber, terms: PeerTerms, shape: &ContentShape, rng: &mut Rng) -> Self {
@@ -109,13 +119,11 @@ impl Swarm {
         let (role, slots) =
             if is_seed { (Role::Seeding, policies.seed_slots) } else { (Role::Leeching, policies.slots) };
         node.machine = TorrentMachine::new(Node::parameters(&shape, role, slots));
-        let dial_below = policies.connections_max.div_ceil(2);
         node.machine.keep_members(PeerListSettings {
             own: vec![Node::address(number)],
             connections_max: policies.connections_max,
-            dial_below,
-            // In the proportion of production's defaults.
-            candidates_max: dial_below * CANDIDATES_PER_DIALLED,
+            dial_below: dial_below(policies.connections_max),
+            candidates_max: candidates_max(policies.connections_max),
             ..PeerListSettings::new(node.peer_id)
         });
         if !policies.optimistic {
@@ -144,10 +152,15 @@ impl Swarm {
         let (stay, departs) = (node.stay, node.terms.departs);
         have.iter().for_each(|piece| self.copies[piece.0 as usize] += 1);
         self.note(u64::from(number.0) << 8 | 1);
-        if let Departure::At { at, .. } = departs
-            && at > self.now
-        {
-            self.events.put(at, Event::Leave(number, stay));
+        match departs {
+            // It has been away, or was dead then and stays away now.
+            Departure::At { at, away } if at > self.now || away.is_none() => {
+                self.events.put(at.max(self.now), Event::Leave(number, stay));
+            }
+            Departure::AfterCompletion(time) if is_seed => {
+                self.events.put(self.now + time, Event::Leave(number, stay));
+            }
+            _ => {}
         }
         self.tell(|| format!("peer {} comes with {} pieces", number.0, have.count()));
         self.announce(number);
@@ -221,7 +234,7 @@ impl Swarm {
             && node.announce_timer.is_none_or(|timer| due < timer || timer <= self.now)
         {
             node.announce_timer = Some(due);
-            self.events.put(due, Event::AnnounceTimer(number, stay));
+            self.events.put(due.max(self.now), Event::AnnounceTimer(number, stay));
         }
         for address in found {
             node.machine.handle_candidate(self.now, address, Source::Tracker, &mut node.rng);
@@ -312,6 +325,7 @@ impl Swarm {
     fn hang_up(&mut self, seat: Seat) -> Option<(bool, Option<SocketAddr>)> {
         let node = &mut self.nodes[seat.node.0 as usize];
         let connection = node.remove(seat)?;
+        self.note(u64::from(seat.node.0) << 32 | u64::from(seat.slot) << 8 | 4);
         if let Some(other) = connection.other {
             let delay = delay_between(&self.nodes, seat.node, other.node);
             // Behind everything that was said before.

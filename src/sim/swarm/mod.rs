@@ -8,10 +8,11 @@
 //!
 //! The line (`flow`): a peer sends one packet at a time at the rate of its uplink, its connections in turn, so that
 //! those with something to send share it fairly, block by block, as TCP would on average. A packet arrives after the
-//! delay of both ends, behind what else comes in over the receiver's downlink. A connection has at most
+//! delay of both ends, behind what else was sent to the receiver over its downlink. A connection has at most
 //! [`WINDOW_LEN`](node::WINDOW_LEN) bytes on its way.
 //!
-//! A run is a function of its seed and its terms. [`Swarm::trace`] is a hash of everything that happened and when.
+//! A run is a function of its seed and its terms. [`Swarm::trace`] is a hash of it: who heard which packet when, what was
+//! stored, who came, went and hung up.
 //!
 //! Deliberately absent: loss and congestion, bytes on disk, more than one torrent, encryption, IPv6, and what a worker
 //! tells of its load: slots that follow it are those of a process that knows no limit of its line.
@@ -199,11 +200,14 @@ impl Swarm {
     /// Lets everything happen that is due until `limit`.
     pub fn run_on(&mut self, limit: Instant) {
         while self.step(limit) {}
-        self.now = self.now.max(limit);
+        if self.violation().is_none() {
+            self.now = self.now.max(limit);
+        }
     }
 
     fn step(&mut self, limit: Instant) -> bool {
         let Some((at, event)) = self.events.take_until(limit) else { return false };
+        debug_assert!(at >= self.now, "time goes on");
         self.now = at;
         self.happened += 1;
         self.foresee();
@@ -244,7 +248,7 @@ impl Swarm {
         self.now
     }
 
-    /// A hash of all that happened: equal for equal seeds and terms.
+    /// A hash of what happened and when: equal for equal seeds and terms.
     pub fn trace(&self) -> u64 {
         self.trace
     }
@@ -267,11 +271,6 @@ impl Swarm {
     /// Payload by the classes of givers and takers.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
-    }
-
-    /// Peers that are here.
-    pub fn online(&self) -> usize {
-        self.nodes.iter().filter(|node| node.online).count()
     }
 
     /// Peers that have not everything, those apart that have left for good.

@@ -238,6 +238,7 @@ impl Swarm {
     }
 
     pub(super) fn set_connection_timer(&mut self, seat: Seat) {
+        let now = self.now;
         let node = &mut self.nodes[seat.node.0 as usize];
         let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
         let machine = &connection.machine;
@@ -246,7 +247,8 @@ impl Swarm {
             && connection.timer.is_none_or(|timer| due < timer)
         {
             connection.timer = Some(due);
-            self.events.put(due, Event::ConnectionTimer(seat));
+            // What was due while something else was awaited happens now.
+            self.events.put(due.max(now), Event::ConnectionTimer(seat));
         }
     }
 
@@ -290,6 +292,7 @@ impl Swarm {
 
     /// Carries out what a torrent's machine wants, and sets its timer.
     pub(super) fn drain(&mut self, number: PeerNumber) {
+        let now = self.now;
         let node = &mut self.nodes[number.0 as usize];
         if std::mem::replace(&mut node.draining, true) {
             return;
@@ -308,7 +311,7 @@ impl Swarm {
         {
             node.timer = Some(due);
             let stay = node.stay;
-            self.events.put(due, Event::Timer(number, stay));
+            self.events.put(due.max(now), Event::Timer(number, stay));
         }
         self.start_uplink(number);
     }
@@ -374,8 +377,11 @@ impl Swarm {
                 self.events.put(stored_at, Event::Stored(number, stay, piece, good));
             }
             TorrentAction::Forget(piece) => {
-                node.wasted += u64::from(node.facts.piece_len(piece));
-                node.pieces.remove(&piece);
+                let blocks = node.pieces.remove(&piece).unwrap_or_default().blocks;
+                let begins = (0..node.facts.piece_len(piece)).step_by(BLOCK_LEN as usize);
+                let came = begins.zip(blocks).filter(|&(_, content)| content != MISSING);
+                let len = |begin: u32| u64::from((node.facts.piece_len(piece) - begin).min(BLOCK_LEN));
+                node.wasted += came.map(|(begin, _)| len(begin)).sum::<u64>();
             }
             TorrentAction::Have(piece) => {
                 self.copies[piece.0 as usize] += 1;

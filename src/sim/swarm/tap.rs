@@ -105,8 +105,11 @@ impl Tap {
             Message::AllowedFast(piece) => self.fast.push(piece),
             Message::Request(span) => self.asked.push(span),
             Message::Reject(span) => said.answered.push(span),
-            // A block's header without its block is what the product never sends; the decoder waits for payload now.
-            Message::Piece(_) => self.lost = true,
+            Message::Piece(_) => {
+                // The decoder waits for payload now.
+                self.lost = true;
+                said.fault = Some((Property::Readable, "a block's header without its block".into()));
+            }
             _ => {}
         }
     }

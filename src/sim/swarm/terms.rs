@@ -22,7 +22,7 @@ pub enum Manner {
     Staller,
     /// Sends wrong bytes in so many of a thousand blocks.
     Liar(u16),
-    /// Sends bytes that are no messages when it is first unchoked, or after some blocks.
+    /// Sends bytes that are no messages behind its fourth block on a connection, and behind every further one.
     Garbler,
     /// Says something hostile of this kind with everything that it sends.
     Hostile(Hostility),
