@@ -8,8 +8,8 @@ mod swarm;
 
 /// Ask how a swarm does, by formula and by simulation.
 ///
-/// The simulated peers are this program's own machines: what they do is what the program does. Every run is
-/// a function of its seed.
+/// The simulated peers are this program's own machines: what they do is what the program does. Every simulated run
+/// is a function of its seed.
 #[derive(Debug, clap::Args)]
 pub struct LabArgs {
     #[command(subcommand)]

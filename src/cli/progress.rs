@@ -7,7 +7,7 @@
 use crate::clock;
 use crate::time::{Duration, Instant};
 use crate::units::ByteSize;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 
@@ -80,7 +80,7 @@ impl Progress {
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template(&template(colour, unit)) {
-            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+            bar.set_style(style.with_key("left", write_left).progress_chars("█▉▊▋▌▍▎▏ "));
         }
         bar.set_message(verb);
         Self { shown: Shown::Bar(bar) }
@@ -127,13 +127,20 @@ impl Plain {
     }
 }
 
+/// How long it will take, once that can be said.
+fn write_left(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    if state.pos() > 0 {
+        let _ = write!(out, "{} left", HumanDuration(state.eta()));
+    }
+}
+
 fn template(colour: bool, unit: Option<&str>) -> String {
     let bar = if colour { "{msg} {bar:30.cyan} {percent:>3} %" } else { "{msg} {bar:30} {percent:>3} %" };
     match unit {
-        None => format!(
-            "{bar}  {{binary_bytes}} of {{binary_total_bytes}}  {{binary_bytes_per_sec}}  {{eta}} left"
-        ),
-        Some(unit) => format!("{bar}  {{pos}} of {{len}} {unit}  {{eta}} left"),
+        None => {
+            format!("{bar}  {{binary_bytes}} of {{binary_total_bytes}}  {{binary_bytes_per_sec}}  {{left}}")
+        }
+        Some(unit) => format!("{bar}  {{pos}} of {{len}} {unit}  {{left}}"),
     }
 }
 

@@ -25,13 +25,13 @@ pub struct Fluid {
 
 impl Fluid {
     /// Time until all have the file when the server alone sends it: the larger of N·F/us and F/dmin. `None` when it is
-    /// never, since nothing is sent or received.
+    /// never, since nothing is sent or received, or not within the centuries that a duration has.
     pub fn client_server(&self) -> Option<Duration> {
         latest([self.copies(self.peers, self.server_up.0), self.reception()])
     }
 
     /// Time until all have the file when those who have some of it send, too: the largest of F/us, F/dmin and
-    /// N·F/(us + Σu). No scheme is faster. `None` when it is never.
+    /// N·F/(us + Σu). No scheme is faster. `None` as above.
     pub fn peer_to_peer(&self) -> Option<Duration> {
         let all_up = self.server_up.0.saturating_add(self.peers_up.0);
         latest([

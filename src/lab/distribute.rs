@@ -5,6 +5,7 @@
 //! a block. Few peers are simulated as they are.
 
 use super::bounds::Fluid;
+use super::middle_and_last;
 use crate::bitfield::Bitfield;
 use crate::metainfo::builder::default_piece_length;
 use crate::pipeline::burst_for;
@@ -57,7 +58,7 @@ pub struct Question {
 pub struct Run {
     /// The seed of its chance.
     pub seed: u64,
-    /// When the peer in the middle had everything, in seconds; `None` when it never did.
+    /// The median of the times when peers had everything, in seconds; `None` when half of them never did.
     pub median: Option<f64>,
     /// When the last peer had everything.
     pub slowest: Option<f64>,
@@ -77,16 +78,7 @@ impl Question {
 
     /// What the formulas say of so many peers.
     pub fn fluid(&self, peers: u32) -> Fluid {
-        let counts = self.counts(peers);
-        let present = || self.classes.iter().zip(&counts).filter(|(_, count)| **count > 0);
-        let up = present().map(|(class, &count)| class.up.0.saturating_mul(u64::from(count)));
-        Fluid {
-            size: self.size,
-            server_up: self.server_up,
-            peers: u64::from(peers),
-            peers_up: ByteRate(up.fold(0, u64::saturating_add)),
-            slowest_down: present().filter_map(|(class, _)| class.down).min(),
-        }
+        fluid(self.size, self.server_up, &self.classes, peers)
     }
 
     /// By what size and rates are divided in a simulation of so many peers.
@@ -127,26 +119,41 @@ impl Question {
         let mut swarm = Swarm::new(seed, shape, policies, everybody);
         let bound = self.fluid(peers).client_server().unwrap_or(Duration::MAX / PATIENCE);
         let limit = Instant::ZERO + (bound.saturating_mul(PATIENCE) + Duration::from_secs(3600));
-        let step = (bound / 50).clamp(Duration::from_secs(1), Duration::from_secs(600));
-        while !swarm.run_until((swarm.now() + step).min(limit)) && swarm.now() < limit {
+        let least = self.fluid(peers).peer_to_peer().unwrap_or(bound);
+        let step = (least / 100).clamp(Duration::from_millis(100), Duration::from_secs(600));
+        let mut is_over = false;
+        while !is_over {
             if cancel.load(Relaxed) {
                 return None;
             }
+            is_over = swarm.run_until((swarm.now() + step).min(limit)) || swarm.now() >= limit;
         }
-        let mut times: Vec<Option<Instant>> =
-            swarm.outcomes().skip(1).map(|peer| peer.completed_at).collect();
-        times.sort_by_key(|time| time.unwrap_or(Instant::FAR_FUTURE));
-        let seconds =
-            |time: Option<&Option<Instant>>| time.copied().flatten().map(|at| at.as_nanos() as f64 / 1e9);
+        let completed_at = swarm.outcomes().skip(1).map(|peer| peer.completed_at);
+        let (median, slowest) =
+            middle_and_last(completed_at.map(|at| Some(at?.since(Instant::ZERO).as_secs_f64())));
         let given = swarm.outcomes().next().map_or(0, |seed| seed.given);
         Some(Run {
             seed,
-            median: seconds(times.get(times.len().saturating_sub(1) / 2)),
-            slowest: seconds(times.last()),
+            median,
+            slowest,
             seed_copies: given as f64 / shape.total_len as f64,
             trace: swarm.trace(),
             events: swarm.happened(),
         })
+    }
+}
+
+/// A file, its server, and `peers` peers of these classes.
+pub(super) fn fluid(size: u64, server_up: ByteRate, classes: &[PeerClass], peers: u32) -> Fluid {
+    let counts = counts(classes, peers);
+    let present = || classes.iter().zip(&counts).filter(|(_, count)| **count > 0);
+    let up = present().map(|(class, &count)| class.up.0.saturating_mul(u64::from(count)));
+    Fluid {
+        size,
+        server_up,
+        peers: u64::from(peers),
+        peers_up: ByteRate(up.fold(0, u64::saturating_add)),
+        slowest_down: present().filter_map(|(class, _)| class.down).min(),
     }
 }
 

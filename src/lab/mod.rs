@@ -7,8 +7,10 @@
 mod cores;
 #[cfg(test)]
 mod literature_tests;
+mod middle;
 
 pub use cores::run_all;
+pub use middle::{middle, middle_and_last};
 
 pub mod bounds;
 pub mod distribute;

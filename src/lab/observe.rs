@@ -7,6 +7,7 @@
 //! further, which is no fault of the peers; or after long patience, which is one.
 
 use super::scenario::{Crowd, Drawn, Group};
+use super::{middle, middle_and_last};
 use crate::sim::swarm::{Departure, Ledger, Outcome, PeerTerms, Policies, Swarm};
 use crate::time::{Duration, Instant};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -73,7 +74,7 @@ pub struct GroupReport {
     pub peers: u32,
     /// Those that have everything.
     pub completed: u32,
-    /// Seconds from arrival to completion, of the peer in the middle.
+    /// The median of the seconds from arrival to completion; `None` when half of them have not everything.
     pub median: Option<f64>,
     /// Copies given by each on average.
     pub given: f64,
@@ -94,7 +95,7 @@ pub struct Observation {
     pub end: End,
     /// Leeches that have everything.
     pub completed: u32,
-    /// Seconds from arrival to completion of the leech in the middle; `None` when it has not everything.
+    /// The median of the seconds from arrival to completion; `None` when half of the leeches have not everything.
     pub median: Option<f64>,
     /// The same of the slowest leech.
     pub slowest: Option<f64>,
@@ -168,7 +169,11 @@ impl Observer {
             comes_back: matches!(peer.departs, Departure::At { away: Some(_), .. }),
         };
         let terms = drawn.peers.iter().map(seen).collect();
-        let last = drawn.peers.iter().map(|peer| peer.arrives).max().unwrap_or(Instant::ZERO);
+        let comes = |peer: &PeerTerms| match peer.departs {
+            Departure::At { at, away: Some(away) } => at + away,
+            _ => peer.arrives,
+        };
+        let last = drawn.peers.iter().map(comes).max().unwrap_or(Instant::ZERO);
         let fluid = crowd.fluid();
         let alone = fluid.client_server().unwrap_or(Duration::MAX / PATIENCE);
         let together = fluid.peer_to_peer().unwrap_or(Duration::from_secs(1));
@@ -275,7 +280,7 @@ impl Observer {
             taken: copies(peer.taken),
         };
         let peers: Vec<PeerReport> = self.terms.iter().zip(&outcomes).skip(1).map(report).collect();
-        let all: Vec<Option<f64>> = peers.iter().map(|peer| peer.took).collect();
+        let (median, slowest) = middle_and_last(peers.iter().map(|peer| peer.took));
         let mut ratios: Vec<f64> = self
             .honest(&outcomes)
             .filter(|(_, peer)| peer.taken > 0)
@@ -292,9 +297,9 @@ impl Observer {
         Observation {
             seed: self.seed,
             end,
-            completed: count(all.iter().flatten()),
-            median: quantile(&all, 0.5),
-            slowest: quantile(&all, 1.0),
+            completed: count(peers.iter().filter_map(|peer| peer.took)),
+            median,
+            slowest,
             rarest_to_mean: rarest_to_mean(&self.samples),
             twice_at: self.twice_at,
             uplinks: part(given, room),
@@ -316,7 +321,6 @@ fn group_reports(groups: &[Group], peers: &[PeerReport], ledger: &Ledger) -> Vec
     let classes = groups.len().saturating_sub(1) as u8;
     let report = |(class, group): (u8, &Group)| {
         let members: Vec<&PeerReport> = peers.iter().filter(|peer| peer.group == class).collect();
-        let took: Vec<Option<f64>> = members.iter().map(|peer| peer.took).collect();
         let mean = |of: fn(&PeerReport) -> f64| {
             members.iter().map(|peer| of(peer)).sum::<f64>() / members.len().max(1) as f64
         };
@@ -324,8 +328,8 @@ fn group_reports(groups: &[Group], peers: &[PeerReport], ledger: &Ledger) -> Vec
         GroupReport {
             name: group.name.clone(),
             peers: group.count,
-            completed: count(took.iter().flatten()),
-            median: quantile(&took, 0.5),
+            completed: count(members.iter().filter_map(|peer| peer.took)),
+            median: middle(members.iter().map(|peer| peer.took)),
             given: mean(|peer| peer.given),
             taken: mean(|peer| peer.taken),
             from_own,
@@ -381,25 +385,9 @@ fn place(sorted: &[f64], at: f64) -> Option<f64> {
     sorted.get((last as f64 * at).round() as usize).copied()
 }
 
-/// The same of times, of which those that never come are the longest.
-pub fn quantile(times: &[Option<f64>], at: f64) -> Option<f64> {
-    let mut sorted: Vec<f64> = times.iter().map(|time| time.unwrap_or(f64::INFINITY)).collect();
-    sorted.sort_by(f64::total_cmp);
-    place(&sorted, at).filter(|time| time.is_finite())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn who_never_completes_is_the_slowest() {
-        let times = [Some(3.0), None, Some(1.0), Some(2.0)];
-        assert_eq!(quantile(&times, 0.0), Some(1.0));
-        assert_eq!(quantile(&times, 0.5), Some(3.0));
-        assert_eq!(quantile(&times, 1.0), None);
-        assert_eq!(quantile(&[], 0.5), None);
-    }
 
     #[test]
     fn diversity_is_judged_while_there_is_something_to_tell() {

@@ -10,15 +10,24 @@ use std::path::{Path, PathBuf};
 
 /// Width and height, in pixels.
 const SIZE: (u32, u32) = (960, 600);
-/// Colours that those who see few of them tell apart (Okabe and Ito).
-const COLOURS: [RGBColor; 6] = [
+/// Colours that those who see few of them tell apart (Okabe and Ito, and after them Tol).
+const COLOURS: [RGBColor; 12] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(86, 180, 233),
     RGBColor(120, 120, 120),
+    RGBColor(230, 159, 0),
+    RGBColor(0, 0, 0),
+    RGBColor(136, 34, 85),
+    RGBColor(68, 170, 153),
+    RGBColor(153, 153, 51),
+    RGBColor(51, 34, 136),
 ];
+
+/// Height of a legend's line, as a part of what is drawn above the axis.
+const LEGEND_LINE: f64 = 0.06;
 
 /// Why a figure was not drawn.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +126,10 @@ impl Figure {
             let values = self.series.iter().flat_map(|series| series.points.iter().map(of));
             values.fold(0.0_f64, f64::max).max(f64::MIN_POSITIVE)
         };
-        let (right, top) = (end(|point| point.0) * 1.02, end(|point| point.1) * 1.05);
+        // Clouds of points leave no corner free, so the legend gets room above them.
+        let is_cloud = self.series.iter().any(|series| series.mark == Mark::Points);
+        let legend = if is_cloud { LEGEND_LINE * self.series.len() as f64 } else { 0.0 };
+        let (right, top) = (end(|point| point.0) * 1.02, end(|point| point.1) * (1.05 + legend));
         let failed = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
         area.fill(&WHITE).map_err(failed)?;
         let mut chart = ChartBuilder::on(area)

@@ -1,6 +1,6 @@
 //! Scenarios: who comes to a swarm when, with which line, how it behaves, and when it goes.
 //!
-//! A [`Crowd`] says it in a few numbers; [`Crowd::peers`] draws every peer's terms from them and a seed, by chance of
+//! A [`Crowd`] says it in a few numbers; [`Crowd::draw`] draws every peer's terms from them and a seed, by chance of
 //! its own, so that all policies that are compared meet the same peers. A [`Scenario`] is a crowd with usual numbers.
 //! Arrivals that are spread over time are a Poisson process: independent people come so.
 //!
@@ -232,20 +232,7 @@ impl Crowd {
 
     /// The fluid bounds for all who come, as if they came at once and all of them gave.
     pub fn fluid(&self) -> Fluid {
-        let counts = self.counts();
-        let present = || self.classes.iter().zip(&counts).filter(|(_, count)| **count > 0);
-        let up = present().map(|(class, &count)| class.up.0.saturating_mul(u64::from(count)));
-        Fluid {
-            size: self.size,
-            server_up: self.seed_up,
-            peers: u64::from(self.peers),
-            peers_up: ByteRate(up.fold(0, u64::saturating_add)),
-            slowest_down: present().filter_map(|(class, _)| class.down).min(),
-        }
-    }
-
-    fn counts(&self) -> Vec<u32> {
-        super::distribute::counts(&self.classes, self.peers)
+        super::distribute::fluid(self.size, self.seed_up, &self.classes, self.peers)
     }
 
     fn scaled(&self, rate: ByteRate) -> ByteRate {
@@ -254,7 +241,7 @@ impl Crowd {
 
     /// Every leech's line, group and manner, in random order; and the groups.
     fn members(&self, rng: &mut Rng) -> (Vec<Group>, Vec<(&PeerClass, u8, Manner)>) {
-        let counts = self.counts();
+        let counts = super::distribute::counts(&self.classes, self.peers);
         let mut lines: Vec<(usize, &PeerClass)> = Vec::new();
         for (class, (line, &count)) in self.classes.iter().zip(&counts).enumerate() {
             lines.extend((0..count).map(|_| (class, line)));

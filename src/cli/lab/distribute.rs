@@ -8,7 +8,7 @@ use super::super::{CommandError, UsageError};
 use crate::choker::Slots;
 use crate::lab::distribute::{PeerClass, Question, Run};
 use crate::lab::plot::{self, Figure, Mark, Series};
-use crate::lab::run_all;
+use crate::lab::{middle, run_all};
 use crate::service;
 use crate::sim::swarm::Policies;
 use crate::time::Duration;
@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Numbers of peers that are simulated of a range.
 const POINTS: u32 = 12;
-const PEERS_MAX: u32 = 10_000;
+/// Peers of a simulation at most.
+pub(super) const PEERS_MAX: u32 = 10_000;
 /// Nothing is simulated for which a server alone needs longer: a swarm's clock ends after centuries, and a run may take
 /// many times as long as it should.
 const SIMULATED_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -123,7 +124,7 @@ impl Peers {
 }
 
 pub fn run(args: DistributeArgs) -> Result<(), CommandError> {
-    let (question, peers) = asked(&args);
+    let (question, peers) = asked(&args)?;
     let plan = Plan::of(&args.real, &question, args.seed)?;
     let with_real = |mut numbers: Vec<u32>| {
         numbers.extend(args.real.numbers());
@@ -141,11 +142,10 @@ pub fn run(args: DistributeArgs) -> Result<(), CommandError> {
         ))
         .into());
     }
-    // The first run of every N before the second of any, so that somebody who stops it early has seen them all; of each
-    // the largest first, so that all threads end together.
+    // The first run of every N before the second of any, the small ones first: somebody who stops it early sees most.
     let jobs: Vec<(u32, u64)> = (0..args.runs)
         .map(|run| args.seed.wrapping_add(u64::from(run)))
-        .flat_map(|seed| simulated.iter().rev().map(move |&count| (count, seed)))
+        .flat_map(|seed| simulated.iter().map(move |&count| (count, seed)))
         .collect();
     let cancel = service::shutdown_flag()?;
     let runs = simulate(&question, &jobs, &cancel);
@@ -155,7 +155,8 @@ pub fn run(args: DistributeArgs) -> Result<(), CommandError> {
     if let Some(plan) = plan {
         measured = plan.measure(&question, |peers| row(peers).middle(|run| run.slowest), &cancel);
     }
-    let problem = measured.iter().find_map(|(peers, measured)| Some((*peers, measured.problem()?)));
+    let problem =
+        measured.iter().find_map(|(peers, measured)| Some((*peers, measured.problems().into_iter().next()?)));
     let mut text = if args.json { String::new() } else { table(&question, &rows, &simulated) };
     if !args.json && !measured.is_empty() {
         text += &real::table(question.size, &measured, |peers| row(peers).predicted());
@@ -167,19 +168,17 @@ pub fn run(args: DistributeArgs) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
-    if let Some(path) = &args.plot {
-        figure(&question, &rows).write(path)?;
+    let drawn = args.plot.as_ref().map_or(Ok(()), |path| figure(&question, &rows).write(path));
+    if let Some((peers, problem)) = problem {
+        return Err(format!("the real run with {peers} peers: {problem}").into());
     }
     if cancel.load(Relaxed) {
         return Err("stopped; what was known by then stands above".into());
     }
-    if let Some((peers, problem)) = problem {
-        return Err(format!("the real run with {peers} peers: {problem}").into());
-    }
-    Ok(())
+    Ok(drawn?)
 }
 
-fn asked(args: &DistributeArgs) -> (Question, Peers) {
+fn asked(args: &DistributeArgs) -> Result<(Question, Peers), UsageError> {
     let is_real = !args.real.numbers().is_empty();
     let delay = Duration::from_millis(args.delay.unwrap_or(if is_real { 0 } else { 10 }));
     let textbook = || {
@@ -200,21 +199,28 @@ fn asked(args: &DistributeArgs) -> (Question, Peers) {
         _ => textbook(),
     };
     let counted = args.class.iter().map(|class| class.share).fold(0, u32::saturating_add);
-    let default = match args.real.numbers() {
-        [] if counted > 0 => Peers::These(vec![counted.min(PEERS_MAX)]),
-        [] => Peers::Range(1, 35),
-        numbers => Peers::These(numbers.to_vec()),
+    let peers = match (&args.peers, args.real.numbers()) {
+        (Some(peers), _) => peers.clone(),
+        (None, []) if counted > PEERS_MAX => {
+            return Err(UsageError(format!(
+                "the classes have {counted} peers, and {PEERS_MAX} are simulated at most; give --peers, of which the counts \
+                 are shares then"
+            )));
+        }
+        (None, []) if counted > 0 => Peers::These(vec![counted]),
+        (None, []) => Peers::Range(1, 35),
+        (None, numbers) => Peers::These(numbers.to_vec()),
     };
-    (question, args.peers.clone().unwrap_or(default))
+    Ok((question, peers))
 }
 
 /// Runs all jobs on all cores; those that `cancel` cut short are left out.
 fn simulate(question: &Question, jobs: &[(u32, u64)], cancel: &AtomicBool) -> BTreeMap<u32, Vec<Run>> {
-    let counter = Progress::start_runs("simulating", jobs.len() as u64);
+    let counter = Progress::start_peers("simulating", jobs.iter().map(|&(count, _)| u64::from(count)).sum());
     let runs = run_all(jobs, |&(count, seed)| {
-        let run = question.simulate(count, seed, policies(), cancel);
-        counter.add(1);
-        run.map(|run| (count, run))
+        let run = question.simulate(count, seed, policies(), cancel)?;
+        counter.add(u64::from(count));
+        Some((count, run))
     });
     let mut found = BTreeMap::<u32, Vec<Run>>::new();
     runs.into_iter().flatten().for_each(|(count, run)| found.entry(count).or_default().push(run));
@@ -251,11 +257,9 @@ impl Row {
         Predicted { client_server: self.client_server, bound: self.bound, simulated }
     }
 
-    /// The middle of the runs; `None` when most of them did not end.
+    /// The median of the runs; `None` when half of them did not end.
     fn middle(&self, of: fn(&Run) -> Option<f64>) -> Option<f64> {
-        let mut times: Vec<f64> = self.runs.iter().map(|run| of(run).unwrap_or(f64::INFINITY)).collect();
-        times.sort_by(f64::total_cmp);
-        times.get(times.len() / 2).copied().filter(|time| time.is_finite())
+        middle(self.runs.iter().map(of))
     }
 }
 
@@ -282,11 +286,17 @@ fn table(question: &Question, rows: &[Row], simulated: &[u32]) -> String {
             time(slowest),
             ratio,
         );
+        if !row.runs.is_empty() && slowest.is_none() {
+            text += "        not everybody had everything after twenty times what a server alone needs\n";
+        }
+    }
+    if rows.iter().any(|row| row.client_server.is_none() || row.bound.is_none()) {
+        text += "-: more than five hundred years\n";
     }
     text
 }
 
-/// `59.5 s`, `3:07 min`, `1:02:03 h`
+/// `59.4 s`, `3:07 min`, `1:02:03 h`
 pub(super) fn clock_time(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
@@ -297,14 +307,6 @@ pub(super) fn clock_time(seconds: f64) -> String {
 }
 
 fn report(question: &Question, rows: &[Row]) -> Result<String, CommandError> {
-    let classes: Vec<Value> = question
-        .classes
-        .iter()
-        .map(|class| {
-            let down = class.down.map(|rate| rate.0);
-            object!({ "name": class.name, "share": class.share, "up": class.up.0, "down": down })
-        })
-        .collect();
     let rows: Vec<Value> = rows
         .iter()
         .map(|row| {
@@ -328,10 +330,19 @@ fn report(question: &Question, rows: &[Row]) -> Result<String, CommandError> {
         })
         .collect();
     let report = object!({
-        "size": question.size, "server_up": question.server_up.0, "classes": classes,
+        "size": question.size, "server_up": question.server_up.0, "classes": classes(&question.classes),
         "delay_seconds": question.delay.as_secs_f64(), "rows": rows,
     });
     Ok(json(&report)? + "\n")
+}
+
+/// Classes for programs.
+pub(super) fn classes(classes: &[PeerClass]) -> Value {
+    let class = |class: &PeerClass| {
+        let down = class.down.map(|rate| rate.0);
+        object!({ "name": class.name, "share": class.share, "up": class.up.0, "down": down })
+    };
+    classes.iter().map(class).collect()
 }
 
 fn figure(question: &Question, rows: &[Row]) -> Figure {
@@ -374,7 +385,7 @@ pub(super) fn size(text: &str) -> Result<ByteSize, String> {
 
 pub(super) fn rate(text: &str) -> Result<ByteRate, String> {
     let rate: ByteRate = text.parse().map_err(|error: crate::units::UnitError| error.to_string())?;
-    if rate.0 == 0 { Err("at a rate of 0 it would never end; give one above 0".into()) } else { Ok(rate) }
+    if rate.0 == 0 { Err("nothing passes at a rate of 0; give one above 0".into()) } else { Ok(rate) }
 }
 
 pub(super) fn class(text: &str) -> Result<PeerClass, String> {
@@ -386,6 +397,9 @@ pub(super) fn class(text: &str) -> Result<PeerClass, String> {
     let share = share.ok_or(format!("{count:?} is no number of peers from 1 to {PEERS_MAX}"))?;
     let down: ByteRate = down.parse().map_err(|error: crate::units::UnitError| error.to_string())?;
     let down = Some(down).filter(|down| down.0 > 0);
+    if name.trim().is_empty() {
+        return Err("the class has no name; write NAME:COUNT:UP:DOWN".into());
+    }
     Ok(PeerClass { name: (*name).to_owned(), share, up: rate(up)?, down })
 }
 
@@ -445,7 +459,7 @@ mod tests {
             ("dsl", 30, ByteRate(100_000), Some(ByteRate(2_000_000)))
         );
         assert_eq!(class_of("x:1:5MB/s:0").unwrap().down, None);
-        for bad in ["", "x:1:1", "x:0:1:1", "x:1:0:1", "x:1:1:1:1", "x:1:1furlong:1"] {
+        for bad in ["", ":1:1:1", "x:1:1", "x:0:1:1", "x:1:0:1", "x:1:1:1:1", "x:1:1furlong:1"] {
             assert!(class_of(bad).is_err(), "{bad}");
         }
     }

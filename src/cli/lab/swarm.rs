@@ -5,7 +5,7 @@ mod report;
 
 use super::super::progress::Progress;
 use super::super::{CommandError, UsageError};
-use super::distribute::{class, clock_time, figure_file, rate, size};
+use super::distribute::{PEERS_MAX, class, clock_time, figure_file, rate, size};
 use crate::choker::Slots;
 use crate::lab::distribute::PeerClass;
 use crate::lab::observe::{End, Observation};
@@ -23,7 +23,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
-const PEERS_MAX: u32 = 10_000;
 const SLOTS_MAX: usize = 100;
 /// A transfer that takes longer at a peer's own rate is not simulated.
 const TRANSFER_MAX: u64 = 30 * 86_400;
@@ -37,7 +36,16 @@ const TRANSFER_MAX: u64 = 30 * 86_400;
     seedring lab swarm --order rarest,random,sequential --plot diversity.svg\n  \
     seedring lab swarm --scenario free-riders --free-riders 30% --optimistic on,off --figure fairness --plot f.svg\n  \
     seedring lab swarm --scenario classes --slots 2,4,8\n  \
-    seedring lab swarm --scenario seed-leaves --super-seed off,on --runs 10")]
+    seedring lab swarm --scenario seed-leaves --super-seed off,on --runs 10\n\n\
+Columns:\n  \
+    complete        peers that have everything, of all in all runs\n  \
+    median, slowest time from coming to having everything, as are all other columns the median of the runs\n  \
+    rarest/mean     copies of the rarest piece against the mean, while peers have a quarter to nine tenths\n  \
+    twice at        when every piece was there besides the seed's copy\n  \
+    uplinks         part of the honest leeches' uplinks that carried payload while they leeched\n  \
+    seed gave       copies of the content\n  \
+    given/taken     of honest leeches, from the lowest tenth to the highest\n  \
+    from its own    what a group got from itself, of what it got from leeches; at random: if all gave to all alike")]
 pub struct SwarmArgs {
     /// What kind of crowd comes; the other options change its numbers
     #[arg(long, value_enum, default_value = "flash-crowd")]
@@ -157,8 +165,9 @@ pub fn run(args: SwarmArgs) -> Result<(), CommandError> {
     let crowd = crowd(&args)?;
     let policies = combinations(&args);
     let seeds: Vec<u64> = (0..args.runs).map(|run| args.seed.wrapping_add(u64::from(run))).collect();
+    // Every policy once before any twice, so that somebody who stops it early can compare.
     let jobs: Vec<(Policy, u64)> =
-        policies.iter().flat_map(|&policy| seeds.iter().map(move |&seed| (policy, seed))).collect();
+        seeds.iter().flat_map(|&seed| policies.iter().map(move |&policy| (policy, seed))).collect();
     let cancel = service::shutdown_flag()?;
     let counter = Progress::start_peers("simulating", jobs.len() as u64 * u64::from(args.peers));
     let runs = run_all(&jobs, |&(policy, seed)| {
@@ -172,9 +181,7 @@ pub fn run(args: SwarmArgs) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
-    if let Some(path) = &args.plot {
-        args.figure.draw(&crowd, &rows).write(path)?;
-    }
+    let drawn = args.plot.as_ref().map_or(Ok(()), |path| args.figure.draw(&crowd, &rows).write(path));
     if cancel.load(Relaxed) {
         return Err("stopped; what was known by then stands above".into());
     }
@@ -184,7 +191,7 @@ pub fn run(args: SwarmArgs) -> Result<(), CommandError> {
         .map(|(policy, run)| format!("\n  {}", replay(&args, policy, run.seed)))
         .collect();
     if late.is_empty() {
-        return Ok(());
+        return Ok(drawn?);
     }
     Err(format!(
         "peers that could have had everything have not, after long patience; see again with{}",
@@ -211,9 +218,18 @@ fn combinations(args: &SwarmArgs) -> Vec<Policy> {
     all
 }
 
+/// The crowd that the scenario alone asks for.
+fn usual_crowd(args: &SwarmArgs) -> Crowd {
+    let shares: u64 = args.class.iter().map(|class| u64::from(class.share)).sum();
+    let up: u128 = args.class.iter().map(|class| u128::from(class.up.0) * u128::from(class.share)).sum();
+    let of_classes =
+        up.checked_div(shares.into()).map(|mean| ByteRate(u64::try_from(mean).unwrap_or(u64::MAX)));
+    let peer_up = args.peer_up.or(of_classes).unwrap_or(ByteRate(1_000_000));
+    args.scenario.crowd(args.size.0, args.seed_up, peer_up, args.peers)
+}
+
 fn crowd(args: &SwarmArgs) -> Result<Crowd, UsageError> {
-    let peer_up = args.peer_up.unwrap_or(ByteRate(1_000_000));
-    let mut crowd = args.scenario.crowd(args.size.0, args.seed_up, peer_up, args.peers);
+    let mut crowd = usual_crowd(args);
     if !args.class.is_empty() {
         crowd.classes = args.class.clone();
     }

@@ -87,6 +87,12 @@ impl Client {
         self != Self::Transmission
     }
 
+    /// Whether it leaves files outside of its folders behind unless it ends by itself: Transmission names its session in
+    /// the system's folder for temporary files.
+    pub(super) fn clears_up(self) -> bool {
+        self == Self::Transmission
+    }
+
     /// The command of a leech, and what its lines mean.
     pub(super) fn leech(
         self,
@@ -113,12 +119,17 @@ impl Client {
 /// What a line means.
 pub(super) type Reader = fn(&str) -> Option<Word>;
 
+/// Settings that would send what belongs to a run elsewhere.
+const PROXIES: [&str; 6] =
+    ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
+
 /// A program in a home folder of its own, without anybody's settings.
 fn at_home(program: impl AsRef<std::ffi::OsStr>, home: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(home).env("LC_ALL", "C.UTF-8").env("HOME", home);
-    for folder in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"] {
-        command.env_remove(folder);
+    let folders = ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"];
+    for name in folders.iter().chain(&PROXIES) {
+        command.env_remove(name);
     }
     command
 }
@@ -143,12 +154,7 @@ fn seedring_leech(program: &Path, torrent: &Path, place: &Place) -> Command {
 
 fn seedring(program: &Path, place: &Place) -> Command {
     let mut command = at_home(program, &place.home);
-    // Diagnostics and proxies are not what is asked.
-    for name in
-        ["SEEDRING_LOG", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"]
-    {
-        command.env_remove(name);
-    }
+    command.env_remove("SEEDRING_LOG");
     command
 }
 

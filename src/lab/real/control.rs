@@ -31,13 +31,14 @@ impl Control {
     pub fn ask(&mut self) -> Vec<Word> {
         if let Some(torrent) = &self.torrent {
             let arguments = json!({ "filename": torrent });
-            if self.call("torrent-add", &arguments).is_none() {
-                return Vec::new();
+            match self.call("torrent-add", &arguments) {
+                None => return Vec::new(),
+                Some(Err(why)) => return vec![Word::Refused(format!("it does not take the torrent: {why}"))],
+                Some(Ok(_)) => self.torrent = None,
             }
-            self.torrent = None;
         }
         let fields = json!({ "fields": ["percentDone", "leftUntilDone", "status", "uploadedEver"] });
-        let Some(answer) = self.call("torrent-get", &fields) else { return Vec::new() };
+        let Some(Ok(answer)) = self.call("torrent-get", &fields) else { return Vec::new() };
         let torrent = &answer["torrents"][0];
         let mut words: Vec<Word> = torrent["uploadedEver"].as_u64().map(Word::Given).into_iter().collect();
         // 6: it seeds. While it checks what it has, nothing may be left although nothing has been looked at.
@@ -50,8 +51,8 @@ impl Control {
         words
     }
 
-    /// One call; `None` until the daemon is up and has told its session.
-    fn call(&mut self, method: &str, arguments: &Value) -> Option<Value> {
+    /// One call, and why the daemon did not do it; `None` until it is up and has told its session.
+    fn call(&mut self, method: &str, arguments: &Value) -> Option<Result<Value, String>> {
         let body = json!({ "method": method, "arguments": arguments }).to_string();
         let answer = self.post(&body).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -63,7 +64,10 @@ impl Control {
             self.session = session;
         }
         let mut json: Value = serde_json::from_str(body).ok()?;
-        (json["result"] == "success").then(|| json["arguments"].take())
+        Some(match json["result"].as_str()? {
+            "success" => Ok(json["arguments"].take()),
+            why => Err(why.to_owned()),
+        })
     }
 
     fn post(&self, body: &str) -> io::Result<String> {

@@ -1,5 +1,5 @@
 //! The folder of a real run: random content that nothing compresses, and a place for every copy. It is removed when the
-//! value is dropped, however the run ends.
+//! value is dropped; a process that is killed leaves it behind.
 
 use super::RealError;
 use crate::clock;

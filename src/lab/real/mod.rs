@@ -3,7 +3,7 @@
 //! `swarm` starts a seed of this program and N peers, each a process with limits, folders and a loopback address of its
 //! own, in a prefix of its own, since prefixes share slots. `baseline` is the client-server answer: an HTTP server whose
 //! connections share the same limit. Every copy is compared with the original, byte for byte. `ground` is the folder
-//! that all of it happens in, which goes away whatever happens; `participant` a process that ends with its owner;
+//! that all of it happens in, which goes away with its owner unless that is killed; `participant` a process that ends with its owner;
 //! `clients` how each program is told what to do, and `control` how Transmission is asked.
 //!
 //! Deliberately absent: delays and loss. Lines are limits that the programs keep themselves, as their users set them.
@@ -18,7 +18,6 @@ pub mod swarm;
 pub use clients::Client;
 pub use ground::{Ground, room_for};
 
-use crate::time::Duration;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -41,7 +40,7 @@ pub enum RealError {
         free: crate::units::ByteSize,
     },
     /// The folder for the copies, or a file in it, cannot be used.
-    #[error("cannot use {}: {reason}", .path.display())]
+    #[error("cannot use {}: {reason}; name another folder with --real-storage", .path.display())]
     Folder {
         /// Which.
         path: PathBuf,
@@ -73,7 +72,7 @@ pub enum RealError {
     /// There is no network namespace.
     #[error(
         "Transmission connects to no loopback address, so it needs a network namespace, which there is not: \
-         {0}; run as root, or leave it out"
+         {0}; mend that, or leave it out"
     )]
     Namespace(String),
 }
@@ -89,16 +88,6 @@ pub enum Ending {
     Late,
     /// Something went wrong, in words.
     Failed(String),
-}
-
-/// Time until half of the peers, the smaller half of an odd number left out, have everything; and until all have.
-pub fn middle_and_last(
-    times: impl Iterator<Item = Option<Duration>>,
-) -> (Option<Duration>, Option<Duration>) {
-    let mut times: Vec<Duration> = times.map(|time| time.unwrap_or(Duration::MAX)).collect();
-    times.sort_unstable();
-    let known = |time: Option<&Duration>| time.copied().filter(|&time| time < Duration::MAX);
-    (known(times.get(times.len().saturating_sub(1) / 2)), known(times.last()))
 }
 
 /// The network that the participants' addresses lie in.
@@ -133,15 +122,6 @@ impl Net {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_middle_and_the_last_are_known_when_enough_have_everything() {
-        let second = |seconds| Some(Duration::from_secs(seconds));
-        assert_eq!(middle_and_last([second(3), second(1), second(2)].into_iter()), (second(2), second(3)));
-        assert_eq!(middle_and_last([second(3), None, second(2)].into_iter()), (second(3), None));
-        assert_eq!(middle_and_last([None, None, second(2)].into_iter()), (None, None));
-        assert_eq!(middle_and_last(std::iter::empty()), (None, None));
-    }
 
     #[test]
     fn every_participant_has_a_prefix_of_its_own() {

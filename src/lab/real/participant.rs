@@ -28,6 +28,8 @@ pub enum Word {
     Complete,
     /// Bytes of payload that it gave so far.
     Given(u64),
+    /// It will not take part, and why.
+    Refused(String),
     /// It will say no more.
     Ended,
 }
@@ -62,15 +64,11 @@ impl Participant {
         let program = command.get_program().to_string_lossy().into_owned();
         let failed = |reason| RealError::Start { program, reason };
         let log = home.join("complaints.log");
-        let mut child = match File::create(&log) {
-            Err(reason) => return Err(failed(reason)),
-            Ok(file) => {
-                // A group of its own: a terminal's Ctrl-C is for its owner, who then ends it.
-                command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).process_group(0);
-                die_with_the_owner(&mut command);
-                command.spawn().map_err(failed)?
-            }
-        };
+        let file = File::create(&log).map_err(|reason| RealError::Folder { path: log.clone(), reason })?;
+        // A group of its own: a terminal's Ctrl-C is for its owner, who then ends it.
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).process_group(0);
+        die_with_the_owner(&mut command);
+        let mut child = command.spawn().map_err(failed)?;
         let Some(printed) = child.stdout.take() else { return Ok(Self { child, log }) };
         let this = Self { child, log };
         let listen = move || {
@@ -117,6 +115,26 @@ impl Participant {
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let last = lines[lines.len().saturating_sub(LAST_WORDS)..].join("; ");
         if last.is_empty() { status } else { format!("{status}: {last}") }
+    }
+}
+
+impl Participant {
+    /// Asks it to end by itself.
+    pub fn ask_to_end(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        // Fails only when it has ended already.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+
+    /// Waits until it has ended, for so long at most.
+    pub fn wait_for_end(&self, patience: Duration) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        // Where that cannot be waited for, it is killed at once.
+        let Ok(ending) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+            return;
+        };
+        let mut wait = [rustix::event::PollFd::new(&ending, rustix::event::PollFlags::IN)];
+        let _ = rustix::event::poll(&mut wait, rustix::event::Timespec::try_from(patience).ok().as_ref());
     }
 }
 
@@ -168,6 +186,20 @@ mod tests {
         let process = shell("echo 1; exec sleep 1000", home.path(), sender);
         assert_eq!(news.recv().unwrap().word, Word::Given(1));
         assert!(process.cpu_time().is_some());
+        process.ask_to_end();
+        process.wait_for_end(Duration::from_secs(60));
+        assert_eq!(news.recv().unwrap().word, Word::Ended);
+        drop(process);
+    }
+
+    #[test]
+    fn it_is_killed_when_it_does_not_end_by_itself() {
+        let home = tempfile::tempdir().unwrap();
+        let (sender, news) = channel();
+        let process = shell("trap '' TERM; echo 1; while true; do read line; done", home.path(), sender);
+        assert_eq!(news.recv().unwrap().word, Word::Given(1));
+        process.ask_to_end();
+        process.wait_for_end(Duration::ZERO);
         drop(process);
         assert_eq!(news.recv().unwrap().word, Word::Ended);
     }

@@ -24,6 +24,9 @@ const HASH_RATE_MIN: u64 = 20_000_000;
 /// Time after the last peer's completion in which figures of what was given may still come: they come once a second.
 const FIGURES_PATIENCE: Duration = Duration::from_millis(2500);
 
+/// Time for a program to clear up after itself before it is killed.
+const CLEARING_PATIENCE: Duration = Duration::from_secs(5);
+
 /// One peer that is to take part.
 #[derive(Clone, Debug)]
 pub struct PeerWish {
@@ -92,7 +95,7 @@ impl Outcome {
     }
 }
 
-/// Runs it. `tell` hears of every peer that is done: how many are.
+/// Runs it. `tell` hears of every peer that is done.
 ///
 /// # Errors
 /// When it cannot begin; what happens later is told by [`Outcome::ending`].
@@ -100,7 +103,7 @@ pub fn run(
     wishes: &Wishes,
     ground: &Ground,
     cancel: &AtomicBool,
-    mut tell: impl FnMut(usize),
+    mut tell: impl FnMut(),
 ) -> Result<Outcome, RealError> {
     let (sender, news) = channel();
     let torrent = ground.home("torrent")?.join("content.torrent");
@@ -146,17 +149,18 @@ pub fn run(
     let count = wishes.peers.len();
     let mut ended = None;
     let mut ending = run.listen(&news, wishes.patience, cancel, |run, news| {
-        let before = run.outcome.complete();
         if news.word == Word::Ended {
             ended = Some(news.number);
             return Some(Ending::Failed(String::new()));
         }
-        run.heard(news);
-        let complete = run.outcome.complete();
-        if complete > before {
-            tell(complete);
+        if let Word::Refused(why) = &news.word {
+            return Some(Ending::Failed(format!("peer {}: {why}", news.number)));
         }
-        (complete == count).then_some(Ending::Complete)
+        run.heard(news);
+        if news.word == Word::Complete {
+            tell();
+        }
+        (run.outcome.complete() == count).then_some(Ending::Complete)
     });
     run.outcome.took = clock::now().since(run.began);
     for (peer, process) in run.outcome.peers.iter_mut().zip(&peers) {
@@ -181,6 +185,10 @@ pub fn run(
             run.heard(news);
             silent.is_empty().then_some(Ending::Complete)
         });
+    }
+    peers.iter().filter(|peer| peer.client.clears_up()).for_each(|peer| peer.process.ask_to_end());
+    for peer in peers.iter().filter(|peer| peer.client.clears_up()) {
+        peer.process.wait_for_end(CLEARING_PATIENCE);
     }
     drop((seed, peers));
     for (number, (peer, copy)) in (1..).zip(run.outcome.peers.iter_mut().zip(&copies)) {

@@ -27,7 +27,8 @@ SMOKE_SIZES = {FEW: (5, 10)}
 
 def measure(bench):
     for repetition in range(bench.repetitions):
-        for content, sizes in bench.size(SIZES, SMOKE_SIZES).items():
+        sizes_of = bench.size(SIZES, SMOKE_SIZES)
+        for content, sizes in sizes_of.items():
             for peers in sizes:
                 # What takes minutes is not repeated.
                 if peers > 1000 and repetition > 0:
@@ -36,18 +37,18 @@ def measure(bench):
                 bench.say(f"{peers} peers, {content}: {figures['events_per_cpu_second'] / 1e6:.2f} M events per CPU-s, "
                           f"{figures['cpu_seconds']:.1f} CPU-s, {figures['memory'] / 2**20:.0f} MiB")
                 yield {"subject": content, "repetition": repetition, "peers": peers, **figures}
-                if content == THOUSAND and peers == 1000 and bench.floors:
+                if content == next(iter(sizes_of)) and peers == max(sizes) and bench.floors:
                     yield {"subject": FLOOR, "repetition": repetition, "peers": peers, **floor(bench, figures["events"], peers)}
 
 
 def simulate(bench, size, peers):
     """One run from start to end."""
-    log = bench.work / "distribute.json"
+    log, complaints = bench.work / "distribute.json", bench.work / "distribute.log"
     command = [bench.seedring, "lab", "distribute", "--size", size, "--server-up", "20MB/s", "--peer-up", "2MB/s",
                "--peer-down", "20MB/s", "--peers", str(peers), "--runs", "1", "--json"]
-    with open(log, "wb") as out:
+    with open(log, "wb") as out, open(complaints, "wb") as err:
         process = subprocess.Popen(["taskset", "-c", str(bench.cores[0]), *map(str, command)], stdin=subprocess.DEVNULL,
-                                   stdout=out, stderr=subprocess.DEVNULL)
+                                   stdout=out, stderr=err)
     started, memory, ended = time.monotonic(), 0, 0
     try:
         while not ended:
@@ -62,7 +63,8 @@ def simulate(bench, size, peers):
             process.wait()
     seconds = time.monotonic() - started
     if process.returncode != 0:
-        raise RuntimeError(f"lab distribute with {peers} peers ended with {process.returncode}")
+        said = complaints.read_text(errors="replace").strip().splitlines()
+        raise RuntimeError(f"lab distribute with {peers} peers ended with {process.returncode}: {' '.join(said[-1:])}")
     [row] = json.loads(log.read_text())["rows"]
     [run] = row["runs"]
     if run["slowest_seconds"] is None:

@@ -5,10 +5,9 @@ use super::super::super::progress::Progress;
 use super::super::super::{CommandError, UsageError};
 use super::clock_time;
 use crate::lab::distribute::{PeerClass, Question};
+use crate::lab::middle_and_last;
 use crate::lab::real::swarm::{PeerWish, Wishes};
-use crate::lab::real::{
-    Client, Ending, Ground, Net, PEERS_MAX, RealError, baseline, middle_and_last, room_for, swarm,
-};
+use crate::lab::real::{Client, Ending, Ground, Net, PEERS_MAX, RealError, baseline, room_for, swarm};
 use crate::time::Duration;
 use crate::units::ByteRate;
 use serde_json::{Value, json as object};
@@ -104,8 +103,9 @@ impl Plan {
             let longest = if args.no_baseline { fluid.peer_to_peer() } else { fluid.client_server() };
             if longest.is_none_or(|time| time > RUN_TIME_MAX) {
                 let time = longest.map_or("for ever".to_owned(), |time| clock_time(time.as_secs_f64()));
+                let or = if args.no_baseline { "" } else { ", or --no-baseline" };
                 let cure =
-                    "a smaller --size, fewer peers, higher rates or --no-baseline make it less than an hour";
+                    format!("a smaller --size, fewer peers or higher rates{or} make it less than an hour");
                 return Err(
                     UsageError(format!("a real run with {peers} peers would take {time}; {cure}")).into()
                 );
@@ -141,7 +141,7 @@ impl Plan {
         }
     }
 
-    /// The peers of a run: of each class as many as the question says, the classes mixed as they come, clients in turn.
+    /// The peers of a run: of each class as many as the question says, one class after the other, clients in turn.
     fn peers(&self, question: &Question, count: u32) -> Vec<PeerWish> {
         let of_class = |(class, &count): (&PeerClass, &u32)| {
             std::iter::repeat_n((class.up, class.down), count as usize).collect::<Vec<_>>()
@@ -213,7 +213,7 @@ impl Plan {
         };
         eprintln!("real swarm of {}, about {}", people(peers), clock_time(expected.as_secs_f64()));
         let progress = Progress::start_peers("peers are done", u64::from(peers));
-        swarm::run(&wishes, &ground, cancel, |_| progress.add(1)).map(Some)
+        swarm::run(&wishes, &ground, cancel, || progress.add(1)).map(Some)
     }
 
     fn server(
@@ -230,7 +230,7 @@ impl Plan {
         eprintln!("real HTTP server and {}, about {}", people(peers), clock_time(expected.as_secs_f64()));
         let progress = Progress::start_peers("clients are done", u64::from(peers));
         let patience = expected.saturating_mul(PATIENCE) + Duration::from_secs(60);
-        baseline::run(&ground, question.server_up, &downs, patience, cancel, |_| progress.add(1)).map(Some)
+        baseline::run(&ground, question.server_up, &downs, patience, cancel, || progress.add(1)).map(Some)
     }
 }
 
@@ -256,7 +256,13 @@ fn enter_namespace(peers: u32) -> RealError {
         }
         Ok(output) if !output.status.success() => {
             let said = String::from_utf8_lossy(&output.stderr);
-            return RealError::Namespace(said.lines().next().unwrap_or("unshare fails").to_owned());
+            let said = said.lines().next().unwrap_or("unshare fails");
+            let cure = match rustix::process::geteuid().is_root() {
+                _ if said.contains("ip: not found") => ", for which there is the package iproute2",
+                true => "",
+                false => ", which root may",
+            };
+            return RealError::Namespace(format!("{said}{cure}"));
         }
         Ok(_) => {}
     }
@@ -281,34 +287,31 @@ pub(super) struct Measured {
 impl Measured {
     /// When the last peer of the swarm had everything.
     pub fn slowest(&self) -> Option<f64> {
-        let (_, last) = middle_and_last(self.swarm.as_ref()?.peers.iter().map(|peer| peer.completed));
-        last.map(|time| time.as_secs_f64())
+        middle_and_last(self.swarm.as_ref()?.peers.iter().map(|peer| seconds(peer.completed))).1
     }
 
-    /// When the peer in the middle had everything.
+    /// The median of the times when peers of the swarm had everything.
     fn median(&self) -> Option<f64> {
-        let (middle, _) = middle_and_last(self.swarm.as_ref()?.peers.iter().map(|peer| peer.completed));
-        middle.map(|time| time.as_secs_f64())
+        middle_and_last(self.swarm.as_ref()?.peers.iter().map(|peer| seconds(peer.completed))).0
     }
 
     /// When the last client of the HTTP server had everything.
     pub fn server(&self) -> Option<f64> {
-        let (_, last) = middle_and_last(self.server.as_ref()?.completed.iter().copied());
-        last.map(|time| time.as_secs_f64())
+        middle_and_last(self.server.as_ref()?.completed.iter().copied().map(seconds)).1
     }
 
     /// What went wrong, in words.
-    pub fn problem(&self) -> Option<String> {
-        let endings =
-            [self.swarm.as_ref().map(|run| &run.ending), self.server.as_ref().map(|run| &run.ending)];
-        let ending = endings.into_iter().flatten().find_map(|ending| match ending {
+    pub fn problems(&self) -> Vec<String> {
+        let swarm = self.swarm.as_ref().map(|run| ("", &run.ending));
+        let server = self.server.as_ref().map(|run| ("the HTTP server: ", &run.ending));
+        let words = |(whose, ending): (&str, &Ending)| match ending {
             Ending::Complete | Ending::Stopped => None,
             Ending::Late => {
-                Some("it took more than twenty times what was predicted and was given up".to_owned())
+                Some(format!("{whose}it took more than twenty times what was predicted and was given up"))
             }
-            Ending::Failed(why) => Some(why.clone()),
-        });
-        self.failure.clone().or(ending)
+            Ending::Failed(why) => Some(format!("{whose}{why}")),
+        };
+        self.failure.iter().cloned().chain(swarm.into_iter().chain(server).filter_map(words)).collect()
     }
 
     /// Part of all cores that the swarm kept busy.
@@ -320,7 +323,6 @@ impl Measured {
 
     /// The same for programs.
     pub fn report(&self, size: u64) -> Value {
-        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
         let swarm = self.swarm.as_ref().map(|swarm| {
             let peers: Vec<Value> = swarm
                 .peers
@@ -349,6 +351,10 @@ impl Measured {
         });
         object!({ "peer_to_peer": swarm, "client_server": server, "failure": self.failure })
     }
+}
+
+fn seconds(time: Option<Duration>) -> Option<f64> {
+    time.map(|time| time.as_secs_f64())
 }
 
 fn ended(ending: &Ending) -> &str {
@@ -408,17 +414,16 @@ pub(super) fn table(
 }
 
 impl Measured {
-    /// What the table has no column for: each client's times where there are several, and what was cut short.
+    /// What the table has no column for: what went wrong, each client's times where there are several, and what was cut
+    /// short.
     fn details(&self, peers: u32) -> String {
-        let mut text = String::new();
+        let mut text: String = self.problems().iter().map(|what| format!("{peers:>5}   {what}\n")).collect();
         let Some(swarm) = &self.swarm else { return text };
         if self.clients.len() > 1 {
             for &client in &self.clients {
                 let own = || swarm.peers.iter().filter(|peer| peer.client == client);
-                let (middle, last) = middle_and_last(own().map(|peer| peer.completed));
-                let time = |time: Option<Duration>| {
-                    time.map_or("-".to_owned(), |time| clock_time(time.as_secs_f64()))
-                };
+                let (middle, last) = middle_and_last(own().map(|peer| seconds(peer.completed)));
+                let time = |seconds: Option<f64>| seconds.map_or("-".to_owned(), clock_time);
                 let cpu: Duration = own().filter_map(|peer| peer.cpu).sum();
                 text += &format!(
                     "{peers:>5}   {} {}: median {}, slowest {}, CPU {:.1} s\n",

@@ -2,11 +2,13 @@
 
 use super::super::super::CommandError;
 use super::super::super::escape::json;
-use super::{Policy, SwarmArgs, clock_time, order_name, slots_name, switch_name};
+use super::super::distribute::classes;
+use super::{Policy, SwarmArgs, clock_time, order_name, slots_name, switch_name, usual_crowd};
 use crate::choker::Slots;
+use crate::lab::middle;
 use crate::lab::observe::{End, GroupReport, Observation, Sample};
-use crate::lab::scenario::Crowd;
-use crate::units::{ByteRate, ByteSize};
+use crate::lab::scenario::{Crowd, Stay};
+use crate::units::ByteSize;
 use serde_json::{Value, json as object};
 
 /// What is known of one combination of policies.
@@ -44,16 +46,14 @@ impl Row {
         rows
     }
 
-    /// The middle of the runs; `None` when it is not known of most of them.
-    fn middle(&self, of: impl Fn(&Observation) -> Option<f64>) -> Option<f64> {
-        let mut values: Vec<f64> = self.runs.iter().map(|run| of(run).unwrap_or(f64::INFINITY)).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().filter(|value| value.is_finite())
+    /// The median of the runs, of a time; `None` when it never comes in half of them.
+    fn time(&self, of: impl Fn(&Observation) -> Option<f64>) -> Option<f64> {
+        middle(self.runs.iter().map(of))
     }
 
-    /// The same of a group.
-    fn middle_of(&self, group: usize, of: impl Fn(&GroupReport) -> Option<f64>) -> Option<f64> {
-        self.middle(|run| run.groups.get(group).and_then(&of))
+    /// The median of the runs of which it is known.
+    fn middle(&self, of: impl Fn(&Observation) -> Option<f64>) -> Option<f64> {
+        middle(self.runs.iter().filter_map(of).map(Some))
     }
 }
 
@@ -98,10 +98,10 @@ pub fn table(args: &SwarmArgs, crowd: &Crowd, rows: &[Row]) -> String {
             "{:width$}   {:>8}   {:>9}   {:>9}   {:>11}   {:>8}   {:>7}   {:>9}   {:>12}\n",
             row.label,
             format!("{done}/{all}"),
-            time(row.middle(|run| run.median)),
-            time(row.middle(|run| run.slowest)),
+            time(row.time(|run| run.median)),
+            time(row.time(|run| run.slowest)),
             number(row.middle(|run| run.rarest_to_mean), 2),
-            time(row.middle(|run| run.twice_at)),
+            time(row.time(|run| run.twice_at)),
             percent(row.middle(|run| run.uplinks)),
             number(row.middle(|run| Some(run.seed_copies)), 2),
             fairness,
@@ -127,6 +127,10 @@ pub fn table(args: &SwarmArgs, crowd: &Crowd, rows: &[Row]) -> String {
 fn head(args: &SwarmArgs, crowd: &Crowd) -> String {
     let (name, what) = (args.scenario.name(), args.scenario.description());
     let mut text = format!("{name}: {what}\n");
+    let changed = changes(&usual_crowd(args), crowd);
+    if !changed.is_empty() {
+        text += &format!("here: {}\n", changed.join("; "));
+    }
     let (peers, size, seed_up) = (crowd.peers, ByteSize(crowd.size), crowd.seed_up);
     let kinds: Vec<String> =
         crowd.classes.iter().map(|class| format!("{} send {}", class.name, class.up)).collect();
@@ -140,6 +144,40 @@ fn head(args: &SwarmArgs, crowd: &Crowd) -> String {
     text + "\n"
 }
 
+/// In what a crowd differs from the usual one of its scenario.
+fn changes(usual: &Crowd, crowd: &Crowd) -> Vec<String> {
+    let percent = |thousandths: u32| f64::from(thousandths) / 10.0;
+    let mut all = Vec::new();
+    if crowd.free_riders != usual.free_riders {
+        all.push(format!("{} % give nothing", percent(crowd.free_riders)));
+    }
+    if crowd.liars != usual.liars {
+        all.push(format!("{} % send wrong bytes", percent(crowd.liars)));
+    }
+    if crowd.leavers != usual.leavers {
+        all.push(format!("{} % leave with what they have and come back", percent(crowd.leavers)));
+    }
+    if crowd.arrival_gap != usual.arrival_gap {
+        all.push(match crowd.arrival_gap {
+            Some(gap) => format!("one peer comes every {} on average", clock_time(gap.as_secs_f64())),
+            None => "everybody comes within ten seconds".to_owned(),
+        });
+    }
+    if crowd.stay != usual.stay {
+        all.push(match crowd.stay {
+            Stay::ForEver => "whoever has everything gives on for ever".to_owned(),
+            Stay::For(time) => format!("whoever has everything stays {}", clock_time(time.as_secs_f64())),
+        });
+    }
+    if crowd.seed_goes_after != usual.seed_goes_after {
+        all.push(match crowd.seed_goes_after {
+            Some(copies) => format!("the seed goes when it has given {} copies", f64::from(copies) / 1000.0),
+            None => "the seed stays".to_owned(),
+        });
+    }
+    all
+}
+
 /// A row for each group of each combination.
 fn groups(rows: &[Row], width: usize) -> String {
     let mut text = format!(
@@ -148,15 +186,17 @@ fn groups(rows: &[Row], width: usize) -> String {
     );
     for row in rows {
         let groups = row.runs.first().map_or(&[][..], |run| &run.groups[..]);
-        for (place, group) in groups.iter().enumerate() {
-            let of = |of: fn(&GroupReport) -> Option<f64>| row.middle_of(place, of);
+        for (place, group) in groups.iter().enumerate().filter(|(_, group)| group.peers > 0) {
+            let of =
+                |of: fn(&GroupReport) -> Option<f64>| row.middle(|run| run.groups.get(place).and_then(of));
+            let median = row.time(|run| run.groups.get(place)?.median);
             text += &format!(
                 "{:width$}   {:<12}   {:>5}   {:>8}   {:>9}   {:>4}   {:>4}   {:>12}   {:>9}\n",
                 row.label,
                 group.name,
                 group.peers,
                 number(of(|group| Some(group.completed.into())), 0),
-                of(|group| group.median).map_or("-".to_owned(), clock_time),
+                median.map_or("-".to_owned(), clock_time),
                 number(of(|group| Some(group.given)), 2),
                 number(of(|group| Some(group.taken)), 2),
                 percent(of(|group| group.from_own)),
@@ -176,17 +216,17 @@ fn percent(value: Option<f64>) -> String {
 }
 
 pub fn json_of(args: &SwarmArgs, crowd: &Crowd, rows: &[Row]) -> Result<String, CommandError> {
-    let rate = |rate: Option<ByteRate>| rate.map(|rate| rate.0);
-    let classes: Vec<Value> = crowd
-        .classes
-        .iter()
-        .map(|class| {
-            object!({ "name": class.name, "share": class.share, "up": class.up.0, "down": rate(class.down) })
-        })
-        .collect();
+    let stay = match crowd.stay {
+        Stay::ForEver => Value::Null,
+        Stay::For(time) => object!(time.as_secs_f64()),
+    };
+    let part = |thousandths: u32| f64::from(thousandths) / 1000.0;
     let report = object!({
         "scenario": args.scenario.name(), "peers": crowd.peers, "size": crowd.size, "scale": crowd.scale(),
-        "seed_up": crowd.seed_up.0, "classes": classes, "delay_seconds": crowd.delay.as_secs_f64(),
+        "seed_up": crowd.seed_up.0, "classes": classes(&crowd.classes), "delay_seconds": crowd.delay.as_secs_f64(),
+        "free_riders": part(crowd.free_riders), "liars": part(crowd.liars), "leavers": part(crowd.leavers),
+        "arrivals_seconds": crowd.arrival_gap.map(|gap| gap.as_secs_f64()), "stay_seconds": stay,
+        "seed_leaves_after_copies": crowd.seed_goes_after.map(part),
         "policies": rows.iter().map(row_object).collect::<Vec<Value>>(),
     });
     Ok(json(&report)? + "\n")
@@ -200,7 +240,7 @@ fn row_object(row: &Row) -> Value {
     object!({
         "label": row.label, "order": order_name(row.policy.order), "slots": slots,
         "optimistic": row.policy.optimistic, "super_seed": row.policy.super_seed,
-        "median_seconds": row.middle(|run| run.median), "slowest_seconds": row.middle(|run| run.slowest),
+        "median_seconds": row.time(|run| run.median), "slowest_seconds": row.time(|run| run.slowest),
         "rarest_to_mean": row.middle(|run| run.rarest_to_mean), "uplinks": row.middle(|run| run.uplinks),
         "seed_copies": row.middle(|run| Some(run.seed_copies)),
         "runs": row.runs.iter().map(run_object).collect::<Vec<Value>>(),
