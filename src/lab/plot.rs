@@ -140,6 +140,9 @@ impl Figure {
             .build_cartesian_2d(0.0..right, 0.0..top)
             .map_err(failed)?;
         let mut mesh = chart.configure_mesh();
+        // `5` rather than `5.0`.
+        let number = |value: &f64| ((value * 1000.0).round() / 1000.0).to_string();
+        mesh.x_label_formatter(&number).y_label_formatter(&number);
         mesh.x_desc(&self.x).y_desc(&self.y).label_style(("sans-serif", 16)).light_line_style(WHITE);
         mesh.draw().map_err(failed)?;
         for (series, colour) in self.series.iter().zip(COLOURS.iter().cycle()) {

@@ -407,6 +407,9 @@ pub(super) fn table(
             or_dash(share),
         );
     }
+    if all.values().any(|measured| measured.clients.len() > 1) {
+        text += "simulated are swarms of this program alone\n";
+    }
     for (&peers, measured) in all {
         text += &measured.details(peers);
     }
@@ -422,6 +425,9 @@ impl Measured {
         if self.clients.len() > 1 {
             for &client in &self.clients {
                 let own = || swarm.peers.iter().filter(|peer| peer.client == client);
+                if own().next().is_none() {
+                    continue;
+                }
                 let (middle, last) = middle_and_last(own().map(|peer| seconds(peer.completed)));
                 let time = |seconds: Option<f64>| seconds.map_or("-".to_owned(), clock_time);
                 let cpu: Duration = own().filter_map(|peer| peer.cpu).sum();
