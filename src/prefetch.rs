@@ -19,12 +19,15 @@ pub enum Distance {
 pub fn prefetch<T>(value: Option<&T>) {
     let Some(value) = value else { return };
     #[cfg(target_arch = "x86_64")]
-    for offset in (0..size_of::<T>() + std::ptr::from_ref(value).addr() % LINE_LEN).step_by(LINE_LEN) {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let begin = std::ptr::from_ref(value).cast::<i8>();
-        let line = begin.wrapping_sub(begin.addr() % LINE_LEN).wrapping_add(offset);
-        // SAFETY: a prefetch changes nothing that a program sees and faults at no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+        let before = begin.addr() % LINE_LEN;
+        for offset in (0..before + size_of::<T>()).step_by(LINE_LEN) {
+            let line = begin.wrapping_sub(before).wrapping_add(offset);
+            // SAFETY: a prefetch changes nothing that a program sees and faults at no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (value, LINE_LEN);

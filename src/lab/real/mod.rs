@@ -3,8 +3,8 @@
 //! `swarm` starts a seed of this program and N peers, each a process with limits, folders and a loopback address of its
 //! own, in a prefix of its own, since prefixes share slots. `baseline` is the client-server answer: an HTTP server whose
 //! connections share the same limit. Every copy is compared with the original, byte for byte. `ground` is the folder
-//! that all of it happens in, which goes away with its owner unless that is killed; `participant` a process that ends with its owner;
-//! `clients` how each program is told what to do, and `control` how Transmission is asked.
+//! that all of it happens in, which goes away with its owner unless that is killed; `participant` a process that ends
+//! with its owner; `clients` how each program is told what to do, and `control` how Transmission is asked.
 //!
 //! Deliberately absent: delays and loss. Lines are limits that the programs keep themselves, as their users set them.
 

@@ -186,10 +186,9 @@ pub fn run(
             silent.is_empty().then_some(Ending::Complete)
         });
     }
-    peers.iter().filter(|peer| peer.client.clears_up()).for_each(|peer| peer.process.ask_to_end());
-    for peer in peers.iter().filter(|peer| peer.client.clears_up()) {
-        peer.process.wait_for_end(CLEARING_PATIENCE);
-    }
+    let clearing: Vec<_> = peers.iter().filter(|peer| peer.client.clears_up()).collect();
+    clearing.iter().for_each(|peer| peer.process.ask_to_end());
+    clearing.iter().for_each(|peer| peer.process.wait_for_end(CLEARING_PATIENCE));
     drop((seed, peers));
     for (number, (peer, copy)) in (1..).zip(run.outcome.peers.iter_mut().zip(&copies)) {
         if peer.completed.is_none() {

@@ -71,7 +71,7 @@ pub struct Report {
 fn magnitude(rng: &mut Rng, least: u64, most: u64) -> u64 {
     let (lowest, highest) = (least.max(1).ilog2(), most.max(1).ilog2());
     let power = lowest + rng.below(u64::from(highest - lowest) + 1) as u32;
-    let (from, to) = ((1 << power).max(least), ((1 << power) + ((1 << power) - 1)).min(most));
+    let (from, to) = ((1 << power).max(least), (u64::MAX >> (63 - power)).min(most));
     from + rng.below(to - from + 1)
 }
 

@@ -25,6 +25,8 @@ const AHEAD: usize = 16;
 pub struct EventQueue<E> {
     /// All events of the present tick and before, the next one last.
     sorted: Vec<Entry<E>>,
+    /// When the event was that was taken last: time does not go back.
+    now: Instant,
     tick: u64,
     levels: [Level<E>; LEVELS],
     put: u64,
@@ -57,11 +59,12 @@ impl<E> EventQueue<E> {
     pub fn new() -> Self {
         let level = |_| Level { slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: 0 };
         let levels = std::array::from_fn(level);
-        Self { sorted: Vec::new(), tick: 0, levels, put: 0, len: 0 }
+        Self { sorted: Vec::new(), now: Instant::ZERO, tick: 0, levels, put: 0, len: 0 }
     }
 
-    /// Adds an event.
+    /// Adds an event. What should have happened already happens now.
     pub fn put(&mut self, at: Instant, event: E) {
+        let at = at.max(self.now);
         let entry = Entry { at, number: self.put, event };
         self.put += 1;
         self.len += 1;
@@ -80,6 +83,7 @@ impl<E> EventQueue<E> {
         }
         let entry = self.sorted.pop_if(|entry| entry.at <= limit)?;
         self.len -= 1;
+        self.now = entry.at;
         Some((entry.at, entry.event))
     }
 
@@ -181,6 +185,18 @@ mod tests {
         }
         let taken: Vec<_> = std::iter::from_fn(|| queue.take()).map(|(at, _)| at).collect();
         assert_eq!(taken, [Instant::ZERO, Instant::from_nanos(u64::MAX - 1), Instant::FAR_FUTURE]);
+    }
+
+    #[test]
+    fn what_is_put_into_the_past_happens_now() {
+        let mut queue = EventQueue::new();
+        let at = Instant::from_nanos;
+        queue.put(at(5), 1);
+        queue.put(at(7), 2);
+        assert_eq!(queue.take(), Some((at(5), 1)));
+        queue.put(at(3), 3);
+        assert_eq!(queue.take(), Some((at(5), 3)));
+        assert_eq!(queue.take(), Some((at(7), 2)));
     }
 
     proptest! {

@@ -155,7 +155,7 @@ impl Swarm {
         match departs {
             // It has been away, or was dead then and stays away now.
             Departure::At { at, away } if at > self.now || away.is_none() => {
-                self.events.put(at.max(self.now), Event::Leave(number, stay));
+                self.events.put(at, Event::Leave(number, stay));
             }
             Departure::AfterCompletion(time) if is_seed => {
                 self.events.put(self.now + time, Event::Leave(number, stay));
@@ -234,7 +234,7 @@ impl Swarm {
             && node.announce_timer.is_none_or(|timer| due < timer || timer <= self.now)
         {
             node.announce_timer = Some(due);
-            self.events.put(due.max(self.now), Event::AnnounceTimer(number, stay));
+            self.events.put(due, Event::AnnounceTimer(number, stay));
         }
         for address in found {
             node.machine.handle_candidate(self.now, address, Source::Tracker, &mut node.rng);

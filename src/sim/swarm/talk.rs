@@ -238,7 +238,6 @@ impl Swarm {
     }
 
     pub(super) fn set_connection_timer(&mut self, seat: Seat) {
-        let now = self.now;
         let node = &mut self.nodes[seat.node.0 as usize];
         let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
         let machine = &connection.machine;
@@ -247,8 +246,7 @@ impl Swarm {
             && connection.timer.is_none_or(|timer| due < timer)
         {
             connection.timer = Some(due);
-            // What was due while something else was awaited happens now.
-            self.events.put(due.max(now), Event::ConnectionTimer(seat));
+            self.events.put(due, Event::ConnectionTimer(seat));
         }
     }
 
@@ -292,7 +290,6 @@ impl Swarm {
 
     /// Carries out what a torrent's machine wants, and sets its timer.
     pub(super) fn drain(&mut self, number: PeerNumber) {
-        let now = self.now;
         let node = &mut self.nodes[number.0 as usize];
         if std::mem::replace(&mut node.draining, true) {
             return;
@@ -311,7 +308,7 @@ impl Swarm {
         {
             node.timer = Some(due);
             let stay = node.stay;
-            self.events.put(due.max(now), Event::Timer(number, stay));
+            self.events.put(due, Event::Timer(number, stay));
         }
         self.start_uplink(number);
     }
