@@ -117,14 +117,15 @@ pub enum ToWorker<S: BlockStore> {
         /// Why.
         why: Closed,
     },
-    /// Content that this worker has asked for is open, or not.
-    Opened(InfoHash, Result<Arc<S>, NotOpened>),
+    /// Content that this worker has asked for is open, or not. This and what follows may come when the torrent has gone and
+    /// another one of its info-hash has come: so each names the very torrent that it is for.
+    Opened(Arc<SharedTorrent<S>>, Result<Arc<S>, NotOpened>),
     /// An info dictionary that this worker has asked for; `None` when it cannot be had.
-    Info(InfoHash, Option<Arc<[u8]>>),
+    Info(Arc<SharedTorrent<S>>, Option<Arc<[u8]>>),
     /// Storage has dealt with a piece of a torrent at home here.
     Piece {
         /// The torrent.
-        torrent: InfoHash,
+        torrent: Arc<SharedTorrent<S>>,
         /// The piece.
         piece: PieceIndex,
         /// With what result.
@@ -138,11 +139,11 @@ pub enum ToWorker<S: BlockStore> {
         order: Order,
     },
     /// We have one more piece of this torrent: tell its peers here.
-    Have(InfoHash, PieceIndex),
+    Have(Arc<SharedTorrent<S>>, PieceIndex),
     /// Nothing more is to be downloaded of this torrent.
-    Satisfied(InfoHash),
+    Satisfied(Arc<SharedTorrent<S>>),
     /// Super-seeding of this torrent is over: its peers may know all that we have.
-    RevealAll(InfoHash),
+    RevealAll(Arc<SharedTorrent<S>>),
     /// Close everything and end.
     Stop,
 }

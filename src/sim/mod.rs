@@ -22,6 +22,8 @@ mod leech_rig;
 #[cfg(test)]
 mod leech_tests;
 #[cfg(test)]
+mod return_tests;
+#[cfg(test)]
 mod rig;
 pub mod ring;
 pub mod sink;

@@ -6,11 +6,15 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use crate::units::BlockSpan;
 use std::collections::BTreeSet;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 /// Content in memory.
 #[derive(Debug)]
 pub struct SimStore {
+    /// The number of its one file, which no other store has.
+    file: RawFd,
     bytes: Vec<u8>,
     piece_length: u32,
     state: Mutex<State>,
@@ -25,6 +29,9 @@ struct State {
     fault: Option<String>,
 }
 
+/// The number of the next store's file.
+static FILES: AtomicI32 = AtomicI32::new(1000);
+
 /// Bytes of the unit in which content becomes resident.
 const WINDOW_LEN: u64 = 64 * 1024;
 
@@ -33,7 +40,8 @@ impl SimStore {
     pub fn new(seed: u64, len: usize, piece_length: u32) -> Self {
         let mut bytes = vec![0; len];
         Rng::from_seed(seed).fill(&mut bytes);
-        Self { bytes, piece_length, state: Mutex::default() }
+        let file = FILES.fetch_add(1, Relaxed);
+        Self { file, bytes, piece_length, state: Mutex::default() }
     }
 
     /// Puts everything out of memory.
@@ -69,7 +77,7 @@ impl SimStore {
 
     fn cold(&self, window: u64) -> ColdRange {
         let mapped = MappedRange { address: self.bytes.as_ptr(), len: WINDOW_LEN as u32 };
-        ColdRange { file: 1000, device: 1, index: 0, offset: window * WINDOW_LEN, mapped }
+        ColdRange { file: self.file, device: 1, index: 0, offset: window * WINDOW_LEN, mapped }
     }
 
     fn start(&self, span: BlockSpan) -> usize {

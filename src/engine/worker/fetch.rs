@@ -11,7 +11,6 @@ use super::super::ring::{Completion, Op, OpKind, Ring};
 use super::super::slab::{Key, Slab};
 use super::super::store::{BlockStore, ColdRange};
 use super::{SharedTorrent, Worker};
-use crate::id::InfoHash;
 use crate::limits::{FETCHES_PER_DEVICE_MAX, READ_AHEAD_BATCHES, READ_AHEAD_WINDOWS_MAX};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::RawFd;
@@ -19,6 +18,9 @@ use std::sync::Arc;
 
 /// Bytes of a place in a queue that is looked at to read ahead.
 const READ_AHEAD_PART_LEN: u32 = 256 * 1024;
+
+/// Whose a window is.
+pub(super) type Owner<S> = (Arc<SharedTorrent<S>>, Arc<S>);
 
 /// A window that is being read, or waits for that.
 #[derive(Debug)]
@@ -114,13 +116,13 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     pub(super) fn fetch(
         &mut self,
         connection: Key,
-        torrent: &SharedTorrent<S>,
+        torrent: &Arc<SharedTorrent<S>>,
         content: &Arc<S>,
         range: ColdRange,
     ) {
         let found = self.fetches.find(&range);
         let key =
-            found.unwrap_or_else(|| self.fetches.add((torrent.facts.info_hash, Arc::clone(content)), range));
+            found.unwrap_or_else(|| self.fetches.add((Arc::clone(torrent), Arc::clone(content)), range));
         self.fetches.wait_for(key, connection);
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.fetching = Some(key);
@@ -135,7 +137,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     pub(super) fn read_ahead(
         &mut self,
         key: Key,
-        torrent: &SharedTorrent<S>,
+        torrent: &Arc<SharedTorrent<S>>,
         content: &Arc<S>,
         batch_len: u64,
     ) {
@@ -153,7 +155,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         connection.reads_ahead = !absent.is_empty();
         for range in absent.drain(..) {
             if self.fetches.has_room(range.device) && self.fetches.find(&range).is_none() {
-                self.fetches.add((torrent.facts.info_hash, Arc::clone(content)), range);
+                self.fetches.add((Arc::clone(torrent), Arc::clone(content)), range);
                 self.begin_fetches(range.device);
             }
         }
@@ -180,7 +182,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
     }
 
-    fn end_fetch(&mut self, key: Key) -> Option<Fetch<(InfoHash, Arc<S>)>> {
+    fn end_fetch(&mut self, key: Key) -> Option<Fetch<Owner<S>>> {
         let fetch = self.fetches.end(key)?;
         for &waiter in &fetch.waiters {
             if let Some(connection) = self.connections.get_mut(waiter) {
@@ -195,11 +197,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     pub(super) fn handle_fetched(&mut self, completion: &Completion) {
         let Some(fetch) = self.end_fetch(Self::key_of(completion.tag)) else { return };
         let errno = (completion.result < 0).then_some(-completion.result);
-        let (info_hash, content) = &fetch.of;
-        let info_hash = *info_hash;
+        let (torrent, content) = &fetch.of;
         content.handle_fetched(self.now, &fetch.range, errno);
         if errno.is_some() && content.fault().is_some() {
-            self.fail_torrent(info_hash);
+            self.if_served(torrent, Self::fail_torrent);
         }
         self.begin_fetches(fetch.range.device);
     }

@@ -207,11 +207,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             TorrentAction::Reveal(conn, piece) => self.order(conn, Order::Reveal(piece)),
             TorrentAction::RevealAll => {
                 tracing::debug!(%torrent, "super-seeding is over: the peers have every piece between them");
-                if let Some(shared) = self.torrents.get(&torrent) {
-                    // First of all: who joins from now on is told everything at once.
-                    shared.facts.hides_stock.store(false, Relaxed);
-                }
-                self.post_to_all(|| ToWorker::RevealAll(torrent));
+                let Some(shared) = self.torrents.get(&torrent).map(Arc::clone) else { return };
+                // First of all: who joins from now on is told everything at once.
+                shared.facts.hides_stock.store(false, Relaxed);
+                self.post_to_all(|| ToWorker::RevealAll(Arc::clone(&shared)));
             }
             TorrentAction::Exchange(conn, payload) => self.order(conn, Order::Exchange(payload)),
             TorrentAction::Verify { piece, want_block_hashes } => {
@@ -225,7 +224,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                     shared.counts.wasted.fetch_add(len, Relaxed);
                 }
             }
-            TorrentAction::Have(piece) => self.post_to_all(|| ToWorker::Have(torrent, piece)),
+            TorrentAction::Have(piece) => {
+                let Some(shared) = self.torrents.get(&torrent).map(Arc::clone) else { return };
+                self.post_to_all(|| ToWorker::Have(Arc::clone(&shared), piece));
+            }
             TorrentAction::Dial(address) => {
                 // Spread over the workers, as the kernel spreads those who come.
                 let worker = usize::from(address.port()) % self.workers.len();
@@ -240,10 +242,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 if let Some(home) = self.homes.get_mut(&torrent) {
                     (home.buffers, home.spare) = Default::default();
                 }
-                if let Some(shared) = self.torrents.get(&torrent) {
-                    shared.facts.satisfied.store(true, Relaxed);
-                }
-                self.post_to_all(|| ToWorker::Satisfied(torrent));
+                let Some(shared) = self.torrents.get(&torrent).map(Arc::clone) else { return };
+                shared.facts.satisfied.store(true, Relaxed);
+                self.post_to_all(|| ToWorker::Satisfied(Arc::clone(&shared)));
                 self.tell(EngineEvent::Satisfied { torrent });
             }
         }
@@ -270,11 +271,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     fn verify(&mut self, torrent: InfoHash, piece: PieceIndex, want_block_hashes: bool) {
         let Some(home) = self.homes.get_mut(&torrent) else { return };
         let Some(buffer) = home.buffers.get(&piece).map(Arc::clone) else { return };
-        let download = self.torrents.get(&torrent).and_then(|shared| shared.download.as_ref());
-        let (Some(download), Some(address)) = (download, self.workers.get(usize::from(self.index))) else {
+        let Some(shared) = self.torrents.get(&torrent) else { return };
+        let (Some(download), Some(address)) = (&shared.download, self.workers.get(usize::from(self.index)))
+        else {
             return;
         };
-        let address = address.clone();
+        let (address, torrent) = (address.clone(), Arc::clone(shared));
         let reply = move |result| address.answer(ToWorker::Piece { torrent, piece, result });
         download.sink.submit(piece, buffer, want_block_hashes, Box::new(reply));
     }

@@ -35,7 +35,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// Has the dictionary brought that this connection's peer was promised a piece of.
     pub(super) fn ask_for_info(&mut self, key: Key) {
         let torrent = self.connections.get(key).and_then(|connection| connection.torrent);
-        let Some(shared) = torrent.and_then(|torrent| self.torrents.get(&torrent)) else { return };
+        let Some(shared) = torrent.and_then(|torrent| self.torrents.get(&torrent)).map(Arc::clone) else {
+            return;
+        };
         let Supply::OnDemand(source) = &shared.content else { return };
         let info_hash = shared.facts.info_hash;
         let none = Entry { len: 0, waiting: Vec::new(), used: 0 };
@@ -51,7 +53,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         entry.waiting.push(key);
         let Some(address) = self.workers.get(usize::from(self.index)).cloned() else { return };
         // One answer for each torrent whose dictionary is being read: a bounded number.
-        Arc::clone(source).load_info(Box::new(move |bytes| address.answer(ToWorker::Info(info_hash, bytes))));
+        let source = Arc::clone(source);
+        source.load_info(Box::new(move |bytes| address.answer(ToWorker::Info(shared, bytes))));
     }
 
     pub(super) fn handle_info(&mut self, info_hash: InfoHash, bytes: Option<Arc<[u8]>>) {

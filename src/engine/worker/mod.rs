@@ -40,7 +40,7 @@ use crate::wire::Encryption;
 use connection::Connection;
 use download::BlockEnd;
 use encryption::EncryptionState;
-use fetch::Fetches;
+use fetch::{Fetches, Owner};
 use home::Home;
 use info::Infos;
 use kernel_limits::KernelLimits;
@@ -138,7 +138,7 @@ pub struct Worker<R: Ring, S: BlockStore> {
     /// The connections of each torrent that have finished their handshake.
     members: BTreeMap<InfoHash, BTreeSet<Key>>,
     in_flight: Slab<InFlight<S>>,
-    fetches: Fetches<(InfoHash, Arc<S>)>,
+    fetches: Fetches<Owner<S>>,
     #[expect(clippy::vec_box, reason = "a slot must not move between its sends: it moves by its box")]
     idle_slots: Vec<Box<SendSlot<S>>>,
     /// Connections with something to say, in the order in which they had it.
@@ -267,7 +267,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     pub fn run(mut self) -> io::Result<BTreeSet<InfoHash>> {
         while self.turn()? {}
         self.count_usage();
-        Ok(self.fetches.owners().map(|(info_hash, _)| *info_hash).collect())
+        Ok(self.fetches.owners().map(|(torrent, _)| torrent.facts.info_hash).collect())
     }
 
     /// One turn; false when the worker has ended.
@@ -348,14 +348,31 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             }
             ToWorker::Fact { torrent, conn, fact } => self.home_fact(torrent, conn, fact),
             ToWorker::Left { torrent, conn, why } => self.home_left(torrent, conn, why),
-            ToWorker::Piece { torrent, piece, result } => self.home_piece(torrent, piece, result),
-            ToWorker::Info(torrent, bytes) => self.handle_info(torrent, bytes),
-            ToWorker::Opened(torrent, opened) => self.handle_opened(torrent, opened),
+            ToWorker::Piece { torrent, piece, result } => {
+                self.if_served(&torrent, |worker, torrent| worker.home_piece(torrent, piece, result));
+            }
+            ToWorker::Info(torrent, bytes) => {
+                self.if_served(&torrent, |worker, torrent| worker.handle_info(torrent, bytes));
+            }
+            ToWorker::Opened(torrent, opened) => {
+                self.if_served(&torrent, |worker, torrent| worker.handle_opened(torrent, opened));
+            }
             ToWorker::Order { conn, order } => self.handle_order(conn, order),
-            ToWorker::Have(torrent, piece) => self.handle_have_ours(torrent, piece),
-            ToWorker::RevealAll(torrent) => self.reveal_all(torrent),
-            ToWorker::Satisfied(torrent) => self.handle_satisfied(torrent),
+            ToWorker::Have(torrent, piece) => {
+                self.if_served(&torrent, |worker, torrent| worker.handle_have_ours(torrent, piece));
+            }
+            ToWorker::RevealAll(torrent) => self.if_served(&torrent, Self::reveal_all),
+            ToWorker::Satisfied(torrent) => self.if_served(&torrent, Self::handle_satisfied),
             ToWorker::Stop => self.stop(),
+        }
+    }
+
+    /// Does something with a torrent, unless it has gone. Another torrent of the same info-hash, which has come back with
+    /// other content, is not the one that is meant.
+    fn if_served(&mut self, torrent: &Arc<SharedTorrent<S>>, act: impl FnOnce(&mut Self, InfoHash)) {
+        let info_hash = torrent.facts.info_hash;
+        if self.torrents.get(&info_hash).is_some_and(|served| Arc::ptr_eq(served, torrent)) {
+            act(self, info_hash);
         }
     }
 

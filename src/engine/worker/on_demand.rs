@@ -92,7 +92,7 @@ impl<S> OnDemand<S> {
 
 impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// The torrent's content; `None` while it is being opened for this connection, which is then scheduled again.
-    pub(super) fn content_for(&mut self, key: Key, torrent: &SharedTorrent<S>) -> Option<Arc<S>> {
+    pub(super) fn content_for(&mut self, key: Key, torrent: &Arc<SharedTorrent<S>>) -> Option<Arc<S>> {
         let source = match &torrent.content {
             Supply::Open(content) => return Some(Arc::clone(content)),
             Supply::OnDemand(source) => source,
@@ -111,7 +111,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             let entry = Entry { content: None, files, waiting, used, is_put_off: false };
             self.on_demand.files += files;
             self.on_demand.entries.insert(info_hash, entry);
-            self.open(info_hash, Arc::clone(source));
+            self.open(torrent, Arc::clone(source));
         }
         if let Some(connection) = self.connections.get_mut(key) {
             connection.opening = true;
@@ -119,11 +119,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         None
     }
 
-    fn open(&self, info_hash: InfoHash, source: Arc<dyn ContentSource<S>>) {
+    fn open(&self, torrent: &Arc<SharedTorrent<S>>, source: Arc<dyn ContentSource<S>>) {
         let Some(address) = self.workers.get(usize::from(self.index)) else { return };
-        let address = address.clone();
+        let (address, torrent) = (address.clone(), Arc::clone(torrent));
         // One answer for each torrent that is being opened: a bounded number.
-        source.open(Box::new(move |opened| address.answer(ToWorker::Opened(info_hash, opened))));
+        source.open(Box::new(move |opened| address.answer(ToWorker::Opened(torrent, opened))));
     }
 
     pub(super) fn handle_opened(&mut self, info_hash: InfoHash, opened: Result<Arc<S>, NotOpened>) {
@@ -166,10 +166,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             })
             .collect();
         for info_hash in again {
-            if let Some(Supply::OnDemand(source)) =
-                self.torrents.get(&info_hash).map(|shared| &shared.content)
-            {
-                self.open(info_hash, Arc::clone(source));
+            let Some(torrent) = self.torrents.get(&info_hash) else { continue };
+            if let Supply::OnDemand(source) = &torrent.content {
+                self.open(torrent, Arc::clone(source));
             }
         }
     }

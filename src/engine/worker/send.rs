@@ -11,7 +11,6 @@ use super::super::slab::Key;
 use super::super::store::{BlockStore, ColdRange, Readiness};
 use super::connection::{Closing, Connection};
 use super::{SharedTorrent, Worker};
-use crate::id::InfoHash;
 use crate::limits::ENCRYPTED_BATCH_LEN_MAX;
 use crate::pipeline::turn_len;
 use crate::units::BlockSpan;
@@ -26,10 +25,10 @@ const IDLE_SLOTS_MAX: usize = 256;
 
 /// A message in the kernel's hands.
 #[derive(Debug)]
-pub(super) struct InFlight<S> {
+pub(super) struct InFlight<S: BlockStore> {
     slot: Box<SendSlot<S>>,
     connection: Key,
-    torrent: Option<InfoHash>,
+    torrent: Option<Arc<SharedTorrent<S>>>,
     local: IpAddr,
     zero_copy: bool,
     /// The kernel refused to send without a copy; send again when it has let go.
@@ -87,7 +86,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         let clear_from = slot.control().len();
         if !connection.may_speak() {
-            return if slot.is_empty() { self.retire_empty(slot) } else { self.submit(key, slot) };
+            return if slot.is_empty() { self.retire_empty(slot) } else { self.submit(key, None, slot) };
         }
         connection.machine.poll_control(slot.control());
         let torrent = connection.torrent.and_then(|torrent| self.torrents.get(&torrent)).map(Arc::clone);
@@ -100,7 +99,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             return 0;
         }
         self.encrypt(key, &mut slot.control()[clear_from..]);
-        let sent = if slot.is_empty() { self.retire_empty(slot) } else { self.submit(key, slot) };
+        let sent = if slot.is_empty() { self.retire_empty(slot) } else { self.submit(key, torrent, slot) };
         // Not before the send is under way: the answer may be here at once, and wait for its end.
         self.tell_served(key);
         sent
@@ -204,7 +203,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         Next::Taken
     }
 
-    fn submit(&mut self, key: Key, mut slot: Box<SendSlot<S>>) -> u64 {
+    fn submit(
+        &mut self,
+        key: Key,
+        torrent: Option<Arc<SharedTorrent<S>>>,
+        mut slot: Box<SendSlot<S>>,
+    ) -> u64 {
         let message = slot.seal();
         let Some(connection) = self.connections.get_mut(key) else { return 0 };
         let (socket, local, len) = (connection.socket, connection.ends.local.ip(), slot.len());
@@ -219,7 +223,6 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             self.all_statistics[usize::from(self.index)].send_batch_bytes().record(slot.payload_len());
         }
         connection.machine.handle_sent(self.now);
-        let torrent = connection.torrent;
         let in_flight = InFlight { slot, connection: key, torrent, local, zero_copy, refused: false };
         let send = self.in_flight.insert_with(|_| in_flight);
         self.ring.push(Op::Send { socket, message, zero_copy }, Self::tag(OpKind::Send, send));
@@ -261,7 +264,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
 
     fn handle_sent(&mut self, send: Key, completion: &Completion) {
         let Some(in_flight) = self.in_flight.get_mut(send) else { return };
-        let (key, torrent) = (in_flight.connection, in_flight.torrent);
+        let key = in_flight.connection;
         let (len, payload, blocks) =
             (in_flight.slot.len(), in_flight.slot.payload_len(), in_flight.slot.blocks() as u64);
         let refused = in_flight.zero_copy && matches!(-completion.result, libc::ENOMEM | libc::EOPNOTSUPP);
@@ -286,10 +289,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             if let Some(content) = self.in_flight.get(send).and_then(|in_flight| in_flight.slot.content()) {
                 content.handle_unreadable();
             }
-            if let Some(torrent) = torrent {
-                self.fail_torrent(torrent);
+            if let Some(torrent) = self.in_flight.get(send).and_then(|in_flight| in_flight.torrent.clone()) {
+                self.if_served(&torrent, Self::fail_torrent);
             }
         } else if u64::try_from(completion.result) == Ok(len) {
+            let torrent = self.in_flight.get(send).and_then(|in_flight| in_flight.torrent.as_deref());
             self.count_sent(torrent, len, payload, blocks);
             if let Some(connection) = self.connections.get_mut(key) {
                 if let Some(counters) = &connection.counters {
@@ -310,16 +314,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.remove_if_quiet(key);
     }
 
-    fn count_sent(&self, torrent: Option<InfoHash>, len: u64, payload: u64, blocks: u64) {
+    fn count_sent(&self, torrent: Option<&SharedTorrent<S>>, len: u64, payload: u64, blocks: u64) {
         let statistics = self.statistics();
         statistics.sends().add(1);
         statistics.bytes_sent().add(len);
         statistics.payload_sent().add(payload);
         statistics.blocks_sent().add(blocks);
-        if payload > 0
-            && let Some(shared) = torrent.and_then(|torrent| self.torrents.get(&torrent))
-        {
-            shared.counts.uploaded.fetch_add(payload, Relaxed);
+        if let Some(torrent) = torrent.filter(|_| payload > 0) {
+            torrent.counts.uploaded.fetch_add(payload, Relaxed);
         }
     }
 
