@@ -38,6 +38,7 @@ pub mod swarm_registry;
 
 // 3 · storage, and the clock and entropy that shells pass down
 pub mod clock;
+pub mod bind_patience;
 pub mod storage;
 
 // 4 · all peer I/O

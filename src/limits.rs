@@ -486,6 +486,22 @@ pub const ENDGAME_SAMPLE_MAX: usize = 4_096;
 /// Peers whose rates differ by no more than this factor share pieces.
 pub const SPEED_CLASS_FACTOR: u64 = 4;
 
+// --- Starting and ending -------------------------------------------------------------------------------------
+
+/// Time for which an address is tried that somebody has: the kernel may take some hundred milliseconds to close what an
+/// ended process left behind in its rings.
+pub const BIND_PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two such tries.
+pub const BIND_RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+// --- Files that are numbered anew ----------------------------------------------------------------------------
+
+/// Pieces of a torrent whose hashes are kept to look again at files that have other numbers than before; one in each of so many
+/// parts of the torrent. 96 bytes a torrent.
+pub const SECOND_LOOK_PIECES_MAX: usize = 4;
+/// Bytes of those pieces together, if that is more than one piece: what a second look may have to read.
+pub const SECOND_LOOK_LEN_MAX: u64 = 64 * 1024 * 1024;
+
 // --- Fetching a torrent by its magnet link ------------------------------------------------------------------
 
 /// Peers dialled or talked to at once for an info dictionary.

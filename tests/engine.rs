@@ -93,3 +93,18 @@ fn an_unknown_torrent_is_answered_with_silence_and_the_end() {
     let _ = stream.read_to_end(&mut answer);
     assert!(answer.is_empty());
 }
+
+/// While another process may take the port between two looks at it, a port that nobody has is free at once.
+#[test]
+fn a_port_is_free_as_soon_as_its_engine_has_ended() {
+    for round in 0..20 {
+        let rig = Rig::start_with(EngineConfig { workers: Some(2), ..EngineConfig::default() });
+        let address = rig.engine.addresses()[0];
+        let peer = rig.dial();
+        rig.engine.stop();
+        // Without SO_REUSEPORT this fails while any socket of the engine listens.
+        let listener = std::net::TcpListener::bind(address);
+        assert!(listener.is_ok(), "round {round}: {listener:?}");
+        drop(peer);
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::CommandError;
 use crate::choker::Slots;
+use crate::engine::listener::Port;
 use crate::engine::{Engine, EngineConfig, EngineEvent, ZeroCopyMode};
 use crate::limits::CONNECTIONS_PER_PREFIX_MAX;
 use crate::storage::Content;
@@ -13,15 +14,27 @@ use tokio::sync::mpsc;
 /// Events the engine may have on their way to the session.
 const ENGINE_EVENTS_MAX: usize = 4096;
 
+/// The port that peers expect, when the user names none.
+const PORT_DEFAULT: u16 = 6881;
+
+/// What becomes of a command whose user has named no port, when somebody has the usual one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnnamedPort {
+    /// It fails: who serves should be where it was.
+    OrFail,
+    /// It takes any free one.
+    OrAny,
+}
+
 /// Options of the engine.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct EngineArgs {
     /// Address to listen on and connect from [default: all, IPv4 and IPv6]
     #[arg(long, value_name = "IP")]
     pub bind: Option<IpAddr>,
-    /// Port for peers; 0 takes any free one
-    #[arg(long, value_name = "N", default_value_t = 6881)]
-    pub port: u16,
+    /// Port for peers; 0 takes any free one [default: 6881, or any free one for get when that is taken]
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
@@ -51,14 +64,26 @@ pub(super) struct EngineArgs {
 }
 
 impl EngineArgs {
+    /// What the user has to know of the port that was taken in place of the usual one.
+    pub fn port_taken_instead(&self, engine: &Engine<Content>) -> Option<String> {
+        let port = engine.addresses().first()?.port();
+        let is_other = self.port.is_none() && port != PORT_DEFAULT;
+        is_other
+            .then(|| format!("another program has port {PORT_DEFAULT}; peers reach this one on port {port}"))
+    }
+
     /// Starts the engine, and gives what it tells.
     pub fn start(
         &self,
         download_limit: Option<ByteRate>,
+        unnamed_port: UnnamedPort,
     ) -> Result<(Engine<Content>, mpsc::Receiver<EngineEvent>), CommandError> {
         let config = EngineConfig {
             bind: self.bind,
-            port: self.port,
+            port: Port {
+                number: self.port.unwrap_or(PORT_DEFAULT),
+                or_any: self.port.is_none() && unnamed_port == UnnamedPort::OrAny,
+            },
             workers: self.workers.map(usize::from),
             unpinned: self.no_pin,
             upload_limit: self.upload_limit,

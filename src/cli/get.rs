@@ -2,7 +2,7 @@
 
 use super::CommandError;
 use super::create::tracker_url;
-use super::engine_args::EngineArgs;
+use super::engine_args::{EngineArgs, UnnamedPort};
 use super::view::View;
 use crate::clock;
 use crate::engine::{Engine, EngineEvent};
@@ -91,7 +91,10 @@ pub fn run(args: GetArgs) -> Result<(), CommandError> {
     let source = Source::read(&args.torrent)?;
     let view = Arc::new(View::new(args.json));
     let metrics = args.metrics.map(MetricsServer::bind).transpose()?;
-    let (engine, engine_events) = args.engine.start(args.download_limit)?;
+    let (engine, engine_events) = args.engine.start(args.download_limit, UnnamedPort::OrAny)?;
+    if let Some(text) = args.engine.port_taken_instead(&engine) {
+        view.complain(&text);
+    }
     service::run(get(args, source, engine, engine_events, metrics, view))?
 }
 

@@ -5,7 +5,7 @@ mod load;
 
 use super::CommandError;
 use super::create::{piece_length, tracker_url};
-use super::engine_args::EngineArgs;
+use super::engine_args::{EngineArgs, UnnamedPort};
 use super::view::View;
 use crate::engine::{Engine, EngineEvent};
 use crate::picker::Order;
@@ -83,7 +83,7 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
     let _ = raise_file_limit();
     let view = View::new(args.json);
     let metrics = args.metrics.map(MetricsServer::bind).transpose()?;
-    let (engine, engine_events) = args.engine.start(None)?;
+    let (engine, engine_events) = args.engine.start(None, UnnamedPort::OrFail)?;
     let tracker = bind_tracker(&args)?;
     let trackers = inputs::announce_urls(&args, tracker.as_ref());
     let state_dir = args.state_dir.clone().or_else(default_state_dir);

@@ -1,6 +1,7 @@
 //! Listening sockets: one per worker and address family, all on one port, so that the kernel spreads
 //! connections over the workers (SO_REUSEPORT).
 
+use crate::bind_patience::{a_second, bind_patiently, is_taken};
 use crate::limits::UNSENT_LEN_MAX;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -38,9 +39,36 @@ pub struct Listeners {
     pub addresses: Vec<SocketAddr>,
 }
 
+/// Where to listen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// The port; 0 for any free one.
+    pub number: u16,
+    /// Whether any other does as well when somebody has this one.
+    pub or_any: bool,
+}
+
+impl From<u16> for Port {
+    fn from(number: u16) -> Self {
+        Self { number, or_any: false }
+    }
+}
+
 /// Listens for `workers` workers on `bind`, or on all addresses of both families. Port 0 takes any free port,
-/// the same for both families. A machine without IPv6 does without it, unless it was asked for by name.
-pub fn listen(bind: Option<IpAddr>, port: u16, workers: usize) -> Result<Listeners, ListenError> {
+/// the same for both families. A port that is taken is tried for about a second, unless another will do. A machine without
+/// IPv6 does without it, unless it was asked for by name.
+pub fn listen(bind: Option<IpAddr>, port: Port, workers: usize) -> Result<Listeners, ListenError> {
+    let is_taken = |error: &ListenError| is_taken(&error.source);
+    if port.or_any && port.number != 0 {
+        return match listen_once(bind, port.number, workers) {
+            Err(error) if is_taken(&error) => listen_once(bind, 0, workers),
+            other => other,
+        };
+    }
+    bind_patiently(|| listen_once(bind, port.number, workers), is_taken, a_second())
+}
+
+fn listen_once(bind: Option<IpAddr>, port: u16, workers: usize) -> Result<Listeners, ListenError> {
     // Whether another program already has the port is asked without SO_REUSEPORT first: with it, a second
     // process of ours would quietly take half of the connections.
     const TRIES: usize = 16;
@@ -116,7 +144,7 @@ mod tests {
 
     #[test]
     fn all_workers_share_one_port_on_both_families() {
-        let listeners = listen(None, 0, 3).unwrap();
+        let listeners = listen(None, Port::default(), 3).unwrap();
         assert!(listeners.sockets.iter().all(|of_worker| of_worker.len() == listeners.addresses.len()));
         let port = listeners.addresses[0].port();
         assert_ne!(port, 0);
@@ -125,8 +153,22 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_refused_with_a_cure_even_to_ourselves() {
-        let first = listen(Some(Ipv4Addr::LOCALHOST.into()), 0, 1).unwrap();
-        let error = listen(Some(Ipv4Addr::LOCALHOST.into()), first.addresses[0].port(), 1).unwrap_err();
+        let loopback = Some(Ipv4Addr::LOCALHOST.into());
+        let first = listen(loopback, Port::default(), 1).unwrap();
+        let port = first.addresses[0].port();
+        let error = listen(loopback, port.into(), 1).unwrap_err();
         assert!(error.to_string().contains("--port"), "{error}");
+    }
+
+    #[test]
+    fn another_port_is_taken_where_any_will_do() {
+        let loopback = Some(Ipv4Addr::LOCALHOST.into());
+        let first = listen(loopback, Port::default(), 1).unwrap();
+        let taken = first.addresses[0].port();
+        let second = listen(loopback, Port { number: taken, or_any: true }, 2).unwrap();
+        assert!(![0, taken].contains(&second.addresses[0].port()));
+        drop(first);
+        let third = listen(loopback, Port { number: taken, or_any: true }, 1).unwrap();
+        assert_eq!(third.addresses[0].port(), taken, "the usual one is as good as any");
     }
 }

@@ -1,6 +1,6 @@
 //! The engine's threads: one worker per core, started together or not at all.
 
-use super::listener::{ListenError, listen};
+use super::listener::{ListenError, Port, listen};
 use super::mailbox::{Address, mailbox};
 use super::message::{SharedTorrent, ToWorker};
 use super::prefix_table::PrefixTable;
@@ -42,8 +42,8 @@ const PINNED_PERCENT: u64 = 75;
 pub struct EngineConfig {
     /// Address to listen on; `None` for all of both families.
     pub bind: Option<IpAddr>,
-    /// Port to listen on; 0 for any free one.
-    pub port: u16,
+    /// Port to listen on.
+    pub port: Port,
     /// Worker threads; `None` for one per core this process may use.
     pub workers: Option<usize>,
     /// Leave the threads unpinned.

@@ -7,7 +7,7 @@ use crate::engine::supply::Supply;
 use crate::id::InfoHash;
 use crate::metainfo::Metainfo;
 use crate::storage::{
-    self, CheckReport, Content, FileSelection, Fingerprint, Layout, Resume, Shelf, ShelvedContent,
+    self, CheckReport, Content, FileSelection, Fingerprint, Layout, Resume, Sample, Shelf, ShelvedContent,
     StorageError, resume_path,
 };
 use crate::units::PieceIndex;
@@ -210,7 +210,8 @@ impl Located {
         if content.fingerprint() != fingerprint {
             return Err(StorageError::Modified(self.root));
         }
-        let content = ServedContent::OnDemand(Arc::new(content));
+        let sample = Sample::of(&self.layout, &verified, |piece| self.metainfo.info().piece_hash(piece));
+        let content = ServedContent::OnDemand(Arc::new(content.with_sample(sample)));
         let selection = None;
         Ok(Checked {
             metainfo: self.metainfo,

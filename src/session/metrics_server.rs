@@ -5,6 +5,7 @@
 //! name was turned into 127.0.0.1 could otherwise read the names of torrents (DNS rebinding).
 
 use super::metrics::CONTENT_TYPE;
+use crate::bind_patience::{a_second, bind_patiently, is_taken};
 use crate::http_server::{self, Answer, Connections, answer, plain, refuse_all_but_get};
 use crate::limits::{METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_PER_ADDRESS_MAX};
 use hyper::header::HOST;
@@ -43,7 +44,8 @@ impl MetricsServer {
     /// # Errors
     /// When the address is taken or not ours.
     pub fn bind(address: SocketAddr) -> Result<Self, MetricsError> {
-        let bound = std::net::TcpListener::bind(address).and_then(|listener| {
+        let bind = || std::net::TcpListener::bind(address);
+        let bound = bind_patiently(bind, is_taken, a_second()).and_then(|listener| {
             listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
             Ok(Self { listener, address })

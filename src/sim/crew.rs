@@ -2,7 +2,7 @@
 
 use super::ring::{Faults, SimRing};
 use super::store::SimStore;
-use crate::engine::listener::listen;
+use crate::engine::listener::{Port, listen};
 use crate::engine::mailbox::{Address, mailbox};
 use crate::engine::message::{EngineEvent, SharedTorrent, ToWorker};
 use crate::engine::prefix_table::PrefixTable;
@@ -53,7 +53,10 @@ impl Crew {
                 open_files_max: 8,
                 index: index as u16,
                 ring: SimRing::new(terms.seed + index as u64 * 1000, terms.faults),
-                listeners: listen(Some(Ipv4Addr::LOCALHOST.into()), 0, 1).unwrap().sockets.remove(0),
+                listeners: listen(Some(Ipv4Addr::LOCALHOST.into()), Port::default(), 1)
+                    .unwrap()
+                    .sockets
+                    .remove(0),
                 port: 6881,
                 bind: None,
                 mailbox,

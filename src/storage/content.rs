@@ -305,7 +305,9 @@ impl Content {
             Err(StorageError::Missing(path)) => return Err(StorageError::Vanished(path)),
             other => other?,
         };
-        if there.identity != opened.identity {
+        // What has another number and is otherwise what we have open, to the nanosecond, is that.
+        let is_open = (there.len, there.mtime, there.ctime) == (open.len, open.mtime, open.ctime);
+        if there.identity != opened.identity && !is_open {
             return Err(StorageError::Replaced(path()));
         }
         if open.mtime != opened.mtime && !may_be_younger {

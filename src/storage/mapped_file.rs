@@ -24,6 +24,8 @@ pub(super) struct MappedFile {
     pub(super) identity: (u64, u64),
     /// Last write: when it was opened, or when its download ended.
     mtime: Mutex<(i64, u32)>,
+    /// Last change of the inode when it was opened.
+    ctime: (i64, u32),
     pub(super) residency: Residency,
     /// Written to since it was last brought to the disk, as far as is known.
     pub(super) is_unsynced: AtomicBool,
@@ -46,6 +48,7 @@ impl MappedFile {
             len: state.len,
             identity: state.identity,
             mtime: Mutex::new(state.mtime),
+            ctime: state.ctime,
             residency: Residency::default(),
             is_unsynced: AtomicBool::new(false),
         })
@@ -64,7 +67,7 @@ impl MappedFile {
     /// The file as it was when it was opened, or when its download ended.
     pub(super) fn opened(&self) -> FileState {
         let mtime = *self.mtime.lock().unwrap_or_else(PoisonError::into_inner);
-        FileState { len: self.len, mtime, identity: self.identity }
+        FileState { len: self.len, mtime, ctime: self.ctime, identity: self.identity }
     }
 
     /// The file as it is now.

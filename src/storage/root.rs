@@ -200,6 +200,8 @@ pub(super) struct FileState {
     pub(super) len: u64,
     /// Last write, seconds since 1970 and nanoseconds.
     pub(super) mtime: (i64, u32),
+    /// Last change of the inode, likewise; nobody can set it.
+    pub(super) ctime: (i64, u32),
     /// Device and inode.
     pub(super) identity: (u64, u64),
 }
@@ -209,6 +211,7 @@ impl FileState {
         Self {
             len: u64::try_from(stat.st_size).unwrap_or(0),
             mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+            ctime: (stat.st_ctime, u32::try_from(stat.st_ctime_nsec).unwrap_or(0)),
             identity: (stat.st_dev, stat.st_ino),
         }
     }

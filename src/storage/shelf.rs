@@ -9,8 +9,9 @@
 use super::content::Content;
 use super::error::StorageError;
 use super::fingerprint::Fingerprint;
-use super::layout::Layout;
+use super::layout::{FileIndex, Layout, LayoutFile};
 use super::root::{FileState, Root};
+use super::second_look::{Sameness, Sample};
 use crate::limits::{OPENING_PER_DEVICE_MAX, OPENING_THREADS_MAX};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -24,7 +25,11 @@ pub struct ShelvedContent {
     layout: Arc<Layout>,
     root: PathBuf,
     /// The files that have bytes on disk, in the torrent's order, as they were when they were checked.
-    states: Box<[Option<FileState>]>,
+    states: Mutex<Arc<[Option<FileState>]>>,
+    /// The device of the first of them.
+    device: u64,
+    /// What is looked at when files have other numbers than before.
+    sample: Sample,
     fault: Arc<OnceLock<StorageError>>,
     /// What is open, while anybody holds it.
     open: Mutex<Weak<Content>>,
@@ -59,9 +64,21 @@ impl ShelvedContent {
             let path = folder.full_path(&file.path);
             Err(StorageError::Length { path, expected: file.len, found: state.len })
         });
-        let states = states.collect::<Result<_, StorageError>>()?;
+        let states = states.collect::<Result<Arc<[Option<FileState>]>, StorageError>>()?;
+        let device = states.iter().flatten().next().map_or(0, |state| state.identity.0);
+        let (states, sample) = (Mutex::new(states), Sample::default());
         let (fault, open, shelf) = (Arc::default(), Mutex::default(), shelf.clone());
-        Ok(Self { layout, root, states, fault, open, shelf })
+        Ok(Self { layout, root, states, device, sample, fault, open, shelf })
+    }
+
+    /// The same, with pieces to look at when its files have other numbers than before and are otherwise as they were.
+    pub fn with_sample(self, sample: Sample) -> Self {
+        Self { sample, ..self }
+    }
+
+    /// The files as they were last found. Never waits for a file system.
+    fn states(&self) -> Arc<[Option<FileState>]> {
+        Arc::clone(&self.states.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Where pieces lie in files.
@@ -76,12 +93,12 @@ impl ShelvedContent {
 
     /// The files as they were when this was made, and have to be.
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(self.states.iter().copied(), None)
+        Fingerprint::of(self.states().iter().copied(), None)
     }
 
     /// Descriptors that it has when it is open: one for each file, and its folder's.
     pub fn file_count(&self) -> usize {
-        self.states.len() + 1
+        self.states().len() + 1
     }
 
     /// The first fault that anybody met. Content with a fault is not to be served any more.
@@ -94,27 +111,58 @@ impl ShelvedContent {
         self.fault.set(fault).is_ok()
     }
 
-    /// Whether every file is still there and as it was: one system call each, none of which opens or reads a file.
-    /// Neither reports nor forgets a fault. Not for data cores.
+    /// Whether every file is still there and as it was: one system call each, none of which opens or reads a file unless the
+    /// file system has numbered its files anew. Neither reports nor forgets a fault. Not for data cores.
     ///
     /// # Errors
     /// What has changed.
     pub fn verify_files(&self) -> Result<(), StorageError> {
         let root = Root::open(&self.root)?;
-        for (expected, (_, file)) in self.states.iter().zip(self.layout.stored_files()) {
-            let now = match root.state(&file.path) {
-                Err(StorageError::Missing(path)) => return Err(StorageError::Vanished(path)),
-                other => other?,
-            };
-            expected.map_or(Ok(()), |expected| expected.compare(now, || root.full_path(&file.path)))?;
+        let found = |(_, file): (FileIndex, &LayoutFile)| match root.state(&file.path) {
+            Err(StorageError::Missing(path)) => Err(StorageError::Vanished(path)),
+            other => other.map(Some),
+        };
+        match self.compare(self.layout.stored_files().map(found))? {
+            None => Ok(()),
+            Some(renumbered) => self.look_again(&root, &renumbered),
         }
+    }
+
+    /// Compares the files, in the torrent's order, with what they were; the first that has another number and is otherwise as
+    /// it was.
+    fn compare(
+        &self,
+        found: impl Iterator<Item = Result<Option<FileState>, StorageError>>,
+    ) -> Result<Option<PathBuf>, StorageError> {
+        let mut renumbered = None;
+        for ((expected, found), (_, file)) in self.states().iter().zip(found).zip(self.layout.stored_files())
+        {
+            let Some((expected, found)) = expected.zip(found?) else { continue };
+            let path = || self.root.join(&file.path);
+            if expected.compare(found, path)? == Sameness::Renumbered {
+                renumbered.get_or_insert_with(path);
+            }
+        }
+        Ok(renumbered)
+    }
+
+    /// Looks at what some files hold that have other numbers than before, `renumbered` among them, and remembers the numbers.
+    fn look_again(&self, root: &Root, renumbered: &Path) -> Result<(), StorageError> {
+        let states = self.layout.stored_files().map(|(_, file)| root.state(&file.path).map(Some));
+        let states = states.collect::<Result<Arc<[Option<FileState>]>, StorageError>>()?;
+        // Once more: what has changed since the first look is no question of numbers.
+        self.compare(states.iter().map(|state| Ok(*state)))?;
+        if !self.sample.is_found(&self.layout, root) {
+            return Err(StorageError::Replaced(renumbered.to_owned()));
+        }
+        tracing::debug!(path = %renumbered.display(), "the file system has numbered it anew; it is what it was");
+        *self.states.lock().unwrap_or_else(PoisonError::into_inner) = states;
         Ok(())
     }
 
     /// Opens the content on a thread of the shelf, or finds it open, and answers exactly once. Never waits.
     pub fn open_later(self: Arc<Self>, answer: Answer) {
-        let device = self.states.iter().flatten().next().map_or(0, |state| state.identity.0);
-        let shelf = self.shelf.clone();
+        let (device, shelf) = (self.device, self.shelf.clone());
         shelf.run_later(
             device,
             Box::new(move |can_run| answer(if can_run { self.open() } else { Err(Refusal::Full) })),
@@ -131,8 +179,7 @@ impl ShelvedContent {
             return Ok(content);
         }
         let room = self.shelf.room_for(self.file_count()).ok_or(Refusal::Full)?;
-        let opened = Content::reopen(Arc::clone(&self.layout), &self.root, &self.states, &self.fault, room);
-        match opened {
+        match self.reopen(room) {
             Ok(content) => {
                 let content = Arc::new(content);
                 *open = Arc::downgrade(&content);
@@ -149,6 +196,19 @@ impl ShelvedContent {
                 Err(Refusal::Faulty)
             }
         }
+    }
+
+    /// Opens and maps every file, each of which has to be as it was.
+    fn reopen(&self, room: Room) -> Result<Content, StorageError> {
+        let content = Content::open(Arc::clone(&self.layout), &self.root).map_err(|error| match error {
+            StorageError::Missing(path) => StorageError::Vanished(path),
+            other => other,
+        })?;
+        let opened = self.layout.stored_files().map(|(index, _)| Ok(content.opened_state(index)));
+        if let Some(renumbered) = self.compare(opened)? {
+            self.look_again(&Root::open(&self.root)?, &renumbered)?;
+        }
+        Ok(content.with_fault(Arc::clone(&self.fault), room))
     }
 }
 
@@ -309,45 +369,10 @@ impl fmt::Debug for Room {
     }
 }
 
-impl FileState {
-    /// Whether the file is still the one that it was.
-    fn compare(self, now: Self, path: impl Fn() -> PathBuf) -> Result<(), StorageError> {
-        if now.identity != self.identity {
-            return Err(StorageError::Replaced(path()));
-        }
-        if now.len != self.len {
-            return Err(StorageError::Length { path: path(), expected: self.len, found: now.len });
-        }
-        if now.mtime != self.mtime { Err(StorageError::Modified(path())) } else { Ok(()) }
-    }
-}
-
-impl Content {
-    /// Opens and maps every file, each of which has to be as it was.
-    fn reopen(
-        layout: Arc<Layout>,
-        root: &Path,
-        states: &[Option<FileState>],
-        fault: &Arc<OnceLock<StorageError>>,
-        room: Room,
-    ) -> Result<Self, StorageError> {
-        let content = Self::open(layout, root).map_err(|error| match error {
-            StorageError::Missing(path) => StorageError::Vanished(path),
-            other => other,
-        })?;
-        for (expected, (index, file)) in states.iter().zip(content.layout().stored_files()) {
-            if let (Some(expected), Some(found)) = (expected, content.opened_state(index)) {
-                expected.compare(found, || root.join(&file.path))?;
-            }
-        }
-        Ok(content.with_fault(Arc::clone(fault), room))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::LayoutFile;
+    use crate::bitfield::Bitfield;
     use std::fs;
     use std::time::SystemTime;
 
@@ -389,6 +414,52 @@ mod tests {
         assert!(matches!(content.verify_files(), Err(StorageError::Modified(_))));
         assert_eq!(opened(&content).unwrap_err(), Refusal::Faulty);
         assert!(matches!(content.fault(), Some(StorageError::Modified(_))));
+    }
+
+    /// What a file system does that has forgotten its files' numbers: all of them are others.
+    fn number_anew(content: &ShelvedContent) {
+        let renumbered = |state: &Option<FileState>| {
+            let FileState { identity: (device, inode), .. } = state.unwrap();
+            Some(FileState { identity: (device, inode + 1), ..state.unwrap() })
+        };
+        let mut states = content.states.lock().unwrap();
+        *states = states.iter().map(renumbered).collect();
+    }
+
+    #[test]
+    fn files_that_are_numbered_anew_are_looked_at_again_and_served() {
+        let (folder, shelf) = (tempfile::tempdir().unwrap(), Shelf::new(8));
+        let content = shelved(folder.path(), "one", &shelf);
+        let hash = crate::storage::piece_hash(&[7; 100]);
+        for hashes in [vec![hash], vec![]] {
+            let sample = Sample::of(content.layout(), &Bitfield::all(1), |piece| {
+                hashes.get(piece.0 as usize).copied()
+            });
+            let content = shelved(folder.path(), "one", &shelf);
+            let content = Arc::new(Arc::into_inner(content).unwrap().with_sample(sample));
+            number_anew(&content);
+            assert_eq!(content.verify_files(), Ok(()));
+            number_anew(&content);
+            assert!(opened(&content).is_ok());
+            assert_eq!((content.fault(), content.verify_files()), (None, Ok(())));
+        }
+    }
+
+    #[test]
+    fn files_that_are_numbered_anew_and_hold_something_else_are_not_served() {
+        for through_opening in [true, false] {
+            let (folder, shelf) = (tempfile::tempdir().unwrap(), Shelf::new(8));
+            let content = shelved(folder.path(), "one", &shelf);
+            let sample = Sample::of(content.layout(), &Bitfield::all(1), |_| Some([1; 20]));
+            let content = Arc::new(Arc::into_inner(content).unwrap().with_sample(sample));
+            number_anew(&content);
+            if through_opening {
+                assert_eq!(opened(&content).unwrap_err(), Refusal::Faulty);
+                assert!(matches!(content.fault(), Some(StorageError::Replaced(_))));
+            } else {
+                assert!(matches!(content.verify_files(), Err(StorageError::Replaced(_))));
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! trying: the first socket is given a port by the system, and the others must get the same.
 
 use super::{TrackerAddress, TrackerProtocol, TrackerServerError};
+use crate::bind_patience::{a_second, bind_patiently, is_taken};
 use crate::limits::SHARED_PORT_TRIES;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -26,8 +27,12 @@ pub(super) struct Sockets {
 impl Sockets {
     /// Binds every address.
     pub(super) fn bind(http: &[SocketAddr], udp: &[SocketAddr]) -> Result<Self, TrackerServerError> {
+        let is_taken = |error: &TrackerServerError| match error {
+            TrackerServerError::Bind { source, .. } => is_taken(source),
+            _ => false,
+        };
         for _ in 0..SHARED_PORT_TRIES {
-            match Self::try_bind(http, udp)? {
+            match bind_patiently(|| Self::try_bind(http, udp), is_taken, a_second())? {
                 Some(sockets) if sockets.http.is_empty() && sockets.udp.is_empty() => {
                     return Err(TrackerServerError::NoAddress);
                 }

@@ -48,7 +48,7 @@ impl Rig {
     /// With these settings, on loopback and any free port.
     pub fn start_with(config: EngineConfig) -> Self {
         let (sender, events) = channel();
-        let config = EngineConfig { bind: Some(Ipv4Addr::LOCALHOST.into()), port: 0, ..config };
+        let config = EngineConfig { bind: Some(Ipv4Addr::LOCALHOST.into()), ..config };
         let make_sink = || {
             let sender = sender.clone();
             Box::new(move |event| sender.send(event).map_err(|unsent| unsent.0)) as _

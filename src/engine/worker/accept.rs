@@ -15,11 +15,26 @@ use crate::wire::Encryption;
 use socket2::SockAddr;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Time until a listener tries again after the process ran out of descriptors or memory.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A listening socket. Closed when the worker ends, as soon as the kernel has let go of its accept: until then the port is
+/// taken, even when this process is gone.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: Option<OwnedFd>,
+    /// The kernel has an accept of it.
+    accepting: bool,
+}
+
+impl Listener {
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket: Some(socket), accepting: false }
+    }
+}
 
 impl<R: Ring, S: BlockStore> Worker<R, S> {
     pub(super) fn accept_tag(listener: usize) -> Tag {
@@ -30,13 +45,39 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if self.stopping.is_some() {
             return;
         }
-        if let Some(socket) = self.listener_fd(listener) {
-            self.ring.push(Op::Accept { listener: socket }, Self::accept_tag(listener));
+        let Some(listening) = self.listeners.get_mut(listener) else { return };
+        let Some(socket) = listening.socket.as_ref().map(AsRawFd::as_raw_fd) else { return };
+        listening.accepting = true;
+        self.ring.push(Op::Accept { listener: socket }, Self::accept_tag(listener));
+    }
+
+    /// Whether a listener is open.
+    pub(super) fn is_listening(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.socket.is_some())
+    }
+
+    /// Takes no connection any more.
+    pub(super) fn stop_listening(&mut self) {
+        for listener in 0..self.listeners.len() {
+            let target = Self::accept_tag(listener);
+            if self.listeners.get(listener).is_some_and(|listener| listener.accepting) {
+                self.ring.push(Op::Cancel { target }, Tag { kind: OpKind::Cancel, ..target });
+            } else if let Some(listener) = self.listeners.get_mut(listener) {
+                listener.socket = None;
+            }
         }
     }
 
     pub(super) fn handle_accept(&mut self, completion: &Completion) {
         let listener = completion.tag.slot as usize;
+        if !completion.more
+            && let Some(listener) = self.listeners.get_mut(listener)
+        {
+            listener.accepting = false;
+            if self.stopping.is_some() {
+                listener.socket = None;
+            }
+        }
         if completion.result >= 0 {
             self.accept_fails = false;
             self.accept(completion.result);

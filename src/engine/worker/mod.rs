@@ -37,6 +37,7 @@ use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::units::{BlockSpan, PieceIndex};
 use crate::wire::Encryption;
+use accept::Listener;
 use connection::Connection;
 use download::BlockEnd;
 use encryption::EncryptionState;
@@ -49,7 +50,7 @@ use send::InFlight;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use throttle::Throttle;
 use waiting::Waiting;
@@ -113,7 +114,7 @@ pub type EventSink = Box<dyn Fn(EngineEvent) -> Result<(), EngineEvent> + Send>;
 pub struct Worker<R: Ring, S: BlockStore> {
     index: u16,
     ring: R,
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<Listener>,
     port: u16,
     bind: Option<IpAddr>,
     mailbox: Mailbox<ToWorker<S>>,
@@ -205,7 +206,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let mut worker = Self {
             index: parts.index,
             ring: parts.ring,
-            listeners: parts.listeners,
+            listeners: parts.listeners.into_iter().map(Listener::new).collect(),
             port: parts.port,
             bind: parts.bind,
             mailbox: parts.mailbox,
@@ -400,17 +401,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
 
     fn stop(&mut self) {
         self.stopping = Some(self.now + STOP_TIMEOUT);
-        for listener in 0..self.listeners.len() {
-            let target = Self::accept_tag(listener);
-            self.ring.push(Op::Cancel { target }, Tag { kind: OpKind::Cancel, ..target });
-        }
+        self.stop_listening();
         self.close_connections(|_| true);
     }
 
     fn has_stopped(&self) -> bool {
         self.stopping.is_some_and(|deadline| {
             let is_idle = self.connections.is_empty() && self.in_flight.is_empty();
-            self.now >= deadline || (is_idle && self.fetches.is_empty())
+            self.now >= deadline || (is_idle && self.fetches.is_empty() && !self.is_listening())
         })
     }
 
@@ -545,10 +543,6 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// The ring, for the simulator.
     pub fn ring_mut(&mut self) -> &mut R {
         &mut self.ring
-    }
-
-    fn listener_fd(&self, listener: usize) -> Option<i32> {
-        self.listeners.get(listener).map(AsRawFd::as_raw_fd)
     }
 }
 
