@@ -11,6 +11,7 @@ pub mod id;
 pub mod bitfield;
 pub mod limits;
 pub mod prefetch;
+pub mod secret_url;
 
 // 1 · bytes <-> values
 pub mod bencode;

@@ -3,6 +3,7 @@
 mod getting;
 
 use getting::{Album, Run, get, seed, seedring};
+use seedring::secret_url::Keys;
 use seedring::session::torrent_file::read_torrent;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -111,7 +112,7 @@ fn the_folder_is_made_and_events_tell_the_story() {
 fn a_magnet_link_is_enough() {
     let album = album();
     let seed = seed(&album, "100MB/s");
-    let magnet = format!("{}&x.pe={}", album.metainfo.magnet(), seed.address());
+    let magnet = format!("{}&x.pe={}", album.metainfo.magnet().link(Keys::Shown), seed.address());
     let mut command = seedring("get");
     command.arg(magnet).arg("-o").arg(album.path("out")).arg("--state-dir").arg(album.path("state"));
     let (status, _, said) = Run::start(&mut command).ended();

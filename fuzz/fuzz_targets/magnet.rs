@@ -7,6 +7,7 @@ use seedring::limits::{
     MAGNET_LEN_MAX, MAGNET_PEERS_MAX, TRACKERS_PER_TORRENT_MAX, WEB_SEEDS_PER_TORRENT_MAX,
 };
 use seedring::metainfo::Magnet;
+use seedring::secret_url::Keys;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(magnet) = Magnet::parse(data) else { return };
@@ -14,7 +15,10 @@ fuzz_target!(|data: &[u8]| {
     assert!(magnet.web_seeds.len() <= WEB_SEEDS_PER_TORRENT_MAX);
     assert!(magnet.peers.len() <= MAGNET_PEERS_MAX);
 
-    let link = magnet.to_string();
+    let without_keys = Magnet::parse(magnet.link(Keys::Hidden)).expect("shorter, and still a link");
+    assert!(!without_keys.holds_key());
+
+    let link = magnet.link(Keys::Shown);
     assert!(link.bytes().all(|byte| byte.is_ascii_graphic()));
     if link.len() <= MAGNET_LEN_MAX {
         // A v2 info-hash is noted, not kept.

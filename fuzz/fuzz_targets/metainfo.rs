@@ -6,6 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use seedring::id::InfoHash;
 use seedring::limits::{MAGNET_LEN_MAX, TRACKERS_PER_TORRENT_MAX, URL_LEN_MAX, WEB_SEEDS_PER_TORRENT_MAX};
 use seedring::metainfo::{Info, Magnet, Metainfo};
+use seedring::secret_url::Keys;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(metainfo) = Metainfo::parse(data) else { return };
@@ -17,14 +18,15 @@ fuzz_target!(|data: &[u8]| {
     assert!(
         trackers.len() <= TRACKERS_PER_TORRENT_MAX && metainfo.url_list().len() <= WEB_SEEDS_PER_TORRENT_MAX
     );
-    for address in trackers.iter().chain(metainfo.url_list()) {
+    let web_seeds = metainfo.url_list().iter().map(|url| url.reveal());
+    for address in trackers.iter().map(|url| url.reveal()).chain(web_seeds) {
         assert!(
             address.len() <= URL_LEN_MAX && !address.chars().any(|c| c.is_control() || c.is_whitespace())
         );
     }
 
     let magnet = metainfo.magnet();
-    let link = magnet.to_string();
+    let link = magnet.link(Keys::Shown);
     if link.len() <= MAGNET_LEN_MAX {
         assert_eq!(Magnet::parse(&link), Ok(magnet.clone()));
     }

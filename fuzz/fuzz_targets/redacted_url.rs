@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use seedring::tracker_client::RedactedUrl;
+use seedring::secret_url::RedactedUrl;
 
 const KEY: &str = "0123456789abcdef0123";
 

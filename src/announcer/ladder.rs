@@ -148,6 +148,10 @@ impl Ladder {
         self.position(tracker).map_or(0, |position| self.entries[position].failures)
     }
 
+    pub(super) fn has(&self, tracker: TrackerIndex) -> bool {
+        self.position(tracker).is_some()
+    }
+
     pub(super) fn family(&self) -> AddressFamily {
         self.family
     }

@@ -4,6 +4,8 @@
 //! Each address family climbs its own ladder over the same trackers, because a tracker that is reachable by
 //! IPv4 alone says nothing of the IPv6 half of a swarm. Within a ladder the first tracker that is not backing
 //! off is the current one; only when it fails the next is asked, and a tier is left only when all of it failed.
+//! Trackers that the user names beside those of the torrent have ladders of their own, of one rung each: they are
+//! asked whatever the torrent's trackers answer, and these whatever they answer.
 //!
 //! Invariants: one announce in flight per tracker and family; the first thing a tracker hears is `started`;
 //! `stopped` goes once, and only to trackers that answered a `started`.
@@ -17,6 +19,7 @@ mod tests;
 
 use crate::limits;
 use crate::rng::Rng;
+use crate::secret_url::TrackerUrl;
 use crate::time::{Duration, Instant};
 use crate::tracker_wire::{AddressFamily, AnnounceEvent};
 use ladder::Ladder;
@@ -112,7 +115,7 @@ impl Default for AnnouncerConfig {
 /// The announce schedule of one torrent. See the module for the drain contract.
 #[derive(Clone, Debug)]
 pub struct Announcer {
-    urls: Vec<String>,
+    urls: Vec<TrackerUrl>,
     ladders: Vec<Ladder>,
     config: AnnouncerConfig,
     rng: Rng,
@@ -123,21 +126,40 @@ impl Announcer {
     /// A schedule over `tiers` whose first announce is due at `first_at`: the caller adds jitter there, so
     /// that many torrents do not announce at once. Repeated addresses count once, and those beyond
     /// [`limits::TRACKERS_PER_TORRENT_MAX`] are ignored.
-    pub fn new(tiers: &[Vec<String>], config: AnnouncerConfig, first_at: Instant, rng: &mut Rng) -> Self {
-        let mut urls: Vec<String> = Vec::new();
+    pub fn new(tiers: &[Vec<TrackerUrl>], config: AnnouncerConfig, first_at: Instant, rng: &mut Rng) -> Self {
+        Self::beside(&[], tiers, config, first_at, rng)
+    }
+
+    /// The same, and each of `others` is announced to as well, whatever becomes of all the rest. They count first
+    /// against the bound, and one that stands in `tiers`, too, is asked as one of `others`.
+    pub fn beside(
+        others: &[TrackerUrl],
+        tiers: &[Vec<TrackerUrl>],
+        config: AnnouncerConfig,
+        first_at: Instant,
+        rng: &mut Rng,
+    ) -> Self {
+        let mut urls: Vec<TrackerUrl> = Vec::new();
+        let mut enter = |url: &TrackerUrl| {
+            let index = urls.len();
+            (index < limits::TRACKERS_PER_TORRENT_MAX && !urls.contains(url)).then(|| {
+                urls.push(url.clone());
+                TrackerIndex(index as u16)
+            })
+        };
+        let mut orders: Vec<Vec<(TrackerIndex, u32)>> =
+            others.iter().filter_map(|url| Some(vec![(enter(url)?, 0)])).collect();
         let mut order = Vec::new();
         for (tier, members) in (0..).zip(tiers) {
             let start = order.len();
-            for url in members {
-                let index = urls.len().min(limits::TRACKERS_PER_TORRENT_MAX);
-                if index < limits::TRACKERS_PER_TORRENT_MAX && !urls.contains(url) {
-                    urls.push(url.clone());
-                    order.push((TrackerIndex(index as u16), tier));
-                }
-            }
+            order.extend(members.iter().filter_map(|url| Some((enter(url)?, tier))));
             rng.shuffle(&mut order[start..]);
         }
-        let ladders = config.families.iter().map(|&family| Ladder::new(family, &order, first_at)).collect();
+        orders.push(order);
+        let ladders_of = |&family: &AddressFamily| {
+            orders.iter().map(move |order| Ladder::new(family, order, first_at)).collect::<Vec<_>>()
+        };
+        let ladders = config.families.iter().flat_map(ladders_of).collect();
         let rng = Rng::from_seed(rng.next_u64());
         Self { urls, ladders, config, rng, stopping: false }
     }
@@ -150,7 +172,7 @@ impl Announcer {
         let due = regular.max(pause);
         let late_max = due.as_nanos() * u128::from(self.config.jitter_percent) / 100;
         let late = self.rng.below(u64::try_from(late_max).unwrap_or(u64::MAX).saturating_add(1));
-        if let Some(ladder) = self.ladder(endpoint.family) {
+        if let Some(ladder) = self.ladder(endpoint) {
             ladder.handle_response(endpoint.tracker, now + pause, now + due + Duration::from_nanos(late));
         }
     }
@@ -158,7 +180,7 @@ impl Announcer {
     /// The tracker did not answer, or refused.
     pub fn handle_failure(&mut self, now: Instant, endpoint: Endpoint, failure: Failure, rng: &mut Rng) {
         let (low, high) = (self.config.retry_min, self.config.retry_max.max(self.config.retry_min));
-        let Some(ladder) = self.ladder(endpoint.family) else { return };
+        let Some(ladder) = self.ladder(endpoint) else { return };
         let patience = match failure {
             Failure::Passing => {
                 let doublings = ladder.failures(endpoint.tracker).min(16);
@@ -178,7 +200,7 @@ impl Announcer {
 
     /// The announce was given up before it left this machine; the tracker is not to blame.
     pub fn handle_cancelled(&mut self, endpoint: Endpoint) {
-        if let Some(ladder) = self.ladder(endpoint.family) {
+        if let Some(ladder) = self.ladder(endpoint) {
             ladder.handle_cancelled(endpoint.tracker);
         }
     }
@@ -194,8 +216,9 @@ impl Announcer {
     pub fn paused(&mut self) {
         let urls = &self.urls;
         let hears_of_it = |tracker: TrackerIndex| {
-            urls.get(usize::from(tracker.0))
-                .is_some_and(|url| !url.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("udp:")))
+            urls.get(usize::from(tracker.0)).is_some_and(|url| {
+                !url.reveal().get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("udp:"))
+            })
         };
         self.ladders.iter_mut().for_each(|ladder| ladder.paused(hears_of_it));
     }
@@ -231,8 +254,8 @@ impl Announcer {
     }
 
     /// The address of `tracker`; `None` for an index of another torrent.
-    pub fn url(&self, tracker: TrackerIndex) -> Option<&str> {
-        self.urls.get(usize::from(tracker.0)).map(String::as_str)
+    pub fn url(&self, tracker: TrackerIndex) -> Option<&TrackerUrl> {
+        self.urls.get(usize::from(tracker.0))
     }
 
     /// Whether [`stop`](Self::stop) was called and nothing is left to tell or to wait for.
@@ -240,7 +263,8 @@ impl Announcer {
         self.stopping && self.ladders.iter().all(Ladder::is_idle_and_unknown)
     }
 
-    fn ladder(&mut self, family: AddressFamily) -> Option<&mut Ladder> {
-        self.ladders.iter_mut().find(|ladder| ladder.family() == family)
+    fn ladder(&mut self, endpoint: Endpoint) -> Option<&mut Ladder> {
+        let Endpoint { tracker, family } = endpoint;
+        self.ladders.iter_mut().find(|ladder| ladder.family() == family && ladder.has(tracker))
     }
 }

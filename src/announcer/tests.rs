@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::rng::Rng;
+use crate::secret_url::TrackerUrl;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -9,8 +10,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const V4: AddressFamily = AddressFamily::V4;
 const V6: AddressFamily = AddressFamily::V6;
 
-fn tiers(names: &[&[&str]]) -> Vec<Vec<String>> {
-    names.iter().map(|tier| tier.iter().map(|&name| name.to_owned()).collect()).collect()
+fn tiers(names: &[&[&str]]) -> Vec<Vec<TrackerUrl>> {
+    names.iter().map(|tier| tier.iter().map(|&name| name.into()).collect()).collect()
 }
 
 fn only_v4(reach: Reach) -> AnnouncerConfig {
@@ -32,7 +33,7 @@ fn terms(interval: u64) -> Terms {
 /// The tracker's name and the event of the next job.
 fn next(announcer: &mut Announcer, now: Instant) -> Option<(String, Endpoint, AnnounceEvent)> {
     let job = announcer.poll_announce(now)?;
-    Some((announcer.url(job.endpoint.tracker).unwrap().to_owned(), job.endpoint, job.event))
+    Some((announcer.url(job.endpoint.tracker).unwrap().reveal().to_owned(), job.endpoint, job.event))
 }
 
 #[test]
@@ -47,6 +48,33 @@ fn the_first_announce_is_started_and_waits_for_its_time() {
     announcer.handle_response(at(8), endpoint, terms(1800));
     assert_eq!(announcer.poll_timeout(), Some(at(1808)));
     assert_eq!(next(&mut announcer, at(1808)).unwrap().2, AnnounceEvent::None);
+}
+
+#[test]
+fn trackers_beside_those_of_the_torrent_are_asked_whatever_these_answer() {
+    let mut rng = Rng::from_seed(1);
+    let beside = ["x", "y", "b", "x"].map(TrackerUrl::from);
+    let own = tiers(&[&["a"], &["b"], &["c"]]);
+    let config = only_v4(Reach::FirstWorking);
+    let mut announcer = Announcer::beside(&beside, &own, config, at(0), &mut rng);
+    let asked: Vec<_> = std::iter::from_fn(|| next(&mut announcer, at(0))).collect();
+    let names: Vec<&str> = asked.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(names, ["x", "y", "b", "a"], "one that is in both lists is asked once");
+    let of = |name: &str| asked.iter().find(|(asked, ..)| asked == name).unwrap().1;
+    announcer.handle_response(at(1), of("x"), terms(1800));
+    announcer.handle_failure(at(1), of("y"), Failure::Lasting, &mut rng);
+    assert_eq!(
+        next(&mut announcer, at(1)),
+        None,
+        "neither an answer nor a failure of theirs moves the torrent's own"
+    );
+    announcer.handle_failure(at(1), of("a"), Failure::Lasting, &mut rng);
+    assert_eq!(next(&mut announcer, at(1)).unwrap().0, "c");
+    announcer.handle_response(at(2), of("b"), terms(60));
+    assert_eq!(next(&mut announcer, at(62)).unwrap().0, "b");
+    announcer.stop();
+    assert_eq!(next(&mut announcer, at(63)).unwrap(), ("x".to_owned(), of("x"), AnnounceEvent::Stopped));
+    assert_eq!(next(&mut announcer, at(63)), None, "the others have not answered yet");
 }
 
 #[test]
@@ -280,7 +308,7 @@ fn stopped_goes_once_to_who_knows_us_and_to_nobody_else() {
 
 #[test]
 fn the_list_is_bounded_and_repeated_addresses_count_once() {
-    let many: Vec<String> = (0..300).map(|number| format!("t{}", number / 2)).collect();
+    let many: Vec<TrackerUrl> = (0..300).map(|number| format!("t{}", number / 2).into()).collect();
     let config = only_v4(Reach::EveryTier);
     let announcer = Announcer::new(&[many], config, Instant::ZERO, &mut Rng::from_seed(1));
     assert!(announcer.url(TrackerIndex(99)).is_some() && announcer.url(TrackerIndex(100)).is_none());
@@ -338,8 +366,8 @@ proptest! {
         seed: u64,
         steps in prop::collection::vec(step(), 0..80),
     ) {
-        let names: Vec<Vec<String>> = (0..).zip(&sizes)
-            .map(|(tier, &size)| (0..size).map(|member| format!("{tier}.{member}")).collect()).collect();
+        let names: Vec<Vec<TrackerUrl>> = (0..).zip(&sizes)
+            .map(|(tier, &size)| (0..size).map(|member| format!("{tier}.{member}").into()).collect()).collect();
         let reach = if every_tier { Reach::EveryTier } else { Reach::FirstWorking };
         let config = AnnouncerConfig { reach, ..AnnouncerConfig::default() };
         let mut rng = Rng::from_seed(seed);
@@ -361,7 +389,7 @@ proptest! {
                 }
                 tracker.stopped = job.event == AnnounceEvent::Stopped;
                 tracker.in_flight = Some(job.event);
-                let tier = |endpoint: &Endpoint| announcer.url(endpoint.tracker).unwrap()[..1].to_owned();
+                let tier = |endpoint: &Endpoint| announcer.url(endpoint.tracker).unwrap().reveal()[..1].to_owned();
                 if !stopping && !every_tier {
                     for (number, size) in sizes.iter().enumerate() {
                         if number.to_string() >= tier(&job.endpoint) { break; }

@@ -5,7 +5,9 @@ use super::destination::Destination;
 use super::escape::{self, Plain};
 use super::progress::Progress;
 use crate::clock;
+use crate::metainfo::Magnet;
 use crate::metainfo::builder::check_piece_length;
+use crate::secret_url::{Keys, TrackerUrl, WebSeedUrl};
 use crate::session::make_torrent::{MadeTorrent, MakeOptions, Plan};
 use crate::session::torrent_file::write_torrent;
 use crate::units::ByteSize;
@@ -24,10 +26,10 @@ pub struct CreateArgs {
     output: Option<PathBuf>,
     /// A tracker's address (http, https or udp); the first given is asked first
     #[arg(long, value_name = "URL", value_parser = tracker_url)]
-    tracker: Vec<String>,
+    tracker: Vec<TrackerUrl>,
     /// An address that serves the same content over HTTP
     #[arg(long, value_name = "URL", value_parser = web_seed_url)]
-    webseed: Vec<String>,
+    webseed: Vec<WebSeedUrl>,
     /// Bytes of a piece, a power of two from 16KiB to 256MiB [default: 256KiB, growing for large content]
     #[arg(long, value_name = "SIZE", value_parser = piece_length)]
     piece_length: Option<u32>,
@@ -40,6 +42,9 @@ pub struct CreateArgs {
     /// A mark that gives the same content another info-hash
     #[arg(long, value_name = "TEXT")]
     source: Option<String>,
+    /// Print the magnet link with the addresses that hold a key (a passkey, a password), which it leaves out otherwise
+    #[arg(long)]
+    show_keys: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -80,10 +85,16 @@ pub fn run(args: CreateArgs) -> Result<(), CommandError> {
     let made = plan.hash(0, &|bytes| progress.add(bytes))?;
     drop(progress);
     write_torrent(output, &made.bytes)?;
-    report(&made, output, destination.replaces, args.json)
+    report(&made, output, destination.replaces, args.json, Keys::shown_if(args.show_keys))
 }
 
-fn report(made: &MadeTorrent, output: &Path, replaced: bool, json: bool) -> Result<(), CommandError> {
+fn report(
+    made: &MadeTorrent,
+    output: &Path,
+    replaced: bool,
+    json: bool,
+    keys: Keys,
+) -> Result<(), CommandError> {
     let info = made.metainfo.info();
     let created = Created {
         name: info.name().to_owned(),
@@ -93,7 +104,7 @@ fn report(made: &MadeTorrent, output: &Path, replaced: bool, json: bool) -> Resu
         piece_count: info.piece_count(),
         file_count: info.files().len(),
         torrent: output.to_string_lossy().into_owned(),
-        magnet: made.metainfo.magnet().to_string(),
+        magnet: made.metainfo.magnet().link(keys),
     };
     let mut out = std::io::stdout().lock();
     if json {
@@ -107,16 +118,22 @@ fn report(made: &MadeTorrent, output: &Path, replaced: bool, json: bool) -> Resu
     writeln!(out, "size        {size} in {} pieces of {piece}", created.piece_count)?;
     let note = if replaced { " (replaced)" } else { "" };
     writeln!(out, "torrent     {}{note}", Plain(&created.torrent))?;
-    writeln!(out, "magnet      {}", created.magnet)?;
+    writeln!(out, "magnet      {}{}", created.magnet, left_out(&made.metainfo.magnet(), keys))?;
     Ok(())
 }
 
-pub(super) fn tracker_url(text: &str) -> Result<String, String> {
-    url_of(text, &["http", "https", "udp"])
+/// What is said behind a magnet link that lacks the addresses with keys.
+pub(super) fn left_out(magnet: &Magnet, keys: Keys) -> &'static str {
+    let is_short = keys == Keys::Hidden && magnet.holds_key();
+    if is_short { "  (without the addresses that hold keys; --show-keys has them in it)" } else { "" }
 }
 
-fn web_seed_url(text: &str) -> Result<String, String> {
-    url_of(text, &["http", "https"])
+pub(super) fn tracker_url(text: &str) -> Result<TrackerUrl, String> {
+    url_of(text, &["http", "https", "udp"]).map(TrackerUrl::from)
+}
+
+fn web_seed_url(text: &str) -> Result<WebSeedUrl, String> {
+    url_of(text, &["http", "https"]).map(WebSeedUrl::from)
 }
 
 fn url_of(text: &str, schemes: &[&str]) -> Result<String, String> {
@@ -143,7 +160,7 @@ mod tests {
     #[test]
     fn addresses_and_piece_lengths_are_judged_before_anything_is_hashed() {
         for good in ["http://t/a", "udp://t:1/announce", "https://[::1]:2/?passkey=x"] {
-            assert_eq!(tracker_url(good).as_deref(), Ok(good));
+            assert_eq!(tracker_url(good).unwrap().reveal(), good);
         }
         for bad in ["", "t:80", "ftp://t/", "udp:", "http://t/a b", "/path"] {
             assert!(tracker_url(bad).is_err(), "{bad}");

@@ -9,11 +9,12 @@ use crate::engine::{Engine, EngineEvent};
 use crate::id::PeerId;
 use crate::metainfo::{Magnet, Metainfo};
 use crate::picker::Order;
+use crate::secret_url::{Keys, TrackerUrl};
 use crate::service;
 use crate::session::downloading::{DownloadOptions, Planned};
 use crate::session::magnet_fetch::{self, FetchOptions};
 use crate::session::metrics_server::MetricsServer;
-use crate::session::seeding::{Arrival, Ending, Seeding, SeedingSettings, SessionEvent, Until};
+use crate::session::seeding::{Arrival, Ending, OwnTracker, Seeding, SeedingSettings, SessionEvent, Until};
 use crate::session::torrent_file::{read_torrent, write_new_file};
 use crate::storage::{Allocation, Content, default_state_dir, raise_file_limit};
 use crate::time::Duration;
@@ -47,12 +48,16 @@ pub struct GetArgs {
     /// Files to have before the others, by pattern; repeatable
     #[arg(long, value_name = "GLOB")]
     first: Vec<String>,
-    /// A peer to ask, besides those that trackers name; repeatable
+    /// A peer to ask, besides those that trackers name; repeatable. Not for private torrents
     #[arg(long, value_name = "IP:PORT")]
     peer: Vec<SocketAddr>,
-    /// A tracker to announce to, besides those of the torrent; repeatable
+    /// A tracker to announce to, besides those of the torrent; repeatable. A private torrent is announced to its own
+    /// trackers only
     #[arg(long, value_name = "URL", value_parser = tracker_url)]
-    tracker: Vec<String>,
+    tracker: Vec<TrackerUrl>,
+    /// Announce to the --tracker given and to no other, a private torrent, too
+    #[arg(long, requires = "tracker")]
+    replace_trackers: bool,
     /// When everything is here, go on seeding until told to stop
     #[arg(long, conflicts_with_all = ["seed_ratio", "seed_time"])]
     seed: bool,
@@ -73,6 +78,9 @@ pub struct GetArgs {
     preallocate: bool,
     #[command(flatten)]
     engine: EngineArgs,
+    /// Show trackers and magnet links with the keys in them (passkeys, passwords)
+    #[arg(long)]
+    show_keys: bool,
     /// Print one JSON object a line: events, and the figures each second
     #[arg(long)]
     json: bool,
@@ -89,7 +97,7 @@ pub fn run(args: GetArgs) -> Result<(), CommandError> {
     // A low limit is told by the error of whatever needs more.
     let _ = raise_file_limit();
     let source = Source::read(&args.torrent)?;
-    let view = Arc::new(View::new(args.json));
+    let view = Arc::new(View::new(args.json, Keys::shown_if(args.show_keys)));
     let metrics = args.metrics.map(MetricsServer::bind).transpose()?;
     let (engine, engine_events) = args.engine.start(args.download_limit, UnnamedPort::OrAny)?;
     if let Some(text) = args.engine.port_taken_instead(&engine) {
@@ -167,6 +175,10 @@ async fn get(
                 }
             };
             let file_count = u32::try_from(metainfo.info().files().len()).unwrap_or(u32::MAX);
+            if metainfo.info().private() {
+                // Only now it is known to be; whom the link named is not dialled any more.
+                peers.clone_from(&args.peer);
+            }
             let selected = magnet.selected.as_ref().filter(|_| args.only.is_empty());
             (metainfo, selected.map(|selected| selected.indices(file_count).collect()))
         }
@@ -184,6 +196,7 @@ async fn get(
         slots: args.engine.upload_slots,
         torrent_upload_limit: None,
         trackers: args.tracker,
+        replace_trackers: args.replace_trackers,
         bind: args.engine.bind,
         once: None,
         until: match (args.seed, args.seed_ratio, args.seed_time) {
@@ -201,7 +214,7 @@ async fn get(
     };
     let cancel = Arc::new(AtomicBool::new(false));
     let arrivals = open(planned, Arc::clone(&cancel), Arc::clone(&view))?;
-    let mut session = Seeding::start(settings, engine, engine_events, None)?;
+    let mut session = Seeding::start(settings, engine, engine_events, OwnTracker::Never)?;
     if let Some(metrics) = metrics {
         session.serve_metrics(metrics)?;
     }

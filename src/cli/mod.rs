@@ -1,6 +1,7 @@
 //! The command line: what the user typed becomes one call into the floors below, and its result an exit
 //! code: 0 done, 1 failed (one sentence on stderr: whose fault, what to do), 2 usage.
 
+use crate::secret_url::RedactedUrl;
 use crate::storage::outlive_file_size_limit;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -61,7 +62,7 @@ pub struct UsageError(pub String);
 
 /// Parses the process's arguments and runs the command.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| without_keys(error).exit());
     start_diagnostics();
     outlive_file_size_limit();
     let result = match cli.command {
@@ -83,6 +84,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }
+}
+
+/// An address that cannot be used may hold a key all the same.
+fn without_keys(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    let is_address = |value: &&ContextValue| matches!(value, ContextValue::String(option) if ["--tracker ", "--webseed "].iter().any(|name| option.starts_with(name)));
+    if error.get(ContextKind::InvalidArg).filter(is_address).is_some()
+        && let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidValue)
+    {
+        let shown = RedactedUrl(given).to_string();
+        error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
+    }
+    error
 }
 
 /// Diagnostics go to stderr, by default warnings only; `SEEDRING_LOG=debug` says why connections end.

@@ -9,13 +9,15 @@ use super::engine_args::{EngineArgs, UnnamedPort};
 use super::view::View;
 use crate::engine::{Engine, EngineEvent};
 use crate::picker::Order;
+use crate::secret_url::{Keys, TrackerUrl};
 use crate::service;
 use crate::session::metrics_server::MetricsServer;
-use crate::session::seeding::{Ending, Seeding, SeedingSettings, Until};
+use crate::session::seeding::{
+    Ending, OwnTracker, Seeding, SeedingSettings, Until, announce_urls, reachable, reaches_nobody,
+};
 use crate::storage::{Content, default_state_dir, raise_file_limit};
-use crate::tracker_server::{AccessList, TrackerConfig, TrackerServer};
+use crate::tracker_server::{TrackerConfig, TrackerServer};
 use crate::units::ByteRate;
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,9 +46,20 @@ pub struct SeedArgs {
     /// Seed every .torrent in this folder
     #[arg(long, value_name = "DIR")]
     torrents: Option<PathBuf>,
-    /// A tracker to announce to, in place of the embedded one; repeatable, the first given is asked first
+    /// A tracker to announce to, in place of the embedded one and besides those of the torrents; repeatable. Private
+    /// torrents are announced to their own trackers only
     #[arg(long, value_name = "URL", value_parser = tracker_url)]
-    tracker: Vec<String>,
+    tracker: Vec<TrackerUrl>,
+    /// Announce to the --tracker given and to no other, private torrents included
+    #[arg(long, requires = "tracker")]
+    replace_trackers: bool,
+    /// Start no embedded tracker
+    #[arg(long)]
+    no_tracker: bool,
+    /// The name or IP under which others reach the embedded tracker, for torrents and magnet links [default: the address
+    /// that this machine's default route leaves from]
+    #[arg(long, value_name = "HOST", value_parser = tracker_host, conflicts_with_all = ["tracker", "no_tracker"])]
+    tracker_name: Option<String>,
     /// Port of the embedded tracker, HTTP and UDP; 0 takes any free one
     #[arg(long, value_name = "N", default_value_t = 6969)]
     tracker_port: u16,
@@ -63,6 +76,9 @@ pub struct SeedArgs {
     /// seed on a slow line
     #[arg(long)]
     super_seed: bool,
+    /// Show trackers and magnet links with the keys in them (passkeys, passwords)
+    #[arg(long)]
+    show_keys: bool,
     /// Print one JSON object a line: events, and the figures each second
     #[arg(long)]
     json: bool,
@@ -81,24 +97,29 @@ pub struct SeedArgs {
 pub fn run(args: SeedArgs) -> Result<(), CommandError> {
     // A low limit is told by the error of whatever needs more.
     let _ = raise_file_limit();
-    let view = View::new(args.json);
+    let view = View::new(args.json, Keys::shown_if(args.show_keys));
     let metrics = args.metrics.map(MetricsServer::bind).transpose()?;
     let (engine, engine_events) = args.engine.start(None, UnnamedPort::OrFail)?;
-    let tracker = bind_tracker(&args)?;
-    let trackers = inputs::announce_urls(&args, tracker.as_ref());
+    let tracker = own_tracker(&args)?;
+    let trackers = match &tracker {
+        OwnTracker::Bound { server, name } => {
+            if let Some(why) = reaches_nobody(server, name.as_deref()) {
+                view.complain(why);
+            }
+            announce_urls(server, name.as_deref())
+        }
+        OwnTracker::WhenNeeded { .. } | OwnTracker::Never => args.tracker.clone(),
+    };
     let state_dir = args.state_dir.clone().or_else(default_state_dir);
     let inputs = inputs::gather(&args, &trackers, state_dir.as_deref())?;
-    if let Some(tracker) = &tracker {
-        // Each torrent is admitted as it comes.
-        tracker.handle().set_access(AccessList::Allow(BTreeSet::new()));
-    }
-    let peers: Vec<SocketAddr> = engine.addresses().iter().copied().map(inputs::reachable).collect();
-    let metrics_address = metrics.as_ref().map(|metrics| inputs::reachable(metrics.address()));
+    let peers: Vec<SocketAddr> = engine.addresses().iter().copied().map(reachable).collect();
+    let metrics_address = metrics.as_ref().map(|metrics| reachable(metrics.address()));
     view.begin(&peers, &trackers, metrics_address);
     let settings = SeedingSettings {
         slots: args.engine.upload_slots,
         torrent_upload_limit: args.torrent_upload_limit,
         trackers: args.tracker,
+        replace_trackers: args.replace_trackers,
         bind: args.engine.bind,
         once: args.once,
         until: Until::Asked,
@@ -115,7 +136,7 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
 
 /// What listens beside the engine.
 struct Sockets {
-    tracker: Option<TrackerServer>,
+    tracker: OwnTracker,
     metrics: Option<MetricsServer>,
 }
 
@@ -154,18 +175,34 @@ async fn serve(
     }
 }
 
-fn bind_tracker(args: &SeedArgs) -> Result<Option<TrackerServer>, CommandError> {
-    if !args.tracker.is_empty() {
-        return Ok(None);
+/// The embedded tracker: bound at once where torrents are made, since its addresses stand in them; otherwise when one
+/// needs it.
+fn own_tracker(args: &SeedArgs) -> Result<OwnTracker, CommandError> {
+    if args.no_tracker || !args.tracker.is_empty() {
+        return Ok(OwnTracker::Never);
     }
     let mut config = TrackerConfig::on_port(args.tracker_port);
     if let Some(bind) = args.engine.bind {
         let address = SocketAddr::new(bind, args.tracker_port);
         (config.http, config.udp) = (vec![address], vec![address]);
     }
+    let name = args.tracker_name.clone();
+    if !inputs::makes_torrents(args) {
+        return Ok(OwnTracker::WhenNeeded { config, name });
+    }
     let server = TrackerServer::bind(config).map_err(|error| {
-        let cure = "name another port with --tracker-port, or a tracker with --tracker";
+        let cure = "name another port with --tracker-port, or a tracker with --tracker, or have none with --no-tracker";
         format!("the embedded tracker does not start: {}; {cure}", super::with_causes(&error))
     })?;
-    Ok(Some(server))
+    Ok(OwnTracker::Bound { server, name })
+}
+
+/// A host as it stands in an address, without scheme, port and path.
+fn tracker_host(text: &str) -> Result<String, String> {
+    let is_v6 = text.trim_matches(['[', ']']).parse::<std::net::Ipv6Addr>().is_ok();
+    let host = if is_v6 { format!("[{}]", text.trim_matches(['[', ']'])) } else { text.to_owned() };
+    match url::Url::parse(&format!("http://{host}/")) {
+        Ok(url) if url.host_str() == Some(&host.to_ascii_lowercase()) && url.path() == "/" => Ok(host),
+        _ => Err("write a name or an IP only, as seed.example or 192.0.2.7".to_owned()),
+    }
 }

@@ -1,8 +1,10 @@
 //! `seedring show`: what a torrent file or a magnet link says, without touching any content.
 
 use super::CommandError;
+use super::create::left_out;
 use super::escape::{self, Plain};
 use crate::metainfo::{FileEntry, Magnet, Metainfo};
+use crate::secret_url::{Keys, TrackerUrl};
 use crate::session::torrent_file::read_torrent;
 use crate::units::ByteSize;
 use serde::Serialize;
@@ -23,13 +25,17 @@ pub struct ShowArgs {
     /// List the files too
     #[arg(long)]
     files: bool,
+    /// Show addresses with their keys (passkeys, passwords) instead of …, and the magnet link with all of them
+    #[arg(long)]
+    show_keys: bool,
 }
 
 /// Runs the command.
 pub fn run(args: ShowArgs) -> Result<(), CommandError> {
+    let keys = Keys::shown_if(args.show_keys);
     let description = match args.source.to_str().filter(|text| is_magnet(text)) {
-        Some(link) => Description::of_magnet(&Magnet::parse(link)?),
-        None => Description::of_torrent(&read_torrent(Path::new(&args.source))?, args.files),
+        Some(link) => Description::of_magnet(&Magnet::parse(link)?, keys),
+        None => Description::of_torrent(&read_torrent(Path::new(&args.source))?, args.files, keys),
     };
     let text = if args.json { escape::json(&description)? + "\n" } else { description.to_string() };
     std::io::stdout().lock().write_all(text.as_bytes())?;
@@ -58,6 +64,9 @@ struct Description {
     #[serde(skip_serializing_if = "Option::is_none")]
     selected_files: Option<String>,
     magnet: String,
+    /// What is said behind the link.
+    #[serde(skip)]
+    left_out: &'static str,
 }
 
 /// What only the torrent itself says.
@@ -88,7 +97,7 @@ struct File {
 }
 
 impl Description {
-    fn of_torrent(metainfo: &Metainfo, with_files: bool) -> Self {
+    fn of_torrent(metainfo: &Metainfo, with_files: bool, keys: Keys) -> Self {
         let info = metainfo.info();
         let content = Content {
             piece_length: info.piece_length(),
@@ -108,26 +117,28 @@ impl Description {
             length: Some(info.total_len()),
             hybrid: info.hybrid(),
             content: Some(content),
-            trackers: metainfo.tiers().to_vec(),
-            web_seeds: metainfo.url_list().to_vec(),
+            trackers: metainfo.tiers().iter().map(|tier| shown(tier, keys)).collect(),
+            web_seeds: metainfo.url_list().iter().map(|url| url.shown(keys)).collect(),
             peers: Vec::new(),
             selected_files: None,
-            magnet: metainfo.magnet().to_string(),
+            magnet: metainfo.magnet().link(keys),
+            left_out: left_out(&metainfo.magnet(), keys),
         }
     }
 
-    fn of_magnet(magnet: &Magnet) -> Self {
+    fn of_magnet(magnet: &Magnet, keys: Keys) -> Self {
         Self {
             name: magnet.name.clone(),
             info_hash: magnet.info_hash.to_string(),
             length: magnet.total_len,
             hybrid: magnet.hybrid,
             content: None,
-            trackers: magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect(),
-            web_seeds: magnet.web_seeds.clone(),
+            trackers: magnet.trackers.iter().map(|tracker| vec![tracker.shown(keys)]).collect(),
+            web_seeds: magnet.web_seeds.iter().map(|url| url.shown(keys)).collect(),
             peers: magnet.peers.clone(),
             selected_files: magnet.selected.as_ref().map(ToString::to_string),
-            magnet: magnet.to_string(),
+            magnet: magnet.link(keys),
+            left_out: left_out(magnet, keys),
         }
     }
 }
@@ -178,7 +189,7 @@ impl fmt::Display for Description {
             "files",
             self.selected_files.as_deref().map(|chosen| format!("only {chosen}, counted from 0")).as_deref(),
         )?;
-        row(f, "magnet", Some(&self.magnet))?;
+        row(f, "magnet", Some(&format!("{}{}", self.magnet, self.left_out)))?;
         let files = self.content.as_ref().and_then(|content| content.files.as_deref()).unwrap_or_default();
         if !files.is_empty() {
             f.write_char('\n')?;
@@ -196,6 +207,10 @@ impl fmt::Display for File {
         let marks = [(self.padding, " (padding)"), (self.executable, " (executable)")];
         marks.iter().filter(|(set, _)| *set).try_for_each(|(_, mark)| f.write_str(mark))
     }
+}
+
+fn shown(tier: &[TrackerUrl], keys: Keys) -> Vec<String> {
+    tier.iter().map(|tracker| tracker.shown(keys)).collect()
 }
 
 fn row(f: &mut fmt::Formatter<'_>, label: &str, value: Option<&str>) -> fmt::Result {
@@ -259,7 +274,7 @@ mod tests {
         let torrent =
             b"d7:comment10:a\x1b[2J\nb\xc2\x9bc4:infod5:filesld6:lengthi1e4:pathl4:\xe2\x80\x8fxeee\
             4:name3:n\nm12:piece lengthi16384e6:pieces20:hhhhhhhhhhhhhhhhhhhh6:source2:\r!ee";
-        let description = Description::of_torrent(&Metainfo::parse(torrent).unwrap(), true);
+        let description = Description::of_torrent(&Metainfo::parse(torrent).unwrap(), true, Keys::Hidden);
         let text = description.to_string();
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
         assert!(text.contains("comment     a\\u{1b}[2J\\u{a}b\\u{9b}c\n"), "{text}");
@@ -273,7 +288,7 @@ mod tests {
     fn a_magnet_link_shows_what_little_it_says() {
         let link = format!("magnet:?xt=urn:btih:{}&tr=http://t/&dn=x", "1".repeat(40));
         assert!(is_magnet(&link) && is_magnet(" MAGNET:?") && !is_magnet("magnetic.torrent"));
-        let text = Description::of_magnet(&Magnet::parse(&link).unwrap()).to_string();
+        let text = Description::of_magnet(&Magnet::parse(&link).unwrap(), Keys::Hidden).to_string();
         assert!(
             text.starts_with("name        x\ninfo-hash   1111") && text.contains("tracker     http://t/\n")
         );

@@ -1,11 +1,13 @@
 //! What the user of `seed` and `get` sees: who we are, then one live line on a terminal, a plain line now and then
 //! elsewhere, or JSON.
 
+use super::create::left_out;
 use super::escape::{Plain, json};
 use super::limited::Limited;
 use super::progress::{Progress, add_line, live_line};
 use crate::attribution::{Cause, WaitTimes};
 use crate::id::InfoHash;
+use crate::secret_url::{Keys, TrackerUrl};
 use crate::session::magnet_fetch::FetchProgress;
 use crate::session::seeding::{DownloadStatus, Serving, SessionEvent, Status, TorrentStatus};
 use crate::units::ByteSize;
@@ -26,6 +28,7 @@ const TRACKER_NEWS_MAX: usize = 256;
 /// The user's view of a session.
 pub(super) struct View {
     json: bool,
+    keys: Keys,
     live: Option<ProgressBar>,
     state: Mutex<State>,
 }
@@ -33,7 +36,7 @@ pub(super) struct View {
 #[derive(Default)]
 struct State {
     peer_addresses: Vec<String>,
-    trackers: Vec<String>,
+    trackers: Vec<TrackerUrl>,
     metrics: Option<String>,
     /// Torrents announced to the user so far.
     told: usize,
@@ -60,12 +63,12 @@ impl State {
 
 impl View {
     /// JSON lines, a live line, or plain lines, by what the user asked for and where it goes.
-    pub fn new(json: bool) -> Self {
-        Self { json, live: live_line(json), state: Mutex::default() }
+    pub fn new(json: bool, keys: Keys) -> Self {
+        Self { json, keys, live: live_line(json), state: Mutex::default() }
     }
 
     /// Where peers, trackers and metrics are, before the first torrent is told.
-    pub fn begin(&self, peers: &[SocketAddr], trackers: &[String], metrics: Option<SocketAddr>) {
+    pub fn begin(&self, peers: &[SocketAddr], trackers: &[TrackerUrl], metrics: Option<SocketAddr>) {
         let mut state = self.state();
         state.peer_addresses = peers.iter().map(SocketAddr::to_string).collect();
         state.trackers = trackers.to_vec();
@@ -114,6 +117,10 @@ impl View {
     pub fn tell(&self, event: SessionEvent) -> io::Result<()> {
         match event {
             SessionEvent::Serving(serving) => self.serving(&serving),
+            SessionEvent::TrackerStarted { urls } => {
+                self.state().trackers = urls;
+                Ok(())
+            }
             SessionEvent::Ready { torrents } => self.ready(torrents),
             SessionEvent::Status(status) => self.status(&status),
             SessionEvent::Failed { name, info_hash, reason } => {
@@ -204,6 +211,8 @@ impl View {
             (state.peer_addresses.clone(), state.trackers.clone(), state.metrics.clone(), state.told)
         };
         let first = told == 1;
+        let trackers: Vec<String> = trackers.iter().map(|tracker| tracker.shown(self.keys)).collect();
+        let magnet = serving.magnet.link(self.keys);
         let torrent = serving.torrent_file.as_ref().map(|path| path.to_string_lossy().into_owned());
         if self.json {
             return self.line(&object!({
@@ -211,13 +220,14 @@ impl View {
                 "name": serving.name,
                 "info_hash": serving.info_hash.to_string(),
                 "torrent": torrent,
-                "magnet": serving.magnet,
+                "magnet": magnet,
                 "peer_addresses": peer_addresses,
                 "trackers": trackers,
                 "metrics": metrics,
                 "pieces": serving.pieces,
                 "piece_count": serving.piece_count,
                 "problems": serving.problems,
+                "notes": serving.notes,
             }));
         }
         if told > TORRENTS_TOLD_MAX && serving.problems.is_empty() && serving.left == 0 {
@@ -228,7 +238,7 @@ impl View {
         if let Some(torrent) = torrent {
             text += &format!("torrent     {}\n", Plain(&torrent));
         }
-        text += &format!("magnet      {}\n", serving.magnet);
+        text += &format!("magnet      {magnet}{}\n", left_out(&serving.magnet, self.keys));
         if serving.left > 0 {
             let (here, of) = (serving.pieces, serving.piece_count);
             text += &format!("pieces      {here} of {of} are here, {} to go\n", ByteSize(serving.left));
@@ -240,6 +250,9 @@ impl View {
         }
         for problem in &serving.problems {
             text += &format!("problem     {}\n", Plain(problem));
+        }
+        for note in &serving.notes {
+            text += &format!("note        {note}\n");
         }
         if first {
             peer_addresses.iter().for_each(|address| text += &format!("peers       {address}\n"));

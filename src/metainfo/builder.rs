@@ -6,6 +6,7 @@
 use super::{FileAttributes, Info, Metainfo, MetainfoError};
 use crate::bencode::{self, DictWriter};
 use crate::limits::{NEW_TORRENT_PIECES_WANTED, PIECE_LEN_MAX, TORRENT_FILE_LEN_MAX};
+use crate::secret_url::{TrackerUrl, WebSeedUrl};
 use crate::units::BLOCK_LEN;
 
 /// Bytes of a piece when the content is of ordinary size.
@@ -25,9 +26,9 @@ pub struct Builder {
     /// Bytes of a piece; see [`default_piece_length`].
     pub piece_length: u32,
     /// Trackers in tiers, best first.
-    pub tiers: Vec<Vec<String>>,
+    pub tiers: Vec<Vec<TrackerUrl>>,
     /// Web seeds.
-    pub web_seeds: Vec<String>,
+    pub web_seeds: Vec<WebSeedUrl>,
     /// Peers from the trackers only (BEP 27).
     pub private: bool,
     /// A text for people.
@@ -139,12 +140,12 @@ impl Builder {
         let info_bytes = self.info_bytes(piece_hashes);
         let bytes = bencode::dict(|torrent| {
             if let Some(announce) = self.tiers.iter().flatten().next() {
-                torrent.bytes("announce", announce);
+                torrent.bytes("announce", announce.reveal());
             }
             if self.tiers.iter().flatten().count() > 1 {
                 torrent.list("announce-list", |tiers| {
                     for tier in self.tiers.iter().filter(|tier| !tier.is_empty()) {
-                        tiers.list(|list| tier.iter().for_each(|address| list.bytes(address)));
+                        tiers.list(|list| tier.iter().for_each(|address| list.bytes(address.reveal())));
                     }
                 });
             }
@@ -155,7 +156,8 @@ impl Builder {
             }
             torrent.raw("info", &info_bytes);
             if !self.web_seeds.is_empty() {
-                torrent.list("url-list", |list| self.web_seeds.iter().for_each(|url| list.bytes(url)));
+                torrent
+                    .list("url-list", |list| self.web_seeds.iter().for_each(|url| list.bytes(url.reveal())));
             }
         });
         let metainfo = Metainfo::parse(&bytes)?;
@@ -286,8 +288,8 @@ mod tests {
     #[test]
     fn says_everything_in_canonical_order() {
         let full = Builder {
-            tiers: vec![vec!["http://a/".to_owned()], vec!["http://b/".to_owned()]],
-            web_seeds: vec!["http://w/".to_owned()],
+            tiers: vec![vec!["http://a/".into()], vec!["http://b/".into()]],
+            web_seeds: vec!["http://w/".into()],
             private: true,
             comment: Some("c".to_owned()),
             source: Some("s".to_owned()),

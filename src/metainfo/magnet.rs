@@ -9,6 +9,7 @@ use crate::id::InfoHash;
 use crate::limits::{
     MAGNET_LEN_MAX, MAGNET_PEERS_MAX, TRACKERS_PER_TORRENT_MAX, URL_LEN_MAX, WEB_SEEDS_PER_TORRENT_MAX,
 };
+use crate::secret_url::{Keys, TrackerUrl, WebSeedUrl};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 use std::borrow::Cow;
 use std::fmt;
@@ -22,9 +23,9 @@ pub struct Magnet {
     /// `dn`: a name to show until the torrent is known. Escape before showing, never use as a path.
     pub name: Option<String>,
     /// `tr`: trackers, at most `TRACKERS_PER_TORRENT_MAX`.
-    pub trackers: Vec<String>,
+    pub trackers: Vec<TrackerUrl>,
     /// `ws`: web seeds (BEP 19), at most `WEB_SEEDS_PER_TORRENT_MAX`.
-    pub web_seeds: Vec<String>,
+    pub web_seeds: Vec<WebSeedUrl>,
     /// `xl`: bytes of the content.
     pub total_len: Option<u64>,
     /// `x.pe`: peers as `host:port`, at most `MAGNET_PEERS_MAX`; whom to dial is the caller's decision.
@@ -82,6 +83,17 @@ impl Magnet {
         }
     }
 
+    /// The link, in characters that every terminal, shell (quoted) and browser takes. With keys hidden it has none of the
+    /// addresses that hold one: a mask in their place would lead nowhere.
+    pub fn link(&self, keys: Keys) -> String {
+        Link(self, keys).to_string()
+    }
+
+    /// Whether [`link`](Self::link) leaves anything out when keys are hidden.
+    pub fn holds_key(&self) -> bool {
+        self.trackers.iter().any(TrackerUrl::holds_key) || self.web_seeds.iter().any(WebSeedUrl::holds_key)
+    }
+
     fn note_topic(&mut self, found: &mut Option<InfoHash>, topic: &[u8]) -> Result<(), MagnetError> {
         let topic = String::from_utf8_lossy(topic);
         let Some((kind, digits)) = topic.split_at_checked(9) else { return Ok(()) };
@@ -110,14 +122,22 @@ impl Magnet {
                 let name = String::from_utf8_lossy(&decode(&spaced)).into_owned();
                 self.name = Some(name).filter(|name| !name.is_empty());
             }
-            b"tr" => push_address(&mut self.trackers, TRACKERS_PER_TORRENT_MAX, value),
-            b"ws" => push_address(&mut self.web_seeds, WEB_SEEDS_PER_TORRENT_MAX, value),
+            b"tr" => {
+                if let Some(url) = address_in(value).map(TrackerUrl::from) {
+                    push_new(&mut self.trackers, TRACKERS_PER_TORRENT_MAX, url);
+                }
+            }
+            b"ws" => {
+                if let Some(url) = address_in(value).map(WebSeedUrl::from) {
+                    push_new(&mut self.web_seeds, WEB_SEEDS_PER_TORRENT_MAX, url);
+                }
+            }
             b"so" if self.selected.is_none() => self.selected = FileSelection::from_value(&decode(value)),
             b"xl" => self.total_len = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
             b"x.pe" => {
                 let decoded = decode(value);
                 if let Some(peer) = address::usable(&decoded).filter(|peer| is_host_and_port(peer)) {
-                    push_new(&mut self.peers, MAGNET_PEERS_MAX, peer);
+                    push_new(&mut self.peers, MAGNET_PEERS_MAX, peer.to_owned());
                 }
             }
             _ => {}
@@ -133,23 +153,31 @@ impl FromStr for Magnet {
     }
 }
 
-/// The link, in characters that every terminal, shell (quoted) and browser takes.
-impl fmt::Display for Magnet {
+/// A link on its way into text.
+struct Link<'a>(&'a Magnet, Keys);
+
+impl fmt::Display for Link<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-        write!(f, "magnet:?xt=urn:btih:{}", self.info_hash)?;
-        if let Some(name) = &self.name {
+        let &Self(magnet, keys) = self;
+        write!(f, "magnet:?xt=urn:btih:{}", magnet.info_hash)?;
+        if let Some(name) = &magnet.name {
             write!(f, "&dn={}", utf8_percent_encode(name, ESCAPED))?;
         }
-        if let Some(len) = self.total_len {
+        if let Some(len) = magnet.total_len {
             write!(f, "&xl={len}")?;
         }
-        for (key, values) in [("tr", &self.trackers), ("ws", &self.web_seeds), ("x.pe", &self.peers)] {
-            for value in values {
-                write!(f, "&{key}={}", utf8_percent_encode(value, ESCAPED))?;
-            }
+        let may_stand = |holds_key: bool| keys == Keys::Shown || !holds_key;
+        let trackers =
+            magnet.trackers.iter().filter(|url| may_stand(url.holds_key())).map(TrackerUrl::reveal);
+        let web_seeds =
+            magnet.web_seeds.iter().filter(|url| may_stand(url.holds_key())).map(WebSeedUrl::reveal);
+        let peers = magnet.peers.iter().map(String::as_str);
+        let tagged = trackers.map(|url| ("tr", url)).chain(web_seeds.map(|url| ("ws", url)));
+        for (key, value) in tagged.chain(peers.map(|peer| ("x.pe", peer))) {
+            write!(f, "&{key}={}", utf8_percent_encode(value, ESCAPED))?;
         }
-        if let Some(selected) = &self.selected {
+        if let Some(selected) = &magnet.selected {
             write!(f, "&so={selected}")?;
         }
         Ok(())
@@ -168,18 +196,15 @@ fn key_name(key: &[u8]) -> &[u8] {
     }
 }
 
-fn push_address(addresses: &mut Vec<String>, max: usize, value: &[u8]) {
+fn address_in(value: &[u8]) -> Option<String> {
     // An escape is three bytes, so a longer value cannot become a usable address.
-    if value.len() <= 3 * URL_LEN_MAX
-        && let Some(address) = address::usable(&decode(value))
-    {
-        push_new(addresses, max, address);
-    }
+    let fit = value.len() <= 3 * URL_LEN_MAX;
+    fit.then(|| address::usable(&decode(value)).map(str::to_owned)).flatten()
 }
 
-fn push_new(list: &mut Vec<String>, max: usize, value: &str) {
-    if list.len() < max && list.iter().all(|known| known != value) {
-        list.push(value.to_owned());
+fn push_new<T: PartialEq>(list: &mut Vec<T>, max: usize, value: T) {
+    if list.len() < max && !list.contains(&value) {
+        list.push(value);
     }
 }
 
@@ -233,15 +258,15 @@ mod tests {
         let expected = Magnet {
             info_hash: hash(),
             name: Some("A b é".to_owned()),
-            trackers: vec!["udp://t:1/announce".to_owned(), "http://u/a".to_owned()],
-            web_seeds: vec!["http://w/".to_owned()],
+            trackers: vec!["udp://t:1/announce".into(), "http://u/a".into()],
+            web_seeds: vec!["http://w/".into()],
             total_len: Some(42),
             peers: vec!["10.0.0.1:80".to_owned(), "[::1]:6881".to_owned()],
             selected: FileSelection::from_value(b"0-4294967295"),
             hybrid: false,
         };
         assert_eq!(magnet, expected);
-        assert_eq!(Magnet::parse(magnet.to_string()), Ok(magnet));
+        assert_eq!(Magnet::parse(magnet.link(Keys::Shown)), Ok(magnet));
     }
 
     #[test]
@@ -296,10 +321,10 @@ mod tests {
             let magnet = Magnet {
                 name: Some(name),
                 total_len: len,
-                trackers: trackers.into_iter().collect(),
+                trackers: trackers.into_iter().map(TrackerUrl::from).collect(),
                 ..Magnet::new(InfoHash(bytes))
             };
-            let link = magnet.to_string();
+            let link = magnet.link(Keys::Shown);
             prop_assert!(link.bytes().all(|byte| byte.is_ascii_graphic()));
             prop_assert_eq!(Magnet::parse(link), Ok(magnet));
         }

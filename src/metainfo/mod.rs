@@ -26,6 +26,7 @@ pub use selection::FileSelection;
 use crate::bencode::{self, Value};
 use crate::id::InfoHash;
 use crate::limits::{TORRENT_FILE_LEN_MAX, TRACKERS_PER_TORRENT_MAX, WEB_SEEDS_PER_TORRENT_MAX};
+use crate::secret_url::{TrackerUrl, WebSeedUrl};
 
 /// A torrent file's content.
 #[derive(Clone, Debug)]
@@ -33,8 +34,8 @@ pub struct Metainfo {
     info: Info,
     info_hash: InfoHash,
     info_bytes: Box<[u8]>,
-    tiers: Vec<Vec<String>>,
-    url_list: Vec<String>,
+    tiers: Vec<Vec<TrackerUrl>>,
+    url_list: Vec<WebSeedUrl>,
     comment: Option<String>,
     created_by: Option<String>,
     creation_date: Option<u64>,
@@ -119,12 +120,12 @@ impl Metainfo {
     }
 
     /// Tracker addresses in tiers (BEP 12), best tier first; `announce` alone makes one tier of one.
-    pub fn tiers(&self) -> &[Vec<String>] {
+    pub fn tiers(&self) -> &[Vec<TrackerUrl>] {
         &self.tiers
     }
 
     /// Addresses of web seeds (BEP 19).
-    pub fn url_list(&self) -> &[String] {
+    pub fn url_list(&self) -> &[WebSeedUrl] {
         &self.url_list
     }
 
@@ -145,7 +146,7 @@ impl Metainfo {
 }
 
 /// `announce-list` when it has a usable address, else `announce` (BEP 12).
-fn tiers(root: Value<'_, '_>) -> Vec<Vec<String>> {
+fn tiers(root: Value<'_, '_>) -> Vec<Vec<TrackerUrl>> {
     let mut seen: Vec<&str> = Vec::new();
     let mut tiers = Vec::new();
     for value in root.lookup(b"announce-list").and_then(Value::as_list).into_iter().flatten() {
@@ -156,7 +157,7 @@ fn tiers(root: Value<'_, '_>) -> Vec<Vec<String>> {
         for address in addresses.filter_map(Value::as_bytes).filter_map(address::usable) {
             if seen.len() < TRACKERS_PER_TORRENT_MAX && !seen.contains(&address) {
                 seen.push(address);
-                tier.push(address.to_owned());
+                tier.push(address.into());
             }
         }
         if !tier.is_empty() {
@@ -165,19 +166,19 @@ fn tiers(root: Value<'_, '_>) -> Vec<Vec<String>> {
     }
     if tiers.is_empty() {
         let announce = root.lookup(b"announce").and_then(Value::as_bytes).and_then(address::usable);
-        tiers.extend(announce.map(|address| vec![address.to_owned()]));
+        tiers.extend(announce.map(|address| vec![address.into()]));
     }
     tiers
 }
 
 /// One address or a list of them (BEP 19).
-fn url_list(root: Value<'_, '_>) -> Vec<String> {
+fn url_list(root: Value<'_, '_>) -> Vec<WebSeedUrl> {
     let Some(value) = root.lookup(b"url-list") else { return Vec::new() };
-    let mut urls: Vec<String> = Vec::new();
+    let mut urls: Vec<WebSeedUrl> = Vec::new();
     let list = value.as_list().into_iter().flatten();
     for url in list.chain([value]).filter_map(Value::as_bytes).filter_map(address::usable) {
-        if urls.len() < WEB_SEEDS_PER_TORRENT_MAX && urls.iter().all(|known| known != url) {
-            urls.push(url.to_owned());
+        if urls.len() < WEB_SEEDS_PER_TORRENT_MAX && urls.iter().all(|known| known.reveal() != url) {
+            urls.push(url.into());
         }
     }
     urls

@@ -140,7 +140,7 @@ fn announce_list_stands_before_announce_and_addresses_are_bounded_and_clean() {
         torrent.int("creation date", -1);
     });
     assert_eq!(both.tiers(), [vec!["http://two/", "udp://three:1"], vec!["\u{ff}"], vec!["http://flat/"]]);
-    assert_eq!((both.url_list(), both.comment()), (&["http://w/".to_owned()][..], Some("\u{fffd}c")));
+    assert_eq!((both.url_list(), both.comment()), (&["http://w/".into()][..], Some("\u{fffd}c")));
     assert_eq!(both.creation_date(), None);
     let one = parse(&|torrent| {
         torrent.bytes("announce", "http://one/");

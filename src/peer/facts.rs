@@ -84,9 +84,9 @@ impl TorrentFacts {
         if piece.0 >= self.piece_count() { 0 } else { rest.min(u64::from(self.piece_length)) as u32 }
     }
 
-    /// Bytes of the info dictionary that we give out.
+    /// Bytes of the info dictionary that we give out. That of a private torrent comes from its tracker's site only.
     pub fn info_len(&self) -> Option<u32> {
-        let info = self.info.as_ref()?;
+        let info = self.info.as_ref().filter(|_| !self.private)?;
         Some(info.len()).filter(|len| (1..=METADATA_LEN_MAX).contains(len))
     }
 

@@ -53,6 +53,20 @@ fn gives_the_info_dictionary_piece_by_piece_under_the_peers_own_number() {
 }
 
 #[test]
+fn the_info_dictionary_of_a_private_torrent_is_not_given() {
+    let facts = TorrentFacts { info: Some(vec![1; 100].into()), private: true, ..facts() };
+    let mut talk = Talk::accepted(Reserved::OURS, facts);
+    let told = ExtensionHandshake::decode(&extended_words(&mut talk)[0].1).unwrap();
+    assert_eq!((told.metadata_len, told.ids.metadata), (None, None));
+    talk.tell(Message::Extended { id: 0, payload: b"d1:md11:ut_metadatai9eee" });
+    for id in 1..10 {
+        let payload = MetadataMessage::Request { piece: 0 }.encode();
+        talk.tell(Message::Extended { id, payload: &payload });
+    }
+    assert!(extended_words(&mut talk).is_empty());
+}
+
+#[test]
 fn an_info_dictionary_that_is_not_served_is_not_told_of() {
     let mut talk = Talk::accepted(Reserved::OURS, facts());
     let told = ExtensionHandshake::decode(&extended_words(&mut talk)[0].1).unwrap();

@@ -28,6 +28,8 @@ pub struct Located {
     pub root: PathBuf,
     /// What an earlier run knew, if it still holds.
     pub remembered: Option<Remembered>,
+    /// It was made in this run.
+    pub made_here: bool,
     /// The files as they were found, of content that is remembered.
     shelved: Option<ShelvedContent>,
     shelf: Shelf,
@@ -108,6 +110,8 @@ pub struct Checked {
     pub metainfo: Metainfo,
     /// Where its torrent file lies, if that is known.
     pub torrent_file: Option<PathBuf>,
+    /// It was made in this run.
+    pub made_here: bool,
     /// Its files.
     pub content: ServedContent,
     /// The pieces that are right.
@@ -159,7 +163,8 @@ impl Located {
                 }
             });
         let torrent_file = None;
-        Ok(Self { metainfo, torrent_file, layout, root, remembered, shelved, shelf: shelf.clone() })
+        let (made_here, shelf) = (false, shelf.clone());
+        Ok(Self { metainfo, torrent_file, layout, root, remembered, made_here, shelved, shelf })
     }
 
     /// Whether a check has to come first.
@@ -216,6 +221,7 @@ impl Located {
         Ok(Checked {
             metainfo: self.metainfo,
             torrent_file: self.torrent_file,
+            made_here: self.made_here,
             content,
             durable: verified.clone(),
             verified,

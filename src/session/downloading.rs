@@ -154,6 +154,7 @@ impl Planned {
         Ok(Checked {
             metainfo,
             torrent_file: None,
+            made_here: false,
             content: ServedContent::Open(Arc::new(content)),
             is_noted: false,
             verified,

@@ -7,6 +7,7 @@
 use crate::limits::PATH_DEPTH_MAX;
 use crate::metainfo::builder::{BuildError, Builder, NewFile, default_piece_length};
 use crate::metainfo::{Info, Metainfo};
+use crate::secret_url::{TrackerUrl, WebSeedUrl};
 use crate::storage::{self, Layout, StorageError};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -18,9 +19,9 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Default)]
 pub struct MakeOptions {
     /// Trackers in tiers, best first.
-    pub tiers: Vec<Vec<String>>,
+    pub tiers: Vec<Vec<TrackerUrl>>,
     /// Web seeds.
-    pub web_seeds: Vec<String>,
+    pub web_seeds: Vec<WebSeedUrl>,
     /// Bytes of a piece, a power of two from 16 KiB to `PIECE_LEN_MAX`; by default after the content's length.
     pub piece_length: Option<u32>,
     /// Peers from the trackers only (BEP 27).

@@ -4,9 +4,12 @@
 //! It lives on the service thread; payload never comes near it. Everything here may fail without losing
 //! anything: faults stay with their content and are looked for every second, figures are read, not told.
 
+mod announce_plan;
+mod embedded;
 mod figures;
 mod terms;
 
+pub use embedded::{OwnTracker, announce_urls, reachable, reaches_nobody};
 pub use terms::{
     DownloadStatus, Ending, SeedingSettings, Serving, SessionEvent, Status, TorrentStatus, Until,
 };
@@ -22,23 +25,26 @@ use crate::clock;
 use crate::engine::{Download, Engine, EngineEvent, SharedTorrent, TorrentCounts};
 use crate::id::{InfoHash, PeerId};
 use crate::limits::ANNOUNCE_JITTER_PERCENT;
+use crate::metainfo::{Magnet, Metainfo};
 use crate::meter::Meter;
 use crate::peer::{InfoDictionary, TorrentFacts};
 use crate::peer_list::Source;
 use crate::picker::PieceShape;
 use crate::pipeline::{RateGate, burst_for};
 use crate::rng::Rng;
+use crate::secret_url::TrackerUrl;
 use crate::storage::{Content, Finisher, Layout};
 use crate::time::{Duration, Instant};
 use crate::torrent::{DownloadPlan, TorrentParameters};
 use crate::tracker_client::{
     ClientConfig, Command, Identity, Progress, TrackerClient, TrackerError, TrackerEvent, run_announcer,
 };
-use crate::tracker_server::{CompletedDownload, TrackerHandle, TrackerServer};
 use crate::tracker_wire::{AddressFamily, AnnounceEvent};
+use announce_plan::{AnnouncePlan, Means, Told};
+use embedded::EmbeddedTracker;
 use figures::missing_len;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -62,7 +68,7 @@ pub struct Seeding {
     settings: SeedingSettings,
     engine: Engine<Content>,
     engine_events: mpsc::Receiver<EngineEvent>,
-    tracker: Option<EmbeddedTracker>,
+    tracker: EmbeddedTracker,
     torrents: BTreeMap<InfoHash, Running>,
     client: Rc<TrackerClient>,
     families: Vec<AddressFamily>,
@@ -101,21 +107,13 @@ struct Wanted {
     done_at: Option<Instant>,
 }
 
-struct EmbeddedTracker {
-    handle: TrackerHandle,
-    ports: BTreeSet<u16>,
-    completed: mpsc::Receiver<CompletedDownload>,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<std::io::Result<()>>,
-}
-
 impl Seeding {
     /// A session without torrents. Must be called on the service thread.
     pub fn start(
         settings: SeedingSettings,
         engine: Engine<Content>,
         engine_events: mpsc::Receiver<EngineEvent>,
-        tracker: Option<TrackerServer>,
+        tracker: OwnTracker,
     ) -> Result<Self, TrackerError> {
         let mut config = ClientConfig::from_environment();
         if let Some(bind) = settings.bind {
@@ -128,7 +126,7 @@ impl Seeding {
             settings,
             engine,
             engine_events,
-            tracker: tracker.map(EmbeddedTracker::start),
+            tracker: EmbeddedTracker::new(tracker),
             torrents: BTreeMap::new(),
             client,
             families,
@@ -183,7 +181,7 @@ impl Seeding {
                 },
                 Some(event) = self.engine_events.recv() => self.handle_engine_event(event, &mut tell),
                 Some(event) = self.tracker_events.1.recv() => self.handle_tracker_event(event, &mut tell),
-                Some(done) = next_completed(&mut self.tracker) => {
+                Some(done) = self.tracker.next_completed() => {
                     self.count_completed(done.info_hash, done.peer_id, &mut tell);
                 }
                 Some(scrape) = next_scrape(&mut self.metrics) => {
@@ -236,10 +234,7 @@ impl Seeding {
             _ = tokio::time::timeout(FAREWELL_TIMEOUT, farewell) => {}
             () = events => {}
         }
-        if let Some(tracker) = self.tracker {
-            let _ = tracker.stop.send(());
-            let _ = tokio::time::timeout(Duration::from_millis(200), tracker.task).await;
-        }
+        let _ = tokio::time::timeout(Duration::from_millis(200), self.tracker.stop()).await;
         // In this order: nothing comes any more, what has come is stored, and then it is noted.
         let mut unanswered = self.engine.leave();
         self.finisher.finish();
@@ -277,6 +272,15 @@ impl Seeding {
         if self.torrents.contains_key(&info_hash) {
             return tell(SessionEvent::Warning(format!("{name} was named twice and is served once")));
         }
+        let plan = match self.announce_plan(&checked) {
+            Ok(plan) => plan,
+            Err(reason) => {
+                return tell(SessionEvent::Failed { name, info_hash, reason: reason.to_owned() });
+            }
+        };
+        if plan.hosted {
+            self.tracker.start().into_iter().for_each(&mut *tell);
+        }
         let piece_count = info.piece_count();
         let complete = checked.verified.is_full();
         let layout = Arc::clone(checked.content.layout());
@@ -285,16 +289,17 @@ impl Seeding {
         let left =
             missing_len(&layout, wanted.as_ref().unwrap_or(&every), |piece| checked.verified.contains(piece));
         let is_download = wanted.is_some() && left > 0;
-        tell(SessionEvent::Serving(Serving {
+        tell(SessionEvent::Serving(Box::new(Serving {
             name: name.clone(),
             info_hash,
             torrent_file: checked.torrent_file.clone(),
-            magnet: checked.metainfo.magnet().to_string(),
+            magnet: self.magnet(&checked.metainfo, &plan),
             pieces: checked.verified.count(),
             piece_count,
             problems: checked.problems,
+            notes: plan.notes.clone(),
             left: if is_download { left } else { 0 },
-        }));
+        })));
         let stored: Arc<SharedBitfield> = Arc::new(checked.verified.clone().into());
         let metainfo = Arc::new(checked.metainfo);
         let info = metainfo.info();
@@ -361,19 +366,15 @@ impl Seeding {
         if wanted.is_some() && !is_download {
             self.watcher.finished(info_hash);
         }
-        if !self.settings.peers.is_empty() {
+        if plan.dials_named && !self.settings.peers.is_empty() {
             self.engine.add_candidates(info_hash, self.settings.peers.clone(), Source::User);
         }
-        if let Some(tracker) = &self.tracker {
-            // The embedded tracker is no tracker for everybody's torrents.
-            tracker.handle.admit(info_hash);
-        }
-        if let Some(tracker) = self.tracker.as_ref().filter(|_| complete) {
+        if plan.hosted {
             let ip = self.settings.bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-            tracker.handle.host_seed_at(info_hash, SocketAddr::new(ip, self.port()));
+            self.tracker.admit(info_hash, complete.then(|| SocketAddr::new(ip, self.port())));
         }
         let progress = watch::Sender::new(Progress { uploaded: 0, downloaded: 0, left, partial: false });
-        let (commands, announcer) = self.announce(&metainfo, &shared, progress.subscribe());
+        let (commands, announcer) = self.announce(plan, &shared, progress.subscribe());
         let uploaded_before = checked.uploaded;
         let download = wanted.map(|pieces| Wanted {
             len: missing_len(&layout, &pieces, |_| false),
@@ -398,17 +399,14 @@ impl Seeding {
     /// torrent with missing pieces announces there as everywhere, since it is no seed.
     fn announce(
         &mut self,
-        metainfo: &crate::metainfo::Metainfo,
+        plan: AnnouncePlan,
         shared: &SharedTorrent<Content>,
         progress: watch::Receiver<Progress>,
     ) -> (mpsc::Sender<Command>, JoinHandle<()>) {
-        let own = self.settings.trackers.iter().map(|tracker| vec![tracker.clone()]);
-        let mut tiers: Vec<Vec<String>> = own.collect();
-        for tier in metainfo.tiers() {
-            let is_told = |url: &str| shared.facts.have.is_full() && self.is_embedded_tracker(url);
-            let others = tier.iter().filter(|url| !is_told(url)).cloned();
-            tiers.push(others.collect());
-        }
+        let is_told =
+            |url: &TrackerUrl| plan.hosted && shared.facts.have.is_full() && self.tracker.is_named_by(url);
+        let mut tiers = plan.tiers;
+        tiers.iter_mut().for_each(|tier| tier.retain(|url| !is_told(url)));
         let config = AnnouncerConfig {
             families: self.families.clone(),
             jitter_percent: ANNOUNCE_JITTER_PERCENT,
@@ -417,7 +415,7 @@ impl Seeding {
         let before = u32::try_from(self.torrents.len()).unwrap_or(u32::MAX);
         let jitter = self.rng.below(ANNOUNCE_SPREAD_PER_TORRENT.as_nanos() as u64);
         let delay = ANNOUNCE_SPREAD_PER_TORRENT.saturating_mul(before) + Duration::from_nanos(jitter);
-        let announcer = Announcer::new(&tiers, config, clock::now() + delay, &mut self.rng);
+        let announcer = Announcer::beside(&plan.others, &tiers, config, clock::now() + delay, &mut self.rng);
         let identity = Identity {
             info_hash: shared.facts.info_hash,
             peer_id: shared.peer_id,
@@ -433,14 +431,34 @@ impl Seeding {
         (commands, task)
     }
 
-    /// Whether a tracker's address is the embedded tracker's own.
-    fn is_embedded_tracker(&self, url: &str) -> bool {
-        let Some(tracker) = &self.tracker else { return false };
-        let Ok(url) = url::Url::parse(url) else { return false };
-        // Of schemes it does not know the parser gives every host as a name.
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let is_local = host == "localhost" || host.parse().is_ok_and(is_own_address);
-        is_local && url.port_or_known_default().is_some_and(|port| tracker.ports.contains(&port))
+    /// Who may know of a torrent.
+    fn announce_plan(&self, checked: &Checked) -> Result<AnnouncePlan, &'static str> {
+        let tiers = checked.metainfo.tiers();
+        let told = Told {
+            private: checked.metainfo.info().private(),
+            made_here: checked.made_here,
+            tiers,
+            names_embedded: tiers.iter().flatten().any(|url| self.tracker.is_named_by(url)),
+        };
+        let means = Means {
+            trackers: &self.settings.trackers,
+            replace: self.settings.replace_trackers,
+            embedded: self.tracker.may_host(),
+            peers: !self.settings.peers.is_empty(),
+        };
+        announce_plan::plan(told, means)
+    }
+
+    /// The link that leads to a torrent, with all trackers that know of it.
+    fn magnet(&self, metainfo: &Metainfo, plan: &AnnouncePlan) -> Magnet {
+        let hosting = if plan.hosted { self.tracker.urls() } else { &[] };
+        let mut trackers = plan.tiers.concat();
+        for url in plan.others.iter().chain(hosting) {
+            if !trackers.contains(url) {
+                trackers.push(url.clone());
+            }
+        }
+        Magnet { trackers, ..metainfo.magnet() }
     }
 
     fn port(&self) -> u16 {
@@ -504,9 +522,7 @@ impl Seeding {
         let Some(running) = self.torrents.remove(&info_hash) else { return };
         self.engine.remove(info_hash);
         self.watcher.forget(info_hash);
-        if let Some(tracker) = &self.tracker {
-            tracker.handle.unhost_seed(info_hash);
-        }
+        self.tracker.dismiss(info_hash);
         // Its announcer says `stopped` once its commands end, by itself.
         tell(SessionEvent::Failed { name: running.name, info_hash, reason });
     }
@@ -598,34 +614,9 @@ fn storage_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-impl EmbeddedTracker {
-    fn start(mut server: TrackerServer) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let handle = server.handle();
-        let ports = server.local_addrs().iter().map(|listening| listening.address.port()).collect();
-        let completed = server.take_completed_downloads().unwrap_or_else(|| mpsc::channel(1).1);
-        let task = tokio::task::spawn_local(server.run(async {
-            let _ = stopped.await;
-        }));
-        Self { handle, ports, completed, stop, task }
-    }
-}
-
-async fn next_completed(tracker: &mut Option<EmbeddedTracker>) -> Option<CompletedDownload> {
-    match tracker {
-        Some(tracker) => tracker.completed.recv().await,
-        None => None,
-    }
-}
-
 async fn next_scrape(metrics: &mut Option<Scrapes>) -> Option<oneshot::Sender<String>> {
     match metrics {
         Some(metrics) => metrics.next().await,
         None => None,
     }
-}
-
-/// Whether an address is one of this machine's: only those can be bound.
-fn is_own_address(ip: IpAddr) -> bool {
-    ip.is_loopback() || std::net::UdpSocket::bind((ip, 0)).is_ok()
 }

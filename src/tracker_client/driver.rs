@@ -3,12 +3,13 @@
 //! One future for each torrent; their requests share the client's gate. An announce counts as done when its
 //! event has been taken from the channel, so a slow session slows the announces and nothing piles up.
 
-use super::{RedactedUrl, TrackerClient, TrackerError};
+use super::{TrackerClient, TrackerError};
 use crate::announcer::{AnnounceJob, Announcer, Endpoint, Terms};
 use crate::clock;
 use crate::id::{InfoHash, PeerId};
 use crate::limits;
 use crate::rng::Rng;
+use crate::secret_url::TrackerUrl;
 use crate::time::{Duration, Instant};
 use crate::tracker_wire::{AddressFamily, AnnounceEvent, AnnounceRequest, AnnounceResponse};
 use std::cell::Cell;
@@ -160,7 +161,7 @@ impl Driver {
     fn launch_due(&mut self, announcer: &mut Announcer) {
         let now = clock::now();
         while let Some(AnnounceJob { endpoint, event }) = announcer.poll_announce(now) {
-            let Some(url) = announcer.url(endpoint.tracker).map(str::to_owned) else { continue };
+            let Some(url) = announcer.url(endpoint.tracker).cloned() else { continue };
             self.serial += 1;
             let sent = Rc::new(Cell::new(false));
             let announce = Announce {
@@ -224,7 +225,7 @@ struct Announce {
     serial: u64,
     endpoint: Endpoint,
     event: AnnounceEvent,
-    url: String,
+    url: TrackerUrl,
 }
 
 impl Announce {
@@ -242,7 +243,7 @@ impl Announce {
         };
         let event = TrackerEvent {
             info_hash: self.identity.info_hash,
-            tracker: RedactedUrl(&self.url).to_string(),
+            tracker: self.url.redacted(),
             family: endpoint.family,
             event: self.event,
             outcome,
@@ -258,7 +259,7 @@ impl Announce {
     }
 
     async fn exchange(&self) -> Result<AnnounceResponse, TrackerError> {
-        let admitted = self.client.admit(&self.url, self.endpoint.family).await?;
+        let admitted = self.client.admit(self.url.reveal(), self.endpoint.family).await?;
         self.sent.set(true);
         let progress = *self.progress.borrow();
         let stopped = self.event == AnnounceEvent::Stopped;

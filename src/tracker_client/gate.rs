@@ -7,6 +7,7 @@
 
 use super::TrackerError;
 use crate::limits::{TRACKER_HOST_DOWN_TIME, TRACKER_HOST_FAILURES_MAX, TRACKER_HOSTS_MAX};
+use crate::secret_url::redacted_host;
 use crate::time::Instant;
 use crate::tracker_wire::AddressFamily;
 use std::cell::{Cell, RefCell};
@@ -49,7 +50,7 @@ impl Gate {
             unreachable!("nobody closes the gate's semaphores");
         };
         if crate::clock::now() < host.down_until.get() {
-            return Err(TrackerError::HostDown { host: authority });
+            return Err(TrackerError::HostDown { host: redacted_host(&authority) });
         }
         Ok(Pass { host, _permits: (own, total) })
     }

@@ -6,9 +6,10 @@
 
 use super::bounded::Bounded;
 use super::target::{Scheme, Target, is_inward};
-use super::{ClientConfig, RedactedUrl, Retry, TrackerError, redact};
+use super::{ClientConfig, Retry, TrackerError};
 use crate::bencode::parse_prefix;
 use crate::limits;
+use crate::secret_url::{RedactedUrl, redacted_host, redacted_words};
 use crate::time::Duration;
 use crate::tracker_wire::http::response::ResponseError;
 use crate::tracker_wire::{AddressFamily, message_text};
@@ -39,10 +40,9 @@ impl Answer {
         decode: impl FnOnce(&[u8]) -> Result<T, ResponseError>,
     ) -> Result<T, TrackerError> {
         match decode(&self.body) {
-            Err(ResponseError::Failure(reason)) => Err(TrackerError::Refused {
-                reason: redact::redacted_words(&reason),
-                retry: retry_in(&self.body),
-            }),
+            Err(ResponseError::Failure(reason)) => {
+                Err(TrackerError::Refused { reason: redacted_words(&reason), retry: retry_in(&self.body) })
+            }
             _ if !self.status.is_success() => Err(TrackerError::Status(self.status.as_u16())),
             Err(error) => Err(TrackerError::Answer(error)),
             Ok(value) => Ok(value),
@@ -125,9 +125,11 @@ async fn ask(
     if target.scheme != Scheme::Https {
         return speak(stream, target).await;
     }
-    // The library's words quote the certificate, a stranger's text.
-    let bad =
-        |why: String| TrackerError::Tls { host: target.host.clone(), why: message_text(why.as_bytes()) };
+    // The library's words quote the certificate, a stranger's text, and the host.
+    let bad = |why: String| TrackerError::Tls {
+        host: redacted_host(&target.host),
+        why: redacted_words(&message_text(why.as_bytes())),
+    };
     let name = ServerName::try_from(target.host.clone()).map_err(|error| bad(error.to_string()))?;
     speak(tls.connect(name, stream).await.map_err(|error| bad(error.to_string()))?, target).await
 }

@@ -1,7 +1,7 @@
 //! Speaks to trackers over HTTP, HTTPS and UDP, as one client for all torrents of the process.
 //!
 //! A tracker is a stranger: everything it sends is bounded in bytes and time, its words are made safe before
-//! they are shown, and passkeys are not shown at all (see [`RedactedUrl`]). Certificates are always verified.
+//! they are shown, and passkeys are not shown at all (see [`secret_url`](crate::secret_url)). Certificates are always verified.
 //! When to announce is the announcer's decision; [`driver`] joins the two for one torrent.
 //!
 //! Runs on one thread: inside tokio-uring's runtime or on a current-thread tokio with a `LocalSet`.
@@ -13,18 +13,17 @@ pub mod driver;
 mod gate;
 mod names;
 mod http;
-mod redact;
 mod target;
 mod tls;
 mod udp;
 
 pub use driver::{Command, Identity, Progress, TrackerEvent, run_announcer};
 pub use names::Names;
-pub use redact::RedactedUrl;
 
 use crate::announcer::Failure;
 use crate::id::InfoHash;
 use crate::limits;
+use crate::secret_url::redacted_words;
 use crate::time::Duration;
 use crate::tracker_wire::http::query::{AnnounceQuery, scrape_query};
 use crate::tracker_wire::http::response::{self, ResponseError};
@@ -378,7 +377,7 @@ impl TrackerClient {
             }
         };
         admitted.report(answer).map(|mut response| {
-            response.warning = response.warning.map(|warning| redact::redacted_words(&warning));
+            response.warning = response.warning.map(|warning| redacted_words(&warning));
             response
         })
     }

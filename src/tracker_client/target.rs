@@ -7,8 +7,8 @@
 
 use super::TrackerError;
 use super::names::Names;
-use super::redact::RedactedUrl;
 use crate::limits::{TRACKER_ADDRESSES_MAX, TRACKER_URL_LEN_MAX};
+use crate::secret_url::{RedactedUrl, redacted_host};
 use crate::tracker_wire::AddressFamily;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use url::{Host, Url};
@@ -81,7 +81,7 @@ impl Target {
             Err(_) => names
                 .lookup(&self.host, self.port, || lookup(self.host.clone(), self.port))
                 .await
-                .map_err(|source| TrackerError::Resolve { host: self.host.clone(), source })?,
+                .map_err(|source| TrackerError::Resolve { host: redacted_host(&self.host), source })?,
         };
         let mut addresses: Vec<SocketAddr> = found
             .into_iter()
@@ -91,7 +91,7 @@ impl Target {
         addresses.dedup();
         addresses.truncate(TRACKER_ADDRESSES_MAX);
         if addresses.is_empty() {
-            return Err(TrackerError::NoAddress { host: self.host.clone(), family });
+            return Err(TrackerError::NoAddress { host: redacted_host(&self.host), family });
         }
         let own_machine = addresses.iter().find(|address| is_own_machine(address.ip()));
         if let Some(&address) = own_machine.filter(|_| self.scheme != Scheme::Udp && !self.is_tracker_path())

@@ -6,10 +6,11 @@
 //! ignored and waited past.
 
 use super::target::Target;
-use super::{ClientConfig, TrackerError, redact};
+use super::{ClientConfig, TrackerError};
 use crate::clock;
 use crate::id::InfoHash;
 use crate::limits;
+use crate::secret_url::redacted_words;
 use crate::time::Instant;
 use crate::tracker_wire::udp::{ConnectionId, Request, Response, TransactionId, url_data_options};
 use crate::tracker_wire::{AddressFamily, AnnounceRequest, AnnounceResponse, ScrapeEntry};
@@ -92,7 +93,7 @@ impl Links {
             match timeout(patience, link.ask(family, question)).await {
                 Ok(Ok(Response::Error { message, .. })) => {
                     self.keep(link);
-                    let reason = redact::redacted_words(&message);
+                    let reason = redacted_words(&message);
                     return Err(TrackerError::Refused { reason, retry: None });
                 }
                 Ok(Ok(response)) => {

@@ -255,6 +255,11 @@ impl TrackerHandle {
         lock(&self.0).admit(info_hash);
     }
 
+    /// Takes [`Self::admit`] back.
+    pub fn dismiss(&self, info_hash: InfoHash) {
+        lock(&self.0).dismiss(info_hash);
+    }
+
     /// Has the file of info-hashes read again within a second.
     pub fn reload_access(&self) {
         lock(&self.0).reload_wanted = true;

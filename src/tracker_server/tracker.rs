@@ -193,6 +193,19 @@ impl Tracker {
         }
     }
 
+    /// Takes [`Self::admit`] back: the torrent is served no longer.
+    pub(super) fn dismiss(&mut self, info_hash: InfoHash) {
+        match &mut self.access {
+            AccessList::All => {}
+            AccessList::Allow(list) => {
+                list.remove(&info_hash);
+            }
+            AccessList::Deny(list) => {
+                list.insert(info_hash);
+            }
+        }
+    }
+
     /// This machine seeds the torrent at `listening`; `None` when no longer.
     pub(super) fn host(&mut self, info_hash: InfoHash, listening: Option<SocketAddr>) {
         match listening {
@@ -436,6 +449,19 @@ mod tests {
         let body = tracker.answer_http_scrape(&crate::tracker_wire::http::query::scrape_query(&[HASH]));
         assert_eq!(decode_scrape(&body), Ok(vec![]));
         assert_eq!(tracker.scrape(HASH), ScrapeEntry::default());
+    }
+
+    #[test]
+    fn a_torrent_that_is_dismissed_is_refused_again() {
+        let mut tracker = tracker(AccessList::Allow(BTreeSet::new()));
+        let source = "10.0.0.1:1".parse().unwrap();
+        let mut is_served = |change: fn(&mut Tracker, InfoHash)| {
+            change(&mut tracker, HASH);
+            let query = AnnounceQuery::new(request(1, 1)).to_query();
+            decode_announce(&tracker.answer_http_announce(Instant::ZERO, &query, source)).is_ok()
+        };
+        let changes: [fn(&mut Tracker, InfoHash); 3] = [|_, _| {}, Tracker::admit, Tracker::dismiss];
+        assert_eq!(changes.map(&mut is_served), [false, true, false]);
     }
 
     #[test]

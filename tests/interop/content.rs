@@ -131,7 +131,7 @@ impl Content {
             name: name.to_owned(),
             files,
             piece_length: u32::try_from(PIECE_LEN).expect("a small number"),
-            tiers: vec![vec![tracker.to_owned()]],
+            tiers: vec![vec![tracker.into()]],
             source: Some(mark.to_owned()),
             ..Builder::default()
         };

@@ -64,8 +64,10 @@ fn it_downloads_from_each_client_alone_by_torrent_and_by_magnet_link() {
             .zip(&swarms)
             .map(|(number, (who, torrent))| {
                 let bytes = fs::read(torrent).expect("a torrent file of ours");
-                let link =
-                    seedring::metainfo::Metainfo::parse(&bytes).expect("a good torrent").magnet().to_string();
+                let link = seedring::metainfo::Metainfo::parse(&bytes)
+                    .expect("a good torrent")
+                    .magnet()
+                    .link(seedring::secret_url::Keys::Shown);
                 (*who, Leech::start(number, link, &[""; 0], scratch))
             })
             .collect();

@@ -3,6 +3,7 @@
 use crate::scripted::{GOOD, Script, V4, V6, announce, client, http_tracker, ok, request, say};
 use seedring::announcer::{Announcer, AnnouncerConfig};
 use seedring::rng::Rng;
+use seedring::secret_url::TrackerUrl;
 use seedring::time::Duration;
 use seedring::tracker_client::{
     Command, Identity, Progress, TrackerClient, TrackerError, TrackerEvent, run_announcer,
@@ -20,7 +21,12 @@ struct Running {
     done: tokio::task::JoinHandle<()>,
 }
 
-fn run(client: TrackerClient, tiers: &[Vec<String>], families: Vec<AddressFamily>, room: usize) -> Running {
+fn run(
+    client: TrackerClient,
+    tiers: &[Vec<TrackerUrl>],
+    families: Vec<AddressFamily>,
+    room: usize,
+) -> Running {
     let short = Duration::from_millis(20);
     let config = AnnouncerConfig {
         interval_min: short,
@@ -55,7 +61,8 @@ async fn a_life() {
     let closed = tokio::net::TcpSocket::new_v4().unwrap();
     closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let dead = closed.local_addr().unwrap();
-    let tiers = [vec![format!("http://{dead}/announce")], vec![format!("http://{address}/announce")]];
+    let tiers =
+        [vec![format!("http://{dead}/announce").into()], vec![format!("http://{address}/announce").into()]];
     let mut running = run(client(), &tiers, vec![V4], 16);
     let started = seen.recv().await.unwrap().1;
     assert!(
@@ -102,8 +109,10 @@ async fn stopping_does_not_wait_for_a_session_that_no_longer_listens() {
         .run_until(async {
             let (address, mut seen) = http_tracker("127.0.0.1", |_| say(ok(GOOD))).await;
             let (other, mut other_seen) = http_tracker("::1", |_| say(ok(GOOD))).await;
-            let tiers =
-                [vec![format!("http://{address}/announce")], vec![format!("http://{other}/announce")]];
+            let tiers = [
+                vec![format!("http://{address}/announce").into()],
+                vec![format!("http://{other}/announce").into()],
+            ];
             // Room for one event, and nobody takes it.
             let running = run(client(), &tiers, vec![V4, V6], 1);
             assert!(seen.recv().await.unwrap().1.contains("event=started"));
@@ -123,7 +132,8 @@ async fn a_tracker_that_never_heard_of_us_is_not_told_that_we_left() {
         .run_until(async {
             let refusal = b"d14:failure reason2:noe";
             let (address, mut seen) = http_tracker("127.0.0.1", |_| say(ok(refusal))).await;
-            let mut running = run(client(), &[vec![format!("http://{address}/announce")]], vec![V4], 16);
+            let mut running =
+                run(client(), &[vec![format!("http://{address}/announce").into()]], vec![V4], 16);
             assert!(running.events.recv().await.unwrap().outcome.is_err());
             running.commands.send(Command::Stop).await.unwrap();
             running.done.await.unwrap();
@@ -144,7 +154,8 @@ async fn leaving_does_not_wait_for_ever_for_a_tracker_that_fell_silent() {
                 hang: true,
             })
             .await;
-            let mut running = run(client(), &[vec![format!("http://{address}/announce")]], vec![V4], 16);
+            let mut running =
+                run(client(), &[vec![format!("http://{address}/announce").into()]], vec![V4], 16);
             assert!(running.events.recv().await.unwrap().outcome.is_ok());
             running.commands.send(Command::Stop).await.unwrap();
             while !seen.recv().await.unwrap().1.contains("event=stopped") {}

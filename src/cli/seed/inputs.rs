@@ -6,12 +6,11 @@ use super::super::escape::Plain;
 use super::super::progress::Progress;
 use super::SeedArgs;
 use crate::clock;
+use crate::secret_url::TrackerUrl;
 use crate::session::content::Located;
 use crate::session::make_torrent::{MakeOptions, Plan};
 use crate::session::torrent_file::{read_torrent, write_torrent};
 use crate::storage::{Shelf, open_files_max};
-use crate::tracker_server::{TrackerProtocol, TrackerServer};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 /// What is to be served.
@@ -28,50 +27,16 @@ pub(super) struct Inputs {
     pub shelf: Shelf,
 }
 
-/// The addresses that clients are to announce to: what the user named, or the embedded tracker's.
-pub(super) fn announce_urls(args: &SeedArgs, tracker: Option<&TrackerServer>) -> Vec<String> {
-    let Some(tracker) = tracker else { return args.tracker.clone() };
-    let mut urls = Vec::new();
-    for listening in tracker.local_addrs() {
-        let address = reachable(listening.address);
-        if address.ip().is_unspecified() {
-            continue;
-        }
-        urls.push(match listening.protocol {
-            TrackerProtocol::Http => format!("http://{address}/announce"),
-            TrackerProtocol::Udp => format!("udp://{address}/announce"),
-        });
-    }
-    urls
-}
-
-/// Where others reach a socket that listens on all addresses of IPv4. Of IPv6 addresses a machine has many, and
-/// none is the obvious one.
-pub(super) fn reachable(listening: SocketAddr) -> SocketAddr {
-    if listening.ip() == Ipv4Addr::UNSPECIFIED {
-        return SocketAddr::new(address_for_others(), listening.port());
-    }
-    listening
-}
-
-/// The address under which others most likely reach this machine: the one its default route leaves from.
-/// Nothing is sent. 192.0.2.1 belongs to nobody (RFC 5737).
-fn address_for_others() -> IpAddr {
-    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-        .and_then(|socket| {
-            socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr())
-        })
-        .map(|address| address.ip())
-        .ok()
-        .filter(|ip| !ip.is_unspecified())
-        .unwrap_or(Ipv4Addr::LOCALHOST.into())
+/// Whether a torrent is going to be made.
+pub(super) fn makes_torrents(args: &SeedArgs) -> bool {
+    args.paths.iter().any(|path| !is_torrent(path))
 }
 
 /// Makes torrents of files and folders, reads the torrent files named, and finds the content of these; of a folder of
 /// torrent files only their names.
 pub(super) fn gather(
     args: &SeedArgs,
-    trackers: &[String],
+    trackers: &[TrackerUrl],
     state_dir: Option<&Path>,
 ) -> Result<Inputs, CommandError> {
     let mut inputs = Inputs {
@@ -134,7 +99,7 @@ impl Inputs {
 fn make(
     path: &Path,
     args: &SeedArgs,
-    trackers: &[String],
+    trackers: &[TrackerUrl],
     state_dir: Option<&Path>,
     shelf: &Shelf,
 ) -> Result<Located, CommandError> {
@@ -156,6 +121,7 @@ fn make(
     write_torrent(&output, &made.bytes)?;
     let mut located = Located::find(made.metainfo, &made.root, state_dir, shelf)?;
     located.trust();
+    located.made_here = true;
     located.torrent_file = Some(std::path::absolute(&output).unwrap_or(output));
     Ok(located)
 }

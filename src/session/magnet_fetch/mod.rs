@@ -20,6 +20,7 @@ use crate::clock;
 use crate::limits::{MAGNET_DIALLED_MAX, MAGNET_PATIENCE};
 use crate::metadata::MetadataAssembly;
 use crate::metainfo::{Magnet, Metainfo, MetainfoError};
+use crate::secret_url::TrackerUrl;
 use crate::time::{Duration, Instant};
 use crate::tracker_client::{Command, Identity, Progress, TrackerClient, TrackerEvent, run_announcer};
 use candidates::{Candidates, Source};
@@ -38,7 +39,7 @@ pub struct FetchOptions {
     /// Peers that the user names, dialled first.
     pub peers: Vec<SocketAddr>,
     /// Trackers that the user names, asked beside those of the link.
-    pub trackers: Vec<String>,
+    pub trackers: Vec<TrackerUrl>,
     /// Where connections to peers leave from; `None` leaves it to the system.
     pub bind: Option<IpAddr>,
     /// Time without a piece, or a peer that has any, after which it is given up. Default [`MAGNET_PATIENCE`].
@@ -160,9 +161,11 @@ pub async fn fetch(
     let identity = Identity { info_hash: magnet.info_hash, ..options.identity };
     let mut candidates = Candidates::new(clock::now());
     candidates.add(Source::User, options.peers.iter().copied());
-    let tiers: Vec<Vec<String>> =
-        options.trackers.iter().chain(&magnet.trackers).map(|tracker| vec![tracker.clone()]).collect();
-    if tiers.is_empty() && magnet.peers.is_empty() && options.peers.is_empty() {
+    if options.trackers.is_empty()
+        && magnet.trackers.is_empty()
+        && magnet.peers.is_empty()
+        && options.peers.is_empty()
+    {
         return Err(FetchError::NowhereToAsk);
     }
     let shared = Rc::new(Shared {
@@ -175,7 +178,8 @@ pub async fn fetch(
         connected: Cell::new(0),
     });
     let mut beside = JoinSet::new();
-    let (tracker_events, _commands) = announce(&mut beside, client, &tiers, identity);
+    let (tracker_events, _commands) =
+        announce(&mut beside, client, (&options.trackers, &magnet.trackers), identity);
     let (names_sender, names) = mpsc::channel(1);
     let peers = magnet.peers.clone();
     beside.spawn_local(async move {
@@ -197,12 +201,14 @@ pub async fn fetch(
 fn announce(
     beside: &mut JoinSet<()>,
     client: Rc<TrackerClient>,
-    tiers: &[Vec<String>],
+    (others, own): (&[TrackerUrl], &[TrackerUrl]),
     identity: Identity,
 ) -> (mpsc::Receiver<TrackerEvent>, mpsc::Sender<Command>) {
     let (events_sender, events) = mpsc::channel(16);
     let (commands_sender, commands) = mpsc::channel(1);
-    let announcer = Announcer::new(tiers, AnnouncerConfig::default(), clock::now(), &mut clock::random_rng());
+    let tiers: Vec<Vec<TrackerUrl>> = own.iter().map(|tracker| vec![tracker.clone()]).collect();
+    let config = AnnouncerConfig::default();
+    let announcer = Announcer::beside(others, &tiers, config, clock::now(), &mut clock::random_rng());
     // How much is left nobody knows yet, but it is not nothing.
     let (_, progress) = watch::channel(Progress { uploaded: 0, downloaded: 0, left: 1, partial: false });
     beside.spawn_local(run_announcer(client, announcer, identity, progress, commands, events_sender));

@@ -164,7 +164,7 @@ fn a_liar_first_and_an_honest_peer_second_give_the_torrent() {
         let honest = peer(info.clone()).await;
         let magnet = Magnet {
             peers: vec![honest.to_string()],
-            trackers: vec!["http://127.0.0.1:1/announce".to_owned()],
+            trackers: vec!["http://127.0.0.1:1/announce".into()],
             ..Magnet::new(InfoHash::of(&info))
         };
         let mut last = FetchProgress::default();
@@ -187,7 +187,7 @@ fn says_whose_fault_it_is_when_nothing_comes() {
         let hasty = || FetchOptions { patience: Duration::from_millis(300), ..FetchOptions::new(identity()) };
         let nothing = fetch(&magnet, client(), hasty(), &mut |_| {}).await;
         assert!(matches!(nothing, Err(FetchError::NowhereToAsk)), "{nothing:?}");
-        let tracker = Magnet { trackers: vec!["http://127.0.0.1:1/announce".to_owned()], ..magnet.clone() };
+        let tracker = Magnet { trackers: vec!["http://127.0.0.1:1/announce".into()], ..magnet.clone() };
         let nobody = fetch(&tracker, client(), hasty(), &mut |_| {}).await;
         assert!(matches!(nobody, Err(FetchError::NoPeers { tracker_error: Some(_) })), "{nobody:?}");
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

@@ -5,7 +5,9 @@ use crate::choker::Slots;
 use crate::engine::histogram::HistogramSummary;
 use crate::engine::statistics::StatisticsSnapshot;
 use crate::id::{InfoHash, PeerId};
+use crate::metainfo::Magnet;
 use crate::picker::Order;
+use crate::secret_url::TrackerUrl;
 use crate::time::Duration;
 use crate::units::ByteRate;
 use std::net::{IpAddr, SocketAddr};
@@ -18,8 +20,10 @@ pub struct SeedingSettings {
     pub slots: Slots,
     /// Upload limit of each torrent.
     pub torrent_upload_limit: Option<ByteRate>,
-    /// Trackers told of every torrent, each a tier of its own, before the torrent's own.
-    pub trackers: Vec<String>,
+    /// Trackers told of every torrent that is not private, besides the torrent's own.
+    pub trackers: Vec<TrackerUrl>,
+    /// They take the place of the torrent's own, of private torrents, too.
+    pub replace_trackers: bool,
     /// Address to announce from.
     pub bind: Option<IpAddr>,
     /// End after so many downloads by others.
@@ -87,8 +91,13 @@ pub enum SessionEvent {
         /// The peer's address.
         ip: IpAddr,
     },
+    /// The embedded tracker has started, since a torrent needs it.
+    TrackerStarted {
+        /// Where clients announce to.
+        urls: Vec<TrackerUrl>,
+    },
     /// A torrent is served from now on.
-    Serving(Serving),
+    Serving(Box<Serving>),
     /// Every torrent that was there at the start is served, or was told to have failed. Not told when none is served.
     Ready {
         /// Torrents served.
@@ -134,14 +143,16 @@ pub struct Serving {
     pub info_hash: InfoHash,
     /// Where its torrent file lies, if that is known.
     pub torrent_file: Option<PathBuf>,
-    /// Its magnet link, trackers included.
-    pub magnet: String,
+    /// Its magnet link, with the trackers that it is announced to.
+    pub magnet: Magnet,
     /// Pieces that are right.
     pub pieces: u32,
     /// Pieces of the torrent.
     pub piece_count: u32,
     /// Files that are missing or damaged.
     pub problems: Vec<String>,
+    /// What the user has to know of who finds it, each a sentence.
+    pub notes: Vec<&'static str>,
     /// Bytes still to be downloaded.
     pub left: u64,
 }

@@ -147,7 +147,7 @@ impl Swarm {
             node.machine.begin_download(&plan, &mut node.rng);
         }
         let config = AnnouncerConfig { families: vec![AddressFamily::V4], ..AnnouncerConfig::default() };
-        let tracker = vec![vec!["the tracker".to_owned()]];
+        let tracker = vec![vec!["the tracker".into()]];
         node.announcer = Some(Announcer::new(&tracker, config, self.now, &mut node.rng));
         let (stay, departs) = (node.stay, node.terms.departs);
         have.iter().for_each(|piece| self.copies[piece.0 as usize] += 1);

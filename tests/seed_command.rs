@@ -1,0 +1,251 @@
+//! `seedring seed` as a user runs it: who hears of its torrents, what it shows of their trackers, and that nobody who
+//! reads its output can hold it up.
+
+mod getting;
+
+use getting::{Run, seedring};
+use rustix::process::Signal;
+use seedring::bencode;
+use seedring::metainfo::Metainfo;
+use seedring::storage::piece_hash;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+/// A key as trackers give them.
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// A tracker that answers every announce, and the paths it was asked for.
+fn tracker() -> (SocketAddr, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, asked) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut lines = stream.by_ref().lines();
+            let request = lines.next().unwrap().unwrap();
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            let body = "d8:intervali1800e5:peers0:e";
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            // Who asked may have lost patience.
+            let _ = stream.into_inner().write_all(answer.as_bytes());
+            if sender.send(request).is_err() {
+                return;
+            }
+        }
+    });
+    (address, asked)
+}
+
+/// A torrent of one file with that content, beside that file.
+fn torrent(folder: &Path, name: &str, private: bool, tracker: Option<&str>) -> Metainfo {
+    let content = name.repeat(1000);
+    let bytes = bencode::dict(|torrent| {
+        if let Some(tracker) = tracker {
+            torrent.bytes("announce", tracker);
+        }
+        torrent.dict("info", |info| {
+            info.int("length", content.len() as i64);
+            info.bytes("name", name);
+            info.int("piece length", 32_768);
+            info.bytes("pieces", piece_hash(content.as_bytes()));
+            if private {
+                info.int("private", 1);
+            }
+        });
+    });
+    fs::write(folder.join(name), content).unwrap();
+    fs::write(folder.join(format!("{name}.torrent")), &bytes).unwrap();
+    Metainfo::parse(&bytes).unwrap()
+}
+
+/// `seedring seed` in that folder.
+fn seed(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = seedring("seed");
+    command.args(arguments).current_dir(folder).args(["--tracker-port", "0"]);
+    command.arg("--state-dir").arg(folder.join("state"));
+    command
+}
+
+/// What was told and said until the end, which comes as soon as `done` has happened.
+fn until(command: &mut Command, done: impl FnOnce(&mut Run)) -> (Vec<serde_json::Value>, String) {
+    let mut run = Run::start(command);
+    run.started();
+    done(&mut run);
+    run.signal(Signal::TERM);
+    let (status, heard, said) = run.ended();
+    assert!(status.success(), "{status}: {said}");
+    (heard, said)
+}
+
+fn started(heard: &[serde_json::Value]) -> &serde_json::Value {
+    heard.iter().find(|event| event["event"] == "started").expect("it started")
+}
+
+#[test]
+fn a_tracker_that_is_named_is_asked_as_well_but_never_for_a_private_torrent() {
+    for (private, replace, own_hears, named_hears) in [
+        (false, false, true, true),
+        (true, false, true, false),
+        (false, true, false, true),
+        (true, true, false, true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, own_asked) = tracker();
+        let (named, named_asked) = tracker();
+        torrent(folder.path(), "x", private, Some(&format!("http://{own}/announce")));
+        let named = format!("http://{named}/announce");
+        let mut command = seed(folder.path(), &["x.torrent", "--tracker", &named]);
+        if replace {
+            command.arg("--replace-trackers");
+        }
+        let (heard, _) = until(&mut command, |_| {
+            for asked in [(own_hears, &own_asked), (named_hears, &named_asked)]
+                .map(|(hears, asked)| hears.then_some(asked))
+            {
+                let first = asked.map(|asked| asked.recv_timeout(getting::PATIENCE).expect("it is asked"));
+                assert!(first.is_none_or(|request| request.contains("event=started")));
+            }
+        });
+        // All it has to say is said: what came besides came to those that had been told of it.
+        for (asked, hears) in [(own_asked, own_hears), (named_asked, named_hears)] {
+            assert_eq!(asked.try_iter().count() > 0, hears, "private {private}, replace {replace}");
+        }
+        let notes = started(&heard)["notes"].to_string();
+        assert_eq!(notes.contains("--replace-trackers"), private && !replace, "{notes}");
+    }
+}
+
+/// An announce of a leech; what the tracker answers.
+fn announce(tracker: &str, metainfo: &Metainfo) -> String {
+    let address = tracker.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/announce")).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let hash: String = metainfo.info_hash().0.iter().map(|byte| format!("%{byte:02x}")).collect();
+    let query = format!("info_hash={hash}&peer_id={}&port=9&left=1&compact=1", "p".repeat(20));
+    write!(stream, "GET /announce?{query} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn the_embedded_tracker_gives_out_what_is_public_and_has_no_other_and_nothing_that_is_private() {
+    let folder = tempfile::tempdir().unwrap();
+    let (own, own_asked) = tracker();
+    let private = torrent(folder.path(), "private", true, Some(&format!("http://{own}/announce")));
+    let (heard, _) = until(&mut seed(folder.path(), &["private.torrent"]), |_| {
+        own_asked.recv_timeout(getting::PATIENCE).expect("its own tracker hears of it");
+    });
+    assert_eq!(started(&heard)["trackers"], serde_json::json!([]), "no other tracker runs");
+
+    let public = torrent(folder.path(), "public", false, None);
+    until(&mut seed(folder.path(), &["public.torrent", "private.torrent"]), |run| {
+        while run.heard.iter().filter(|event| event["event"] == "started").count() < 2 {
+            run.started();
+        }
+        let started =
+            run.heard.iter().find(|told| told["event"] == "started" && told["name"] == "public").unwrap();
+        let tracker = started["trackers"][0].as_str().unwrap();
+        assert!(started["magnet"].as_str().unwrap().contains("&tr=http"), "{started}");
+        assert!(started["notes"][0].as_str().unwrap().contains("names no tracker"), "{started}");
+        assert!(announce(tracker, &public).contains("8:completei1e"));
+        assert!(announce(tracker, &private).contains("does not serve this torrent"));
+    });
+
+    let (heard, _) = until(&mut seed(folder.path(), &["public.torrent", "--no-tracker"]), |_| {});
+    let started = started(&heard);
+    assert_eq!(started["trackers"], serde_json::json!([]));
+    assert!(started["notes"][0].as_str().unwrap().contains("nobody can find it"), "{started}");
+}
+
+#[test]
+fn a_private_torrent_without_a_tracker_is_refused_with_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    torrent(folder.path(), "x", true, None);
+    for tracker in [None, Some("http://127.0.0.1:1/announce")] {
+        let mut command = seed(folder.path(), &["x.torrent"]);
+        command.args(tracker.map(|url| ["--tracker", url]).into_iter().flatten());
+        let Output { status, stdout, .. } = command.output().unwrap();
+        let told = String::from_utf8(stdout).unwrap();
+        assert_eq!((status.code(), told.contains("--replace-trackers")), (Some(1), true), "{told}");
+        let mut command = seedring("get");
+        command.arg("x.torrent").args(["-o", "out", "--state-dir", "state"]).current_dir(folder.path());
+        let Output { status, stderr, .. } = command.output().unwrap();
+        let said = String::from_utf8(stderr).unwrap();
+        assert_eq!(
+            (status.code(), said.contains("it is private and names no tracker")),
+            (Some(1), true),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn keys_are_shown_to_nobody_who_has_not_asked_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("film"), "some bytes").unwrap();
+    let (address, asked) = tracker();
+    let plain = |command: &str, arguments: &[&str]| {
+        let mut seedring = Command::new(env!("CARGO_BIN_EXE_seedring"));
+        let Output { stdout, stderr, .. } =
+            seedring.arg(command).args(arguments).current_dir(folder.path()).output().unwrap();
+        String::from_utf8([stdout, stderr].concat()).unwrap()
+    };
+    let urls = [
+        format!("http://{address}/{KEY}/announce"),
+        format!("http://{address}/announce?passkey={KEY}"),
+        format!("http://user:{KEY}@{address}/announce"),
+        format!("udp://127.0.0.1:1/announce/{KEY}"),
+    ];
+    for url in &urls {
+        for shown in [
+            plain("create", &["film", "--tracker", url]),
+            plain("create", &["film", "--tracker", url, "--json"]),
+            plain("show", &["film.torrent"]),
+            plain("show", &["film.torrent", "--json"]),
+            plain("create", &["film", "--tracker", &format!("{url} x")]),
+            plain("create", &["film", "--tracker", &url.replace("://", ":/")]),
+        ] {
+            assert!(!shown.contains(KEY), "{shown}");
+        }
+        assert!(plain("show", &["film.torrent", "--show-keys"]).matches(KEY).count() == 2);
+        assert!(
+            fs::read(folder.path().join("film.torrent"))
+                .unwrap()
+                .windows(32)
+                .any(|part| part == KEY.as_bytes())
+        );
+        for keys in [false, true] {
+            let mut command = seed(folder.path(), &["film", "--tracker", url]);
+            command.args(keys.then_some("--show-keys")).env("SEEDRING_LOG", "trace");
+            let (heard, said) = until(&mut command, |run| {
+                run.wait_for("tracker");
+                if url.starts_with("http") {
+                    let request = asked.recv_timeout(getting::PATIENCE).expect("the tracker hears of it");
+                    assert!(request.contains(KEY) || url.contains('@'), "{request}");
+                }
+            });
+            let told = serde_json::to_string(&heard).unwrap();
+            assert_eq!((told.contains(KEY), said.contains(KEY)), (keys, false), "{told}{said}");
+        }
+    }
+}
+
+#[test]
+fn the_name_that_the_user_gives_the_embedded_tracker_stands_in_the_torrent() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("film"), "some bytes").unwrap();
+    until(&mut seed(folder.path(), &["film", "--tracker-name", "seed.example"]), |_| {});
+    let metainfo =
+        seedring::session::torrent_file::read_torrent(&folder.path().join("film.torrent")).unwrap();
+    assert!(metainfo.tiers().iter().flatten().all(|url| url.reveal().contains("://seed.example:")));
+    assert_eq!(metainfo.tiers().len(), 2);
+    for wrong in ["http://seed.example", "seed.example:80", "a/b", "a b", ""] {
+        let output = seed(folder.path(), &["film", "--tracker-name", wrong]).stderr(Stdio::null()).output();
+        assert_eq!(output.unwrap().status.code(), Some(2), "{wrong}");
+    }
+}
