@@ -5,12 +5,11 @@
 //! because a thread without a ring of its own must be able to ring it too; it is rung once for as many
 //! messages as arrive before the worker wakes.
 
+use super::doorbell::Doorbell;
 use crossbeam::queue::{ArrayQueue, SegQueue};
-use rustix::event::{EventfdFlags, eventfd};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The reading end.
 #[derive(Debug)]
@@ -35,18 +34,15 @@ struct Shared<T> {
     queue: ArrayQueue<T>,
     /// Answers to what the reader itself has asked, whose number it bounds.
     answers: SegQueue<T>,
-    doorbell: OwnedFd,
-    rung: AtomicBool,
+    doorbell: Doorbell,
 }
 
 /// A mailbox with room for `capacity` messages, and its address.
 pub fn mailbox<T>(capacity: usize) -> io::Result<(Mailbox<T>, Address<T>)> {
-    let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let shared = Arc::new(Shared {
         queue: ArrayQueue::new(capacity),
         answers: SegQueue::new(),
-        doorbell,
-        rung: AtomicBool::new(false),
+        doorbell: Doorbell::new()?,
     });
     Ok((Mailbox { shared: Arc::clone(&shared) }, Address { shared }))
 }
@@ -55,7 +51,7 @@ impl<T> Address<T> {
     /// Posts a message and rings; gives the message back when the mailbox is full.
     pub fn post(&self, message: T) -> Result<(), T> {
         let result = self.shared.queue.push(message);
-        self.ring();
+        self.shared.doorbell.ring();
         result
     }
 
@@ -63,31 +59,19 @@ impl<T> Address<T> {
     /// more than it can take.
     pub fn answer(&self, message: T) {
         self.shared.answers.push(message);
-        self.ring();
-    }
-
-    fn ring(&self) {
-        // AcqRel pairs with the swap in `quiet`: either the reader sees the message after it cleared the
-        // flag, or we see the cleared flag and ring again.
-        if !self.shared.rung.swap(true, Ordering::AcqRel) {
-            let one = 1u64.to_ne_bytes();
-            // The counter cannot overflow: it is rung only while `rung` was false.
-            let _ = rustix::io::write(&self.shared.doorbell, &one);
-        }
+        self.shared.doorbell.ring();
     }
 }
 
 impl<T> Mailbox<T> {
     /// The descriptor that becomes readable when somebody rings.
     pub fn doorbell(&self) -> RawFd {
-        self.shared.doorbell.as_raw_fd()
+        self.shared.doorbell.file()
     }
 
     /// Silences the doorbell. Call it before reading, never after, or a message could lie there unheard.
     pub fn quiet(&self) {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.shared.doorbell, &mut count);
-        self.shared.rung.swap(false, Ordering::AcqRel);
+        self.shared.doorbell.quiet();
     }
 
     /// The oldest answer, or else the oldest message.
@@ -115,21 +99,6 @@ mod tests {
         assert_eq!(address.post(1), Ok(()));
         address.answer(2);
         assert_eq!((mailbox.read(), mailbox.read(), mailbox.read()), (Some(2), Some(1), None));
-    }
-
-    #[test]
-    fn rings_once_until_quieted() {
-        let (mailbox, address) = mailbox(8).unwrap();
-        let count = |mailbox: &Mailbox<i32>| {
-            let mut count = [0; 8];
-            rustix::io::read(&mailbox.shared.doorbell, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
-        };
-        address.post(1).unwrap();
-        address.post(2).unwrap();
-        assert_eq!(count(&mailbox), 1);
-        mailbox.quiet();
-        address.post(3).unwrap();
-        assert_eq!(count(&mailbox), 1);
     }
 
     #[test]

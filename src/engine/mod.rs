@@ -1,6 +1,7 @@
 //! The engine: rings, connections and workers. All peer I/O happens here, and almost all unsafe code.
 
 mod content_store;
+mod doorbell;
 pub mod histogram;
 pub mod listener;
 pub mod mailbox;

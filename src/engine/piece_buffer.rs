@@ -10,6 +10,10 @@
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
 use std::cell::UnsafeCell;
 use std::sync::Arc;
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 const FREE: u8 = 0;
@@ -25,6 +29,9 @@ pub struct PieceBuffer {
     /// By block.
     states: Box<[AtomicU8]>,
     missing: AtomicU32,
+    /// One for each block, entered by whoever touches its bytes: loom refuses what the states do not order.
+    #[cfg(loom)]
+    touched: Box<[loom::cell::UnsafeCell<()>]>,
 }
 
 // SAFETY: the bytes are written only through claims, of which there is one a block, and read only when no claim can
@@ -49,10 +56,13 @@ impl PieceBuffer {
             bytes: UnsafeCell::new(vec![0; len as usize].into_boxed_slice()),
             states: (0..blocks).map(|_| AtomicU8::new(FREE)).collect(),
             missing: AtomicU32::new(blocks),
+            #[cfg(loom)]
+            touched: (0..blocks).map(|_| loom::cell::UnsafeCell::new(())).collect(),
         }
     }
 
     /// The same memory for another piece of the same length; nobody else may hold the buffer.
+    #[cfg(not(loom))]
     pub fn reuse(mut self: Arc<Self>, piece: PieceIndex, len: u32) -> Option<Arc<Self>> {
         let own = Arc::get_mut(&mut self)?;
         if own.bytes.get_mut().len() != len as usize {
@@ -123,6 +133,8 @@ impl PieceBuffer {
         if self.missing.load(Ordering::Acquire) > 0 {
             return None;
         }
+        #[cfg(loom)]
+        self.touched.iter().for_each(|block| block.with(|_| ()));
         // SAFETY: all blocks are done, so that no claim exists and none can be had; `reuse` needs the only handle.
         Some(unsafe { &**self.bytes.get() })
     }
@@ -149,6 +161,8 @@ impl BlockClaim {
     pub fn write(&mut self, payload: &[u8]) {
         let len = payload.len().min((self.len - self.filled) as usize);
         let start = self.block as usize * BLOCK_LEN as usize + self.filled as usize;
+        #[cfg(loom)]
+        self.buffer.touched[self.block as usize].with_mut(|_| ());
         // SAFETY: `start + len` lies inside the block, the block inside the buffer, and the claim is the only one on
         // this block, so that nobody else reads or writes these bytes.
         unsafe {
@@ -168,7 +182,8 @@ impl BlockClaim {
         let whole = self.filled == self.len;
         if whole {
             let this = std::mem::ManuallyDrop::new(self);
-            this.buffer.states[this.block as usize].store(DONE, Ordering::Release);
+            // A swap and not a store: like every change of a state it comes after the one before, a contest included.
+            this.buffer.states[this.block as usize].swap(DONE, Ordering::Release);
             this.buffer.missing.fetch_sub(1, Ordering::AcqRel);
             // SAFETY: `this` is never used or dropped again, so that its handle is moved out once.
             drop(unsafe { std::ptr::read(&raw const this.buffer) });
@@ -179,11 +194,11 @@ impl BlockClaim {
 
 impl Drop for BlockClaim {
     fn drop(&mut self) {
-        self.buffer.states[self.block as usize].store(FREE, Ordering::Release);
+        self.buffer.states[self.block as usize].swap(FREE, Ordering::Release);
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -268,7 +283,7 @@ mod tests {
 
     #[test]
     fn many_threads_fill_one_piece_and_each_block_counts_once() {
-        const BLOCKS: u32 = 64;
+        const BLOCKS: u32 = if cfg!(miri) { 3 } else { 64 };
         let buffer = Arc::new(PieceBuffer::new(PIECE, BLOCKS * BLOCK_LEN));
         let finished = AtomicU32::new(0);
         std::thread::scope(|scope| {
@@ -287,5 +302,95 @@ mod tests {
         assert_eq!(finished.into_inner(), BLOCKS);
         let blocks = buffer.bytes().unwrap().chunks(BLOCK_LEN as usize);
         blocks.for_each(|block| assert!(block[0] > 0 && block.iter().all(|&byte| byte == block[0])));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+
+    const PIECE: PieceIndex = PieceIndex(7);
+    const FIRST: BlockSpan = BlockSpan { piece: PIECE, begin: 0, len: BLOCK_LEN };
+    const LAST: BlockSpan = BlockSpan { piece: PIECE, begin: BLOCK_LEN, len: 2 };
+
+    /// Claims a block and writes `byte` to the whole of it; whether the claim was to be had.
+    fn fill(buffer: &Arc<PieceBuffer>, span: BlockSpan, byte: u8) -> bool {
+        let Some(mut claim) = buffer.claim(span) else { return false };
+        claim.write(&[byte; BLOCK_LEN as usize][..span.len as usize]);
+        assert!(claim.finish());
+        true
+    }
+
+    #[test]
+    fn loom_who_sees_the_last_block_done_sees_what_was_written_to_all() {
+        loom::model(|| {
+            let buffer = Arc::new(PieceBuffer::new(PIECE, BLOCK_LEN + 2));
+            let other = {
+                let buffer = buffer.clone();
+                loom::thread::spawn(move || {
+                    assert!(fill(&buffer, LAST, 2));
+                    buffer.bytes().map(|bytes| (bytes[0], bytes[BLOCK_LEN as usize + 1]))
+                })
+            };
+            assert!(fill(&buffer, FIRST, 1));
+            let seen = buffer.bytes().map(|bytes| (bytes[0], bytes[BLOCK_LEN as usize + 1]));
+            let seen_there = other.join().expect("the other does not panic");
+            assert!([seen, seen_there].contains(&Some((1, 2))), "the last to end sees the whole piece");
+            assert!([seen, seen_there].iter().all(|seen| seen.is_none_or(|bytes| bytes == (1, 2))));
+        });
+    }
+
+    #[test]
+    fn loom_a_block_that_two_bring_is_written_by_one() {
+        loom::model(|| {
+            let buffer = Arc::new(PieceBuffer::new(PIECE, 2));
+            let span = BlockSpan { len: 2, ..FIRST };
+            let other = {
+                let buffer = buffer.clone();
+                loom::thread::spawn(move || fill(&buffer, span, 2))
+            };
+            let here = fill(&buffer, span, 1);
+            let there = other.join().expect("the other does not panic");
+            assert!(here != there, "one of them writes the block, and only one");
+            assert_eq!(buffer.bytes(), Some(&[if here { 1 } else { 2 }; 2][..]));
+        });
+    }
+
+    #[test]
+    fn loom_a_claim_that_is_given_up_leaves_the_block_to_the_next_whole() {
+        loom::model(|| {
+            let buffer = Arc::new(PieceBuffer::new(PIECE, 2));
+            let span = BlockSpan { len: 2, ..FIRST };
+            let slow = {
+                let buffer = buffer.clone();
+                loom::thread::spawn(move || {
+                    let mut claim = buffer.claim(span).expect("the first to come");
+                    claim.write(&[1]);
+                    drop(claim);
+                })
+            };
+            // Whether the other has given up by now or not, nothing it wrote is taken for the block.
+            buffer.contest(span);
+            slow.join().expect("the other does not panic");
+            assert!(!buffer.is_done(span) && buffer.bytes().is_none());
+            assert!(fill(&buffer, span, 2));
+            assert_eq!(buffer.bytes(), Some(&[2; 2][..]));
+        });
+    }
+
+    #[test]
+    fn loom_contesting_never_undoes_a_block_that_is_done() {
+        loom::model(|| {
+            let buffer = Arc::new(PieceBuffer::new(PIECE, 2));
+            let span = BlockSpan { len: 2, ..FIRST };
+            let other = {
+                let buffer = buffer.clone();
+                loom::thread::spawn(move || buffer.contest(span))
+            };
+            assert!(fill(&buffer, span, 1));
+            other.join().expect("the other does not panic");
+            buffer.contest(span);
+            assert!(buffer.is_done(span) && buffer.claim(span).is_none());
+        });
     }
 }

@@ -1,8 +1,9 @@
 //! One send in the making and in flight: control bytes, then `[13-byte header][block]` pairs, as one message.
 //!
-//! A slot belongs to the kernel from [`seal`](SendSlot::seal) until the send's last completion; it is boxed
-//! and neither grows nor moves meanwhile. It holds the content its extents point into, so a mapping cannot go
-//! before its sends do. Slots are pooled: an idle connection has none.
+//! A slot belongs to the kernel from [`seal`](SendSlot::seal) until the send's last completion. What the kernel reads lies
+//! in memory that the slot's vectors own: none of them grows meanwhile, and it stays where it is when the slot's box moves.
+//! The slot holds the content its extents point into, so a mapping cannot go before its sends do. Slots are pooled: an
+//! idle connection has none.
 #![expect(unsafe_code, reason = "makes the promise that sealed memory stays")]
 
 use super::ring::MessagePointer;
@@ -23,9 +24,10 @@ const HEADER_PLACE: *const u8 = std::ptr::null();
 /// A message for one connection.
 #[derive(Debug)]
 pub struct SendSlot<S> {
-    message: libc::msghdr,
+    /// One message, in memory of its own.
+    message: Vec<libc::msghdr>,
     vectors: Vec<libc::iovec>,
-    headers: [[u8; PIECE_HEADER_LEN]; BLOCKS_PER_SEND_MAX],
+    headers: Vec<[u8; PIECE_HEADER_LEN]>,
     blocks: usize,
     control: Vec<u8>,
     /// Bytes of blocks that lie in too many extents for one message.
@@ -44,9 +46,9 @@ impl<S> SendSlot<S> {
     pub fn new() -> Box<Self> {
         Box::new(Self {
             // SAFETY: all-zero bytes are a valid msghdr: null pointers and zero lengths.
-            message: unsafe { std::mem::zeroed() },
+            message: vec![unsafe { std::mem::zeroed() }],
             vectors: Vec::new(),
-            headers: [[0; PIECE_HEADER_LEN]; BLOCKS_PER_SEND_MAX],
+            headers: Vec::with_capacity(BLOCKS_PER_SEND_MAX),
             blocks: 0,
             control: Vec::new(),
             gathered: Vec::new(),
@@ -60,6 +62,7 @@ impl<S> SendSlot<S> {
     /// Empties the slot for its next use; must not be in flight.
     pub fn clear(&mut self) {
         self.vectors.clear();
+        self.headers.clear();
         self.control.clear();
         self.control.shrink_to(4096);
         self.gathered.clear();
@@ -119,7 +122,7 @@ impl<S> SendSlot<S> {
 
     fn push_header(&mut self, header: [u8; PIECE_HEADER_LEN]) {
         assert!(!self.sealed, "a sealed message belongs to the kernel");
-        self.headers[self.blocks] = header;
+        self.headers.push(header);
         self.blocks += 1;
         self.push_vector(HEADER_PLACE, PIECE_HEADER_LEN);
     }
@@ -147,8 +150,8 @@ impl<S> SendSlot<S> {
             vector.iov_base = header.as_ptr().cast_mut().cast();
         }
         let skipped = usize::from(self.control.is_empty());
-        self.message.msg_iov = self.vectors[skipped..].as_mut_ptr();
-        self.message.msg_iovlen = (self.vectors.len() - skipped) as _;
+        self.message[0].msg_iov = self.vectors[skipped..].as_mut_ptr();
+        self.message[0].msg_iovlen = (self.vectors.len() - skipped) as _;
         self.sealed = true;
         self.message()
     }
@@ -156,10 +159,10 @@ impl<S> SendSlot<S> {
     /// The sealed message, to be sent again.
     pub fn message(&self) -> MessagePointer {
         assert!(self.sealed, "an open message may still move");
-        // SAFETY: the slot is boxed, every changing method refuses a sealed slot, and the worker keeps it until
-        // the last completion. Headers, control and gathered bytes are the slot's own, extents point into
-        // mappings of the content it holds.
-        unsafe { MessagePointer::new(&raw const self.message) }
+        // SAFETY: every changing method refuses a sealed slot, and the worker keeps it until the last completion. Message,
+        // vectors, headers, control and gathered bytes lie in memory of the slot's vectors, extents point into mappings of
+        // the content it holds.
+        unsafe { MessagePointer::new(self.message.as_ptr()) }
     }
 
     /// Bytes of blocks.
@@ -185,5 +188,93 @@ impl<S> SendSlot<S> {
     /// The content the message reads from.
     pub fn content(&self) -> Option<&Arc<S>> {
         self.content.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Content that its messages point into.
+    type Bytes = Vec<u8>;
+
+    fn extent(content: &Bytes, start: usize, len: usize) -> Extent {
+        let part = &content[start..start + len];
+        Extent { address: part.as_ptr(), len: part.len() }
+    }
+
+    /// Reads a sealed message as the kernel would.
+    fn read(message: MessagePointer) -> Vec<u8> {
+        // SAFETY: the message is sealed, and its slot lives for as long as the test reads.
+        let vectors = unsafe {
+            let message = &*message.as_ptr();
+            std::slice::from_raw_parts(message.msg_iov, message.msg_iovlen)
+        };
+        let mut bytes = Vec::new();
+        for vector in vectors {
+            // SAFETY: each vector points into the slot or into content that the slot holds.
+            bytes.extend_from_slice(unsafe {
+                std::slice::from_raw_parts(vector.iov_base.cast::<u8>(), vector.iov_len)
+            });
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_sealed_message_is_read_in_order_after_its_slot_has_moved() {
+        let content = Arc::new((0..100).collect::<Bytes>());
+        let mut slot = SendSlot::new();
+        slot.control().extend_from_slice(b"control");
+        slot.push_block([1; PIECE_HEADER_LEN], &[extent(&content, 0, 3), extent(&content, 50, 2)], &content);
+        slot.push_gathered([2; PIECE_HEADER_LEN], vec![9; 4]);
+        let message = slot.seal();
+        // In flight the slot lies with many others; the box is moved, its content stays.
+        let mut in_flight = Vec::from([SendSlot::new()]);
+        in_flight.push(slot);
+        let whole = [&b"control"[..], &[1; 13], &[0, 1, 2, 50, 51], &[2; 13], &[9; 4]].concat();
+        assert_eq!(read(message), whole);
+        let slot = in_flight.pop().expect("just pushed");
+        assert_eq!((slot.len(), slot.payload_len(), slot.blocks()), (whole.len() as u64, 9, 2));
+        // The same message again, as after a refused zero-copy send.
+        assert_eq!(read(slot.message()), whole);
+    }
+
+    #[test]
+    fn content_stays_until_the_slot_is_cleared_and_a_cleared_slot_serves_again() {
+        let content = Arc::new(vec![7; 10]);
+        let mut slot = SendSlot::new();
+        slot.push_block([1; PIECE_HEADER_LEN], &[extent(&content, 0, 10)], &content);
+        let message = slot.seal();
+        let gone = Arc::downgrade(&content);
+        drop(content);
+        assert_eq!(read(message), [vec![1; 13], vec![7; 10]].concat());
+        slot.clear();
+        assert!(gone.upgrade().is_none() && slot.is_empty());
+        slot.control().push(5);
+        let message = slot.seal();
+        assert_eq!(read(message), [5]);
+    }
+
+    #[test]
+    fn a_message_has_no_more_blocks_and_extents_than_the_kernel_takes() {
+        let content = Arc::new(vec![7; 4]);
+        let mut slot = SendSlot::new();
+        while slot.has_room(1) {
+            slot.push_block([1; PIECE_HEADER_LEN], &[extent(&content, 0, 4)], &content);
+        }
+        assert_eq!(slot.blocks(), BLOCKS_PER_SEND_MAX);
+        assert_eq!(read(slot.seal()).len(), BLOCKS_PER_SEND_MAX * 17);
+    }
+
+    #[test]
+    fn copied_blocks_follow_the_control_bytes() {
+        let mut slot = SendSlot::<Bytes>::new();
+        slot.control().push(3);
+        let answer = slot.push_copied([1; PIECE_HEADER_LEN], |bytes| {
+            bytes.extend_from_slice(&[4; 5]);
+            "read"
+        });
+        assert_eq!((answer, slot.payload_len(), slot.blocks()), ("read", 5, 1));
+        assert_eq!(read(slot.seal()), [vec![3], vec![1; 13], vec![4; 5]].concat());
     }
 }
