@@ -53,8 +53,10 @@ pub const ANNOUNCE_RETRY_IN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 // --- Tracker client ----------------------------------------------------------------------------------------
 
-/// Bytes of an HTTP tracker's body that we read. Two thousand peers with names have 200 KiB; more is an error.
+/// Bytes of an HTTP tracker's body that we read, as received and as decompressed. Two thousand peers with names have 200 KiB; more is an error.
 pub const TRACKER_BODY_LEN_MAX: usize = 1024 * 1024;
+/// Parts of a gzip body (RFC 1952, members) that we read; the rest is ignored. Servers send one.
+pub const TRACKER_GZIP_MEMBERS_MAX: usize = 16;
 /// Bytes of one HTTP response head; more is an error.
 pub const TRACKER_HEAD_LEN_MAX: usize = 32 * 1024;
 /// Bytes read from one HTTP connection in all: a body, its chunk headers, and heads (a storm of 1xx included).
@@ -77,10 +79,15 @@ pub const UDP_TRACKER_REPEATS: u32 = 2;
 pub const UDP_CONNECTION_ID_LIFETIME: Duration = Duration::from_secs(60);
 /// Sockets with a live UDP connection id that wait for the next announce; above it the oldest is closed.
 pub const UDP_LINKS_MAX: usize = 64;
-/// Announces and scrapes in flight at once; further ones wait in line.
+/// Announces and scrapes that are begun at once; further ones wait in line.
 pub const TRACKER_REQUESTS_MAX: usize = 50;
-/// Those of them to one host and family.
+/// Announces and scrapes in flight to one host and family, once it has answered; until then one.
 pub const TRACKER_REQUESTS_PER_HOST_MAX: usize = 8;
+/// Time in which most trackers answer; who is not answered by then waits on, and others are begun meanwhile.
+pub const TRACKER_PROMPT_TIME: Duration = Duration::from_secs(1);
+/// Announces and scrapes that wait for trackers that did not answer promptly, each with a socket; above it the one that
+/// has waited longest is given up.
+pub const TRACKER_SILENT_MAX: usize = 400;
 /// Unreachable in a row after which a host counts as down: those waiting in line fail at once.
 pub const TRACKER_HOST_FAILURES_MAX: u32 = 8;
 /// Time for which a host counts as down.
@@ -384,15 +391,22 @@ pub const TRACKER_PEERS_MAX: usize = 200;
 pub const TRACKER_PEERS_DEFAULT: usize = 50;
 /// Peers in one UDP answer over IPv6: 1226 bytes, within the 1232 that every path carries.
 pub const UDP_PEERS_V6_MAX: usize = 67;
-/// Torrents a tracker knows; above it announces of new ones are answered but not kept. About 500 MB.
+/// Torrents a tracker knows. About 500 MB. A site (/24 of IPv4, /48 of IPv6) may found as many as are left free; for more
+/// it has to push out one of a site that has as many.
 pub const SWARMS_MAX: usize = 2_000_000;
-/// Peers of one address family in one swarm; above it newcomers are answered but not kept.
+/// Peers of one address family in one swarm; above it a newcomer takes the place of the poorest claim it finds.
 pub const PEERS_PER_SWARM_MAX: usize = 65_536;
 /// Peers of one address (IPv4) or network (/64 of IPv6) in one swarm; above it they displace their oldest.
 /// Loopback is exempt, since every local swarm lives there.
 pub const PEERS_PER_ADDRESS_MAX: usize = 64;
-/// Peers of all swarms of a tracker; above it newcomers are answered but not kept. About 1 GB at worst.
+/// Peers of one site (/24 of IPv4, /48 of IPv6) in one swarm, two for each address of a full /24; above it they displace
+/// their oldest. Loopback is exempt.
+pub const PEERS_PER_SITE_MAX: usize = 512;
+/// Peers of all swarms of a tracker, shared out by site as [`SWARMS_MAX`] is. About 1 GB at worst.
 pub const REGISTRY_PEERS_MAX: usize = 16_000_000;
+/// Swarms, or peers, that a newcomer looks at for a claim poorer than its own: a few microseconds, and one in sixteen
+/// million misses a site that holds nine of ten.
+pub const EVICTION_LOOKS: usize = 8;
 /// Records that one announce looks at for expired ones: two, so that a swarm in use cleans itself.
 pub const ANNOUNCE_SWEEP_PEERS: usize = 2;
 /// Records that a tracker's turn of expiry, one a second, looks at: a few milliseconds.
@@ -403,7 +417,7 @@ pub const CONNECTION_ID_WINDOW: Duration = Duration::from_secs(120);
 pub const UDP_TURN_DATAGRAMS: usize = 64;
 /// Bytes of the longest datagram a tracker reads: a scrape of 74 torrents, an announce with options.
 pub const UDP_REQUEST_LEN_MAX: usize = 2048;
-/// HTTP connections of a tracker; above it new ones are closed at once.
+/// HTTP connections of a tracker; above it the site (/24 of IPv4, /48 of IPv6) with most of them loses its oldest.
 pub const HTTP_CONNECTIONS_MAX: usize = 4096;
 /// HTTP connections of a tracker from one address (IPv4) or network (/64 of IPv6); above it new ones are
 /// closed at once. Loopback is exempt, since every local client comes from there.
@@ -420,6 +434,18 @@ pub const HTTP_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 pub const HTTP_CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a file of allowed or denied info-hashes: about 1.5 million of them.
 pub const ACCESS_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of a PEM file with a certificate, its chain, or a key.
+pub const TLS_FILE_LEN_MAX: u64 = 1024 * 1024;
+/// Time between two writings of what a tracker knows.
+pub const STATE_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// Time for the last one, at the end.
+pub const STATE_END_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a piece of it: a fraction of a millisecond in which the tracker does nothing else. Two pieces are in memory.
+pub const STATE_PIECE_LEN: usize = 256 * 1024;
+/// Bytes of a piece that ends with the largest swarm there can be.
+pub const STATE_PIECE_LEN_MAX: usize = STATE_PIECE_LEN + 64 + PEERS_PER_SWARM_MAX * (11 + 23);
+/// Words about a tracker's files that wait for their reader; above it they are dropped.
+pub const TRACKER_NOTICES_MAX: usize = 64;
 /// Ports tried until one is free for every socket that shall share it.
 pub const SHARED_PORT_TRIES: usize = 32;
 /// Reports of completed downloads that wait for their reader; above it they are only counted.
@@ -437,7 +463,7 @@ pub const STATUS_TORRENTS_MAX: usize = 100;
 /// Connections of a worker that are looked at in one second to ask the kernel what limits them (TCP_INFO): each question
 /// costs about a microsecond.
 pub const TCP_INFO_LOOKS_MAX: usize = 1_024;
-/// HTTP connections to the metrics; above it new ones are closed at once. Each may hold one text.
+/// HTTP connections to the metrics; above it the site with most of them loses its oldest. Each may hold one text.
 pub const METRICS_CONNECTIONS_MAX: usize = 32;
 /// Those from one address (IPv4) or network (/64 of IPv6), loopback exempt.
 pub const METRICS_CONNECTIONS_PER_ADDRESS_MAX: usize = 8;

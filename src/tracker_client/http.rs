@@ -6,7 +6,7 @@
 
 use super::bounded::Bounded;
 use super::target::{Scheme, Target, is_inward};
-use super::{ClientConfig, Retry, TrackerError};
+use super::{ClientConfig, Retry, TrackerError, coding};
 use crate::bencode::parse_prefix;
 use crate::limits;
 use crate::secret_url::{RedactedUrl, redacted_host, redacted_words};
@@ -174,6 +174,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin>(stream: S, target: &Target) ->
     let request = Request::get(target.path_and_query())
         .header(header::HOST, host)
         .header(header::USER_AGENT, USER_AGENT)
+        .header(header::ACCEPT_ENCODING, coding::ACCEPTED)
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| TrackerError::BadUrl {
@@ -214,13 +215,6 @@ async fn read_body<B: Body<Data = Bytes, Error = hyper::Error> + Unpin>(
 ) -> Result<Answer, TrackerError> {
     let limit = limits::TRACKER_BODY_LEN_MAX;
     let (parts, mut body) = response.into_parts();
-    let plain = |encoding: &[u8]| encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity");
-    if let Some(encoding) =
-        parts.headers.get(header::CONTENT_ENCODING).filter(|value| !plain(value.as_bytes()))
-    {
-        let shown = encoding.as_bytes().get(..32).unwrap_or(encoding.as_bytes());
-        return Err(TrackerError::Encoded(shown.escape_ascii().to_string()));
-    }
     if body.size_hint().lower() > limit as u64 {
         return Err(TrackerError::TooLong { limit });
     }
@@ -232,7 +226,9 @@ async fn read_body<B: Body<Data = Bytes, Error = hyper::Error> + Unpin>(
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(Answer { status: parts.status, body: bytes })
+    let encodings: Vec<&[u8]> =
+        parts.headers.get_all(header::CONTENT_ENCODING).iter().map(header::HeaderValue::as_bytes).collect();
+    Ok(Answer { status: parts.status, body: coding::decoded(&encodings.join(&b','), bytes)? })
 }
 
 /// The `retry in` beside a failure reason (BEP 31): minutes as a number, or `never`.

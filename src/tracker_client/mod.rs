@@ -5,10 +5,11 @@
 //! When to announce is the announcer's decision; [`driver`] joins the two for one torrent.
 //!
 //! Runs on one thread: inside tokio-uring's runtime or on a current-thread tokio with a `LocalSet`.
-//! Deliberately absent: proxies, cookies, compressed bodies, HTTP authentication, connection reuse (trackers
+//! Deliberately absent: proxies, cookies, HTTP authentication, connection reuse (trackers
 //! are asked twice an hour).
 
 mod bounded;
+mod coding;
 pub mod driver;
 mod gate;
 mod names;
@@ -28,7 +29,7 @@ use crate::time::Duration;
 use crate::tracker_wire::http::query::{AnnounceQuery, scrape_query};
 use crate::tracker_wire::http::response::{self, ResponseError};
 use crate::tracker_wire::{AddressFamily, AnnounceRequest, AnnounceResponse, ScrapeEntry};
-use gate::{Gate, Pass};
+use gate::{Gate, Pass, Verdict};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use target::{Scheme, Target};
@@ -52,9 +53,9 @@ pub struct ClientConfig {
     pub udp_timeout: Duration,
     /// Repetitions of a UDP request. Default [`limits::UDP_TRACKER_REPEATS`].
     pub udp_repeats: u32,
-    /// Requests in flight at once. Default [`limits::TRACKER_REQUESTS_MAX`].
+    /// Requests begun at once. Default [`limits::TRACKER_REQUESTS_MAX`].
     pub requests_max: usize,
-    /// Those to one host and family. Default [`limits::TRACKER_REQUESTS_PER_HOST_MAX`].
+    /// Requests in flight to one host and family. Default [`limits::TRACKER_REQUESTS_PER_HOST_MAX`].
     pub requests_per_host_max: usize,
     /// What the resolver has said lately.
     pub names: Names,
@@ -184,6 +185,12 @@ pub enum TrackerError {
     /// The tracker is down or overloaded.
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
+    /// The tracker is up, but has no answer to this very announce: it may not serve the torrent.
+    #[error("it answers, but not to this: nothing within {} s; it may not serve this torrent", .0.as_secs())]
+    Ignored(Duration),
+    /// So many trackers are silent that this one was not waited for any longer.
+    #[error("no answer within {} s, and too many other trackers are silent, too", .0.as_secs())]
+    Outwaited(Duration),
     /// The tracker was unreachable many times in a row and is left alone for a minute.
     #[error("{host} was unreachable many times in a row; asking again in a minute")]
     HostDown {
@@ -199,9 +206,12 @@ pub enum TrackerError {
         /// The bound.
         limit: usize,
     },
-    /// The tracker compresses although we did not offer to decompress.
-    #[error("the tracker's answer is encoded ({0:?}) although we asked for it plain")]
+    /// The tracker encodes its answer in a way that we did not offer to read.
+    #[error("the tracker's answer is encoded ({0:?}) although we asked for gzip or none")]
     Encoded(String),
+    /// The tracker's compressed answer is broken.
+    #[error("the tracker's answer cannot be decompressed: {0}")]
+    Compressed(String),
     /// The tracker refuses in HTTP's terms.
     #[error("the tracker answers with HTTP status {0}")]
     Status(u16),
@@ -276,9 +286,14 @@ impl TrackerError {
         }
     }
 
-    /// Whether the host did answer something.
-    fn shows_host_alive(&self) -> bool {
-        !matches!(self, Self::Timeout(_) | Self::Connect { .. } | Self::Resolve { .. })
+    /// What it shows about the host.
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Timeout(_) => Verdict::Silent,
+            Self::Connect { .. } | Self::Resolve { .. } => Verdict::Unreachable,
+            Self::Outwaited(_) => Verdict::Unknown,
+            _ => Verdict::Alive,
+        }
     }
 }
 
@@ -336,18 +351,17 @@ impl TrackerClient {
         }
         let admitted = self.admit(url, family).await?;
         let target = admitted.target.to_scrape().ok_or(TrackerError::NoScrape)?;
-        let answer = match target.scheme {
-            Scheme::Udp => {
-                let entries = self.links.scrape(&self.config, &target, family, info_hashes).await;
-                entries.map(|entries| info_hashes.iter().copied().zip(entries).collect())
+        let answer = self.gate.carry(&admitted.pass, async {
+            if target.scheme == Scheme::Udp {
+                let alive = || admitted.pass.report(Verdict::Alive);
+                let entries = self.links.scrape(&self.config, &target, family, info_hashes, &alive).await;
+                return entries.map(|entries| info_hashes.iter().copied().zip(entries).collect());
             }
-            Scheme::Http | Scheme::Https => {
-                let target = target.with_query(&scrape_query(info_hashes));
-                let body = http::exchange(&self.config, &self.tls, target, family).await;
-                body.and_then(|body| body.read(response::decode_scrape))
-            }
-        };
-        admitted.report(answer)
+            let target = target.with_query(&scrape_query(info_hashes));
+            let body = http::exchange(&self.config, &self.tls, target, family).await;
+            body.and_then(|body| body.read(response::decode_scrape))
+        });
+        admitted.report(answer.await)
     }
 
     /// Waits in line for the tracker at `url`.
@@ -366,17 +380,18 @@ impl TrackerClient {
         request: &AnnounceRequest,
         tracker_id: Option<Vec<u8>>,
     ) -> Result<AnnounceResponse, TrackerError> {
-        let Admitted { target, family, .. } = admitted;
-        let answer = match target.scheme {
-            Scheme::Udp => self.links.announce(&self.config, target, *family, request).await,
-            Scheme::Http | Scheme::Https => {
-                let query = AnnounceQuery { tracker_id, ..AnnounceQuery::new(request.clone()) };
-                let target = target.with_query(&query.to_query());
-                let body = http::exchange(&self.config, &self.tls, target, *family).await;
-                body.and_then(|body| body.read(response::decode_announce))
+        let Admitted { pass, target, family } = admitted;
+        let answer = self.gate.carry(pass, async {
+            if target.scheme == Scheme::Udp {
+                let alive = || pass.report(Verdict::Alive);
+                return self.links.announce(&self.config, target, *family, request, &alive).await;
             }
-        };
-        admitted.report(answer).map(|mut response| {
+            let query = AnnounceQuery { tracker_id, ..AnnounceQuery::new(request.clone()) };
+            let target = target.with_query(&query.to_query());
+            let body = http::exchange(&self.config, &self.tls, target, *family).await;
+            body.and_then(|body| body.read(response::decode_announce))
+        });
+        admitted.report(answer.await).map(|mut response| {
             response.warning = response.warning.map(|warning| redacted_words(&warning));
             response
         })
@@ -392,7 +407,7 @@ struct Admitted {
 
 impl Admitted {
     fn report<T>(&self, answer: Result<T, TrackerError>) -> Result<T, TrackerError> {
-        self.pass.report(answer.as_ref().err().is_none_or(TrackerError::shows_host_alive));
+        self.pass.report(answer.as_ref().err().map_or(Verdict::Alive, TrackerError::verdict));
         answer
     }
 }

@@ -14,7 +14,7 @@ use crate::secret_url::redacted_words;
 use crate::time::Instant;
 use crate::tracker_wire::udp::{ConnectionId, Request, Response, TransactionId, url_data_options};
 use crate::tracker_wire::{AddressFamily, AnnounceRequest, AnnounceResponse, ScrapeEntry};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
@@ -49,10 +49,11 @@ impl Links {
         target: &Target,
         family: AddressFamily,
         request: &AnnounceRequest,
+        alive: &dyn Fn(),
     ) -> Result<AnnounceResponse, TrackerError> {
         let path = target.path_and_query();
         let options = if path.len() > 1 { url_data_options(path.as_bytes()) } else { Vec::new() };
-        match self.exchange(config, target, family, &Question::Announce { request, options }).await? {
+        match self.exchange(config, target, family, &Question::Announce { request, options }, alive).await? {
             Response::Announce { response, .. } => Ok(response),
             other => Err(unexpected(&other)),
         }
@@ -64,21 +65,24 @@ impl Links {
         target: &Target,
         family: AddressFamily,
         info_hashes: &[InfoHash],
+        alive: &dyn Fn(),
     ) -> Result<Vec<ScrapeEntry>, TrackerError> {
         let info_hashes = info_hashes.iter().flat_map(|hash| hash.0).collect();
-        match self.exchange(config, target, family, &Question::Scrape { info_hashes }).await? {
+        match self.exchange(config, target, family, &Question::Scrape { info_hashes }, alive).await? {
             Response::Scrape { entries, .. } => Ok(entries),
             other => Err(unexpected(&other)),
         }
     }
 
-    /// Asks, and asks again with doubled patience while nothing comes.
+    /// Asks, and asks again with doubled patience while nothing comes. Calls `alive` when the tracker gives a connection
+    /// id, however it answers then.
     async fn exchange(
         &self,
         config: &ClientConfig,
         target: &Target,
         family: AddressFamily,
         question: &Question<'_>,
+        alive: &dyn Fn(),
     ) -> Result<Response, TrackerError> {
         let resolving = timeout(config.exchange_timeout, target.resolve(&config.names, family)).await;
         let addresses = resolving.unwrap_or(Err(TrackerError::Timeout(config.exchange_timeout)))?;
@@ -88,9 +92,14 @@ impl Links {
             None => Link::open(config, address).await?,
         };
         let mut waited = crate::time::Duration::ZERO;
+        let was_heard = Cell::new(false);
+        let heard = || {
+            was_heard.set(true);
+            alive();
+        };
         for repeat in 0..=config.udp_repeats {
             let patience = config.udp_timeout.saturating_mul(1 << repeat.min(8));
-            match timeout(patience, link.ask(family, question)).await {
+            match timeout(patience, link.ask(family, question, &heard)).await {
                 Ok(Ok(Response::Error { message, .. })) => {
                     self.keep(link);
                     let reason = redacted_words(&message);
@@ -107,7 +116,7 @@ impl Links {
                 }
             }
         }
-        Err(TrackerError::Timeout(waited))
+        Err(if was_heard.get() { TrackerError::Ignored(waited) } else { TrackerError::Timeout(waited) })
     }
 
     fn take(&self, address: SocketAddr) -> Option<Link> {
@@ -141,12 +150,17 @@ impl Link {
     }
 
     /// Asks once. A tracker may have forgotten an id of earlier; its refusal counts with a fresh one only.
-    async fn ask(&mut self, family: AddressFamily, question: &Question<'_>) -> std::io::Result<Response> {
+    async fn ask(
+        &mut self,
+        family: AddressFamily,
+        question: &Question<'_>,
+        heard: &dyn Fn(),
+    ) -> std::io::Result<Response> {
         let reused = self.live_connection().is_some();
-        match self.ask_as_connected(family, question).await? {
+        match self.ask_as_connected(family, question, heard).await? {
             Response::Error { .. } if reused => {
                 self.connection = None;
-                self.ask_as_connected(family, question).await
+                self.ask_as_connected(family, question, heard).await
             }
             response => Ok(response),
         }
@@ -157,12 +171,14 @@ impl Link {
         &mut self,
         family: AddressFamily,
         question: &Question<'_>,
+        heard: &dyn Fn(),
     ) -> std::io::Result<Response> {
         let connection = match self.live_connection() {
             Some(connection) => connection,
             None => match self.round_trip(family, |transaction| Request::Connect { transaction }).await? {
                 Response::Connect { connection, .. } => {
                     self.connection = Some((connection, clock::now()));
+                    heard();
                     connection
                 }
                 refusal => return Ok(refusal),

@@ -38,7 +38,7 @@ async fn leaves_from_the_address_it_is_bound_to() {
 #[tokio::test(flavor = "current_thread")]
 async fn scrapes_over_http_and_udp() {
     let mut body = Vec::new();
-    let figures = ScrapeEntry { seeds: 1, completed: 2, leeches: 3 };
+    let figures = ScrapeEntry { seeds: 1, completed: 2, leeches: 3, partial_seeds: 0 };
     seedring::tracker_wire::http::response::encode_scrape(&mut body, &mut vec![(InfoHash([7; 20]), figures)]);
     let (address, mut seen) = http_tracker("127.0.0.1", move |_| say(ok(&body))).await;
     let client = client();

@@ -65,7 +65,14 @@ async fn hostile_45_lies_about_lengths_and_encodings_are_errors() {
         assert_eq!(outcome.is_ok(), fine, "{head:?} {outcome:?}");
     }
     let gzip = say(reply("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n", b"\x1f\x8b\x08"));
-    assert!(matches!(outcome(&client, gzip).await, Err(TrackerError::Encoded(_))));
+    assert!(matches!(outcome(&client, gzip).await, Err(TrackerError::Compressed(_))));
+    let brotli = say(reply("HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n", b"\x0b\x00\x80"));
+    assert!(matches!(outcome(&client, brotli).await, Err(TrackerError::Encoded(_))));
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut bomb, &vec![b'd'; 100 << 20]).unwrap();
+    let bomb = say(reply("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n", &bomb.finish().unwrap()));
+    let cut = outcome(&client, bomb).await;
+    assert!(matches!(cut, Err(TrackerError::TooLong { .. })), "{cut:?}");
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -166,10 +166,10 @@ async fn leaving_does_not_wait_for_ever_for_a_tracker_that_fell_silent() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn the_projects_own_tracker_understands_its_own_client() {
-    use seedring::tracker_server::{Access, TrackerConfig, TrackerProtocol, TrackerServer};
+    use seedring::tracker_server::{TrackerConfig, TrackerProtocol, TrackerServer};
     let listen: Vec<SocketAddr> = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
     let interval = Duration::from_secs(600);
-    let config = TrackerConfig { http: listen.clone(), udp: listen, interval, access: Access::All };
+    let config = TrackerConfig { http: listen.clone(), udp: listen, interval, ..TrackerConfig::default() };
     let server = TrackerServer::bind(config).unwrap();
     let addresses = server.local_addrs();
     let client = client();

@@ -1,11 +1,12 @@
 //! Announces over UDP: connection ids, both families, loss, and datagrams that answer nothing.
 
 use crate::scripted::{PASSKEY, UdpTracker, V4, V6, announce, announce_response, client, impatient, request};
-use seedring::tracker_client::TrackerError;
+use seedring::tracker_client::{ClientConfig, TrackerClient, TrackerError};
 use seedring::tracker_wire::AnnounceEvent;
 use seedring::tracker_wire::udp::{
     ConnectionId, Request, encode_announce_response, encode_connect_response, encode_error,
 };
+use std::rc::Rc;
 use tokio::net::UdpSocket;
 
 #[tokio::test(flavor = "current_thread")]
@@ -124,4 +125,61 @@ async fn udp_repeats_a_lost_request_and_gives_up_in_the_end() {
     drop(silent);
     let closed = announce(&client, &url, V4, AnnounceEvent::None).await;
     assert!(matches!(closed, Err(TrackerError::Connect { .. })), "{closed:?}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn silent_trackers_do_not_keep_a_good_one_waiting() {
+    let mut good = UdpTracker::start("127.0.0.1").await;
+    let mut silent = Vec::new();
+    for _ in 0..7 {
+        silent.push(UdpTracker::start("127.0.0.1").await);
+    }
+    let client = TrackerClient::new(ClientConfig { requests_max: 5, ..ClientConfig::default() }).unwrap();
+    let (client, url) = (Rc::new(client), good.url());
+    tokio::task::LocalSet::new()
+        .run_until(async {
+            let mut waiting = tokio::task::JoinSet::new();
+            for url in silent.iter().flat_map(|tracker| vec![tracker.url(); 20]) {
+                let client = Rc::clone(&client);
+                waiting.spawn_local(async move {
+                    announce(&client, &url, V4, AnnounceEvent::Started).await.is_ok()
+                });
+            }
+            let mut torrents = tokio::task::JoinSet::new();
+            for _ in 0..100 {
+                let (client, url) = (Rc::clone(&client), url.clone());
+                torrents.spawn_local(async move {
+                    announce(&client, &url, V4, AnnounceEvent::Started).await.is_ok()
+                });
+            }
+            tokio::select! {
+                answered = torrents.join_all() => assert!(answered.into_iter().all(|fine| fine)),
+                () = good.serve() => unreachable!("it serves for ever"),
+            }
+            assert!(waiting.try_join_next().is_none(), "the silent ones are still waited for");
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_tracker_that_ignores_one_torrent_is_not_taken_for_dead() {
+    let mut tracker = UdpTracker::start("127.0.0.1").await;
+    let (client, url) = (impatient(50), tracker.url());
+    let ignored = tokio::select! {
+        ignored = announce(&client, &url, V4, AnnounceEvent::None) => ignored,
+        () = async {
+            loop {
+                let (from, asked) = tracker.hear().await;
+                if matches!(Request::decode(&asked), Ok(Request::Connect { .. })) {
+                    tracker.connect(from, &asked).await;
+                }
+            }
+        } => unreachable!("it listens for ever"),
+    };
+    assert!(matches!(ignored, Err(TrackerError::Ignored(_))), "{ignored:?}");
+    let served = tokio::select! {
+        served = announce(&client, &url, V4, AnnounceEvent::None) => served,
+        () = tracker.serve() => unreachable!("it serves for ever"),
+    };
+    served.unwrap();
 }
