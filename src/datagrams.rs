@@ -1,5 +1,7 @@
 //! Datagrams in batches: up to [`Batch::new`]'s number are received with one recvmmsg(2), and what they are answered
-//! with leaves through one sendmmsg(2), each answer to where its datagram came from.
+//! with leaves through one sendmmsg(2), each answer to where its datagram came from, and from the address that it was
+//! sent to where the socket tells that ([`tell_destinations`]): a machine has many addresses, and clients and routers
+//! drop what comes from another than they asked.
 //!
 //! A system call for each datagram is a fifth of what a small one costs; the rest is the kernel's way through the
 //! network stack, which no batch makes shorter. Nothing waits here: sockets are expected not to block, and an answer for
@@ -21,6 +23,7 @@ pub struct Batch {
     /// An odd number of cache lines, so that the beginnings of all datagrams do not fall into the same few sets.
     stride: usize,
     names: Box<[Name]>,
+    controls: Box<[Control]>,
     lens: Vec<usize>,
     answers: Vec<u8>,
     /// Where each answer ends, and to whose datagram it belongs.
@@ -37,6 +40,21 @@ struct Name {
     len: libc::socklen_t,
 }
 
+/// A control message about the address that a datagram was sent to, as the kernel writes and reads it.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control {
+    bytes: [u8; CONTROL_LEN],
+    len: usize,
+}
+
+/// Bytes of a control message with an in6_pktinfo, which is longer than an in_pktinfo.
+const CONTROL_LEN: usize = 40;
+// SAFETY: CMSG_SPACE is arithmetic.
+const _: () =
+    assert!(CONTROL_LEN == unsafe { libc::CMSG_SPACE(size_of::<libc::in6_pktinfo>() as u32) } as usize);
+const _: () = assert!(align_of::<libc::cmsghdr>() <= 8);
+
 const NAME_LEN: usize = size_of::<libc::sockaddr_in6>();
 const _: () = assert!(NAME_LEN == 28 && align_of::<libc::sockaddr_in6>() == 4);
 
@@ -51,6 +69,7 @@ impl Batch {
             len_max,
             stride,
             names: vec![Name { bytes: [0; NAME_LEN], len: 0 }; datagrams].into(),
+            controls: vec![Control { bytes: [0; CONTROL_LEN], len: 0 }; datagrams].into(),
             lens: Vec::with_capacity(datagrams),
             answers: Vec::with_capacity(datagrams * len_max / 4),
             ends: Vec::with_capacity(datagrams),
@@ -65,16 +84,21 @@ impl Batch {
     /// `WouldBlock` when nothing is there; others as the system gives them, the batch then being empty.
     pub fn receive(&mut self, socket: impl AsFd) -> io::Result<usize> {
         self.lens.clear();
-        let entries = self.vectors.iter_mut().zip(&mut self.headers).zip(&mut self.names);
-        for (room, ((vector, header), name)) in self.room.chunks_exact_mut(self.stride).zip(entries) {
+        let entries =
+            self.vectors.iter_mut().zip(&mut self.headers).zip(&mut self.names).zip(&mut self.controls);
+        for (room, (((vector, header), name), control)) in
+            self.room.chunks_exact_mut(self.stride).zip(entries)
+        {
             *vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: self.len_max };
             header.msg_hdr.msg_name = ptr::from_mut(&mut name.bytes).cast();
             header.msg_hdr.msg_namelen = NAME_LEN as libc::socklen_t;
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = ptr::from_mut(&mut control.bytes).cast();
+            header.msg_hdr.msg_controllen = CONTROL_LEN;
         }
-        // SAFETY: each header names one name and one vector, each vector `len_max` bytes of `room`; all of them are
-        // borrowed by this function alone and outlive the call.
+        // SAFETY: each header names one name, one control buffer and one vector, each vector `len_max` bytes of `room`; all
+        // of them are borrowed by this function alone and outlive the call.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_fd().as_raw_fd(),
@@ -85,9 +109,12 @@ impl Batch {
             )
         };
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        for (header, name) in self.headers.iter().zip(&mut self.names).take(received) {
+        let entries = self.headers.iter().zip(&mut self.names).zip(&mut self.controls);
+        for ((header, name), control) in entries.take(received) {
             self.lens.push((header.msg_len as usize).min(self.len_max));
             name.len = header.msg_hdr.msg_namelen.min(NAME_LEN as libc::socklen_t);
+            control.len = header.msg_hdr.msg_controllen.min(CONTROL_LEN);
+            control.turn_round();
         }
         Ok(received)
     }
@@ -128,7 +155,13 @@ impl Batch {
             let answer = &self.answers[begin..end];
             begin = end;
             *vector = libc::iovec { iov_base: answer.as_ptr().cast_mut().cast(), iov_len: answer.len() };
-            let name = &self.names[place];
+            let (name, control) = (&self.names[place], &self.controls[place]);
+            header.msg_hdr.msg_control = if control.len == 0 {
+                ptr::null_mut()
+            } else {
+                ptr::from_ref(&control.bytes).cast_mut().cast()
+            };
+            header.msg_hdr.msg_controllen = control.len;
             header.msg_hdr.msg_name = ptr::from_ref(&name.bytes).cast_mut().cast();
             header.msg_hdr.msg_namelen = name.len;
             header.msg_hdr.msg_iov = vector;
@@ -136,8 +169,8 @@ impl Batch {
         }
         let (mut sent, mut next) = (0, 0);
         while let Some(rest @ [_, ..]) = self.headers.get_mut(next..self.ends.len()) {
-            // SAFETY: each header names one name and one vector, each vector one answer; all of them are borrowed by this
-            // function alone, outlive the call, and are only read.
+            // SAFETY: each header names one name, at most one control message and one vector, each vector one answer; all of
+            // them are borrowed by this function alone, outlive the call, and are only read.
             let taken = unsafe {
                 libc::sendmmsg(
                     socket.as_fd().as_raw_fd(),
@@ -157,6 +190,66 @@ impl Batch {
             }
         }
         sent
+    }
+}
+
+/// Has the kernel tell for each datagram to which of this machine's addresses it was sent, so that a [`Batch`] answers from
+/// that one. For sockets that are bound to all addresses; others have no choice.
+///
+/// # Errors
+/// As the system gives them.
+pub fn tell_destinations(socket: impl AsFd, is_ipv6: bool) -> io::Result<()> {
+    let (level, option) = if is_ipv6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO)
+    };
+    let on: libc::c_int = 1;
+    // SAFETY: the option takes one int, which outlives the call and is only read.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            ptr::from_ref(&on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+impl Control {
+    /// Makes of what the kernel told what it is to be told: to send from that address, over whichever interface leads
+    /// there, except that a link-local address means something on its own interface only. Anything unexpected is
+    /// forgotten, and the kernel then chooses.
+    fn turn_round(&mut self) {
+        const LEN_LEN: usize = size_of::<usize>();
+        const HEADER_LEN: usize = LEN_LEN + 8;
+        let told = std::mem::take(&mut self.len);
+        let b = &mut self.bytes;
+        let number = |at: usize| libc::c_int::from_ne_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
+        let mut len = [0; LEN_LEN];
+        len.copy_from_slice(&b[..LEN_LEN]);
+        let (len, level, kind) = (usize::from_ne_bytes(len), number(LEN_LEN), number(LEN_LEN + 4));
+        match (level, kind) {
+            // ipi_ifindex, ipi_spec_dst (the local address), ipi_addr (what stood in the datagram).
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) if told >= len && len == HEADER_LEN + 12 => {
+                b[HEADER_LEN..HEADER_LEN + 4].fill(0);
+            }
+            // ipi6_addr, ipi6_ifindex.
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if told >= len && len == HEADER_LEN + 20 => {
+                let is_link_local = b[HEADER_LEN] == 0xfe && b[HEADER_LEN + 1] & 0xc0 == 0x80;
+                let is_multicast = b[HEADER_LEN] == 0xff;
+                if is_multicast {
+                    return;
+                }
+                if !is_link_local {
+                    b[HEADER_LEN + 16..HEADER_LEN + 20].fill(0);
+                }
+            }
+            _ => return,
+        }
+        self.len = told;
     }
 }
 
@@ -222,6 +315,49 @@ mod tests {
         if UdpSocket::bind("[::1]:0").is_ok() {
             answers_come_back_to_who_asked("::1");
         }
+    }
+
+    /// Asks a socket that is bound to all addresses at `asked`, from a client that hears that address only.
+    fn is_answered_from(everywhere: &str, asked: &str) {
+        let (server, client) = (bound(everywhere), bound(asked));
+        tell_destinations(&server, everywhere.contains(':')).unwrap();
+        let (ip, port) = (asked.parse::<std::net::IpAddr>().unwrap(), server.local_addr().unwrap().port());
+        let mut batch = Batch::new(4, 32);
+        for _ in 0..2 {
+            client.send_to(b"x", (ip, port)).unwrap();
+            assert_eq!(batch.receive(&server).unwrap(), 1);
+            assert_eq!(batch.answer_each(&server, |_, _, out| out.push(7)), 1);
+            let (_, from) = client.recv_from(&mut [0; 8]).unwrap();
+            assert_eq!(from, (ip, port).into());
+        }
+    }
+
+    #[test]
+    fn an_answer_leaves_from_the_address_that_was_asked() {
+        is_answered_from("0.0.0.0", "127.0.0.1");
+        // From 127.0.0.3 a datagram to 127.0.0.2 would be answered from 127.0.0.1 or .3 if the kernel chose.
+        let (server, client) = (bound("0.0.0.0"), bound("127.0.0.3"));
+        tell_destinations(&server, false).unwrap();
+        client.connect(("127.0.0.2", server.local_addr().unwrap().port())).unwrap();
+        let mut batch = Batch::new(4, 32);
+        client.send(b"x").unwrap();
+        assert_eq!(batch.receive(&server).unwrap(), 1);
+        assert_eq!(batch.answer_each(&server, |_, _, out| out.push(7)), 1);
+        // A connected socket hears nobody else.
+        assert_eq!(client.recv(&mut [0; 8]).unwrap(), 1);
+        if UdpSocket::bind("[::1]:0").is_ok() {
+            is_answered_from("::", "::1");
+        }
+    }
+
+    #[test]
+    fn control_messages_that_nobody_expects_are_forgotten() {
+        let mut control = Control { bytes: [0xee; CONTROL_LEN], len: CONTROL_LEN };
+        control.turn_round();
+        assert_eq!(control.len, 0);
+        let mut control = Control { bytes: [0; CONTROL_LEN], len: 0 };
+        control.turn_round();
+        assert_eq!(control.len, 0);
     }
 
     #[test]
