@@ -1,8 +1,10 @@
 //! HTTP towards strangers: connections bounded in number, time and bytes. What is answered is the caller's.
 //!
 //! The embedded tracker and the metrics are served through it. Requests have no body, and only GET is meant; a
-//! connection that sends slowly, or never ends, is closed. There is no TLS and no CORS header.
+//! connection that sends slowly, or never ends, is closed. When all seats are taken, the oldest connection of the site
+//! (/24 of IPv4, /48 of IPv6) that has most of them goes, not the newcomer. There is no CORS header.
 
+use crate::id::Site;
 use crate::limits::{
     HTTP_CLOSING_TIMEOUT, HTTP_CONNECTION_TIMEOUT, HTTP_HEADERS_MAX, HTTP_REQUEST_LEN_MAX,
     HTTP_REQUEST_TIMEOUT,
@@ -22,8 +24,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// Time to wait after an accept that failed for want of something, such as descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -54,18 +59,30 @@ pub struct Connections {
     counts: Rc<RefCell<Counts>>,
     total_max: usize,
     per_owner_max: usize,
+    /// Whose connections are bounded as a whole only.
+    shared: Rc<dyn Fn(IpAddr) -> bool>,
 }
 
 #[derive(Default)]
 struct Counts {
-    total: usize,
     by_owner: BTreeMap<IpAddr, usize>,
+    by_site: BTreeMap<Site, usize>,
+    /// Those who are told when they have to go, by site and age.
+    seated: BTreeMap<(Site, u64), Taken>,
+    serial: u64,
+}
+
+/// A seat as the table knows it.
+struct Taken {
+    owner: IpAddr,
+    leave: Rc<Notify>,
 }
 
 /// One counted connection; uncounted when dropped.
 struct Seat {
     counts: Rc<RefCell<Counts>>,
-    owner: IpAddr,
+    key: (Site, u64),
+    leave: Rc<Notify>,
 }
 
 /// Serves one listener for ever: each request that arrives whole is given to `respond` with its source. Must run
@@ -73,7 +90,23 @@ struct Seat {
 pub async fn serve<R, F>(listener: TcpListener, connections: Connections, respond: R)
 where
     R: Fn(Request<Incoming>, SocketAddr) -> F + Clone + 'static,
-    F: Future<Output = Answer>,
+    F: Future<Output = Answer> + 'static,
+{
+    serve_maybe_tls(listener, connections, None, respond).await;
+}
+
+/// What TLS connections are accepted with; whoever holds a clone may replace it at any time.
+pub type Tls = Rc<RefCell<TlsAcceptor>>;
+
+/// As [`serve`], over TLS when `tls` is given. A handshake has as long as a request's head.
+pub async fn serve_maybe_tls<R, F>(
+    listener: TcpListener,
+    connections: Connections,
+    tls: Option<Tls>,
+    respond: R,
+) where
+    R: Fn(Request<Incoming>, SocketAddr) -> F + Clone + 'static,
+    F: Future<Output = Answer> + 'static,
 {
     let mut tasks = JoinSet::new();
     loop {
@@ -82,10 +115,12 @@ where
             Ok((stream, source)) => {
                 // Without a seat the stream is dropped, which closes it.
                 if let Some(seat) = connections.seat(source.ip()) {
-                    let respond = respond.clone();
+                    let (respond, tls) = (respond.clone(), tls.clone());
                     tasks.spawn_local(async move {
-                        serve_connection(stream, source, respond, PATIENCE).await;
-                        drop(seat);
+                        tokio::select! {
+                            () = seat.leave.notified() => {}
+                            () = serve_stream(stream, source, tls, respond, PATIENCE) => {}
+                        }
                     });
                 }
             }
@@ -97,12 +132,33 @@ where
     }
 }
 
-async fn serve_connection<R, F>(stream: TcpStream, source: SocketAddr, respond: R, patience: Patience)
-where
+async fn serve_stream<R, F>(
+    stream: TcpStream,
+    source: SocketAddr,
+    tls: Option<Tls>,
+    respond: R,
+    patience: Patience,
+) where
     R: Fn(Request<Incoming>, SocketAddr) -> F,
     F: Future<Output = Answer>,
 {
     let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return serve_connection(stream, source, respond, patience).await };
+    let acceptor = tls.borrow().clone();
+    match tokio::time::timeout(patience.request, acceptor.accept(stream)).await {
+        // Boxed, so that plain connections do not carry the room for TLS.
+        Ok(Ok(stream)) => Box::pin(serve_connection(stream, source, respond, patience)).await,
+        Ok(Err(error)) => tracing::debug!("{source} did not get through the TLS handshake: {error}"),
+        Err(_) => tracing::debug!("{source} did not finish the TLS handshake"),
+    }
+}
+
+async fn serve_connection<S, R, F>(stream: S, source: SocketAddr, respond: R, patience: Patience)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    R: Fn(Request<Incoming>, SocketAddr) -> F,
+    F: Future<Output = Answer>,
+{
     let service = service_fn(|request: Request<Incoming>| {
         let response = respond(request, source);
         async move { Ok::<_, Infallible>(response.await) }
@@ -150,21 +206,61 @@ impl Connections {
     /// None open yet. At most `total_max` at once, and `per_owner_max` of one IPv4 address or /64 of IPv6; from
     /// loopback only the former counts.
     pub fn bounded(total_max: usize, per_owner_max: usize) -> Self {
-        Self { counts: Rc::default(), total_max, per_owner_max }
+        Self { counts: Rc::default(), total_max, per_owner_max, shared: Rc::new(|ip| ip.is_loopback()) }
     }
 
-    /// A seat for a connection from `ip`; `None` when there are too many.
+    /// The same, where only the former counts for addresses that `is_shared` names, too: many people's proxies.
+    #[must_use]
+    pub fn with_shared(mut self, is_shared: impl Fn(IpAddr) -> bool + 'static) -> Self {
+        self.shared = Rc::new(move |ip| ip.is_loopback() || is_shared(ip));
+        self
+    }
+
+    /// A seat for a connection from `ip`; `None` when its owner has too many. When all are taken, the oldest of the site
+    /// with most of them loses his.
     fn seat(&self, ip: IpAddr) -> Option<Seat> {
         let owner = owner(ip);
         let mut counts = self.counts.borrow_mut();
         let of_owner = counts.by_owner.get(&owner).copied().unwrap_or(0);
-        let is_crowded = of_owner >= self.per_owner_max && !owner.is_loopback();
-        if is_crowded || counts.total >= self.total_max {
+        if of_owner >= self.per_owner_max && !(self.shared)(ip.to_canonical()) {
             return None;
         }
-        counts.total += 1;
-        counts.by_owner.insert(owner, of_owner + 1);
-        Some(Seat { counts: Rc::clone(&self.counts), owner })
+        if counts.seated.len() >= self.total_max {
+            counts.free_one();
+        }
+        counts.serial += 1;
+        let (key, leave) = ((Site::of(ip), counts.serial), Rc::new(Notify::new()));
+        counts.seated.insert(key, Taken { owner, leave: Rc::clone(&leave) });
+        *counts.by_owner.entry(owner).or_insert(0) += 1;
+        *counts.by_site.entry(key.0).or_insert(0) += 1;
+        Some(Seat { counts: Rc::clone(&self.counts), key, leave })
+    }
+}
+
+impl Counts {
+    fn free_one(&mut self) {
+        let Some((&site, _)) = self.by_site.iter().max_by_key(|&(_, &count)| count) else { return };
+        let oldest = self.seated.range((site, 0)..=(site, u64::MAX)).next().map(|(&key, _)| key);
+        if let Some(taken) = oldest.and_then(|oldest| self.free(oldest)) {
+            taken.leave.notify_one();
+        }
+    }
+
+    /// Takes a seat out of all counts, if it is still in them.
+    fn free(&mut self, key: (Site, u64)) -> Option<Taken> {
+        let taken = self.seated.remove(&key)?;
+        count_down(&mut self.by_owner, &taken.owner);
+        count_down(&mut self.by_site, &key.0);
+        Some(taken)
+    }
+}
+
+fn count_down<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }
 
@@ -176,14 +272,7 @@ impl fmt::Debug for Connections {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut counts = self.counts.borrow_mut();
-        counts.total -= 1;
-        if let Some(count) = counts.by_owner.get_mut(&self.owner) {
-            *count -= 1;
-            if *count == 0 {
-                counts.by_owner.remove(&self.owner);
-            }
-        }
+        self.counts.borrow_mut().free(self.key);
     }
 }
 
@@ -215,7 +304,7 @@ mod tests {
             let respond = |_: Request<Incoming>, _: SocketAddr| {
                 std::future::ready(plain(StatusCode::OK, "some words of an answer\n"))
             };
-            let server = serve_connection(served, source, respond, patience);
+            let server = serve_stream(served, source, None, respond, patience);
             tokio::join!(server, client(stream.expect("it is listened on")));
         });
     }
@@ -261,15 +350,61 @@ mod tests {
         assert!(seat("192.0.2.2").is_some());
         drop(seats);
         assert!(seat("192.0.2.1").is_some());
-        assert_eq!(connections.counts.borrow().total, 0);
-        assert!(connections.counts.borrow().by_owner.is_empty());
+        let counts = connections.counts.borrow();
+        assert!(counts.by_owner.is_empty() && counts.by_site.is_empty() && counts.seated.is_empty());
     }
 
     #[test]
-    fn hostile_45_the_number_of_connections_is_bounded() {
+    fn hostile_45_when_all_seats_are_taken_the_site_with_most_of_them_loses_its_oldest() {
         let connections = Connections::bounded(20, 7);
-        let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
-        let seats: Vec<Seat> = (0..=20).filter_map(|_| connections.seat(loopback)).collect();
-        assert_eq!(seats.len(), 20);
+        let seat = |ip: &str| connections.seat(ip.parse().expect("an address")).expect("nobody is kept out");
+        let seats: Vec<Seat> = (0..20).map(|_| seat("::1")).collect();
+        let (honest, other) = (seat("192.0.2.1"), seat("198.51.100.1"));
+        assert_eq!(connections.counts.borrow().seated.len(), 20);
+        assert_eq!(connections.counts.borrow().by_site[&Site::of(Ipv6Addr::LOCALHOST.into())], 18);
+        // The newest of a flood do not push out who holds little.
+        let flood: Vec<Seat> = (0..100).map(|_| seat("::1")).collect();
+        let seated = |seat: &Seat| connections.counts.borrow().seated.contains_key(&seat.key);
+        assert!(seated(&honest) && seated(&other));
+        assert!(!seats.iter().any(seated) && seated(&flood[99]));
+        // Networks of one site count together.
+        let networks: Vec<Seat> =
+            (0..100).map(|network| seat(&format!("2001:db8:bad:{network:x}::1"))).collect();
+        assert!(seated(&honest) && seated(&other) && seated(&networks[99]));
+        drop((seats, flood, networks, honest, other));
+        assert!(connections.counts.borrow().seated.is_empty());
+    }
+
+    #[test]
+    fn hostile_45_who_loses_his_seat_is_closed_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime.expect("a runtime starts"), async {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+            let address = listener.local_addr().expect("it is bound");
+            let respond =
+                |_: Request<Incoming>, _: SocketAddr| std::future::ready(plain(StatusCode::OK, "yes"));
+            tokio::task::spawn_local(serve(listener, Connections::bounded(3, 2), respond));
+            let mut silent = Vec::new();
+            for _ in 0..3 {
+                silent.push(TcpStream::connect(address).await.expect("it listens"));
+            }
+            let mut honest = TcpStream::connect(address).await.expect("it listens");
+            honest.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("a new connection takes bytes");
+            let mut response = Vec::new();
+            honest.read_to_end(&mut response).await.expect("it answers");
+            assert!(response.ends_with(b"yes"));
+            assert_eq!(silent[0].read(&mut [0; 9]).await.expect("it was closed in order"), 0);
+        });
+    }
+
+    #[test]
+    fn proxies_may_be_exempted_from_the_bound_of_one_address() {
+        let proxy: IpAddr = [192, 0, 2, 1].into();
+        let connections = Connections::bounded(100, 2).with_shared(move |ip| ip == proxy);
+        let seats: Vec<Option<Seat>> = (0..9).map(|_| connections.seat(proxy)).collect();
+        assert!(seats.iter().all(Option::is_some));
+        let others: Vec<Option<Seat>> = (0..3).map(|_| connections.seat([192, 0, 2, 2].into())).collect();
+        assert!(others[1].is_some() && others[2].is_none());
     }
 }

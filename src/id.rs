@@ -120,6 +120,43 @@ impl AddressPrefix {
     }
 }
 
+/// The largest part of the address space that one party is given for nothing: /24 of IPv4, /48 of IPv6 (RFC 6177). Tables
+/// that many strangers share are shared out by site, since prefixes inside one cost nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Site(u64);
+
+impl Site {
+    /// The site of `ip`; an IPv4-mapped IPv6 address counts as IPv4.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Self::of_bytes(&ip.octets()),
+            IpAddr::V6(ip) => Self::of_bytes(&ip.octets()),
+        }
+    }
+
+    /// The site of an address of 4 or 16 bytes, or of a peer in compact form (BEP 23, BEP 7).
+    pub fn of_bytes(address: &[u8]) -> Self {
+        let named = address.iter().take(Self::bytes_of(address.len()));
+        let number = named.fold(0, |number, &byte| number << 8 | u64::from(byte));
+        Self(if address.len() > 6 { number | 1 << 48 } else { number })
+    }
+
+    /// Bytes that name the site at the beginning of an address, or of a peer in compact form, of `len` bytes.
+    pub const fn bytes_of(len: usize) -> usize {
+        if len > 6 { 6 } else { 3 }
+    }
+
+    /// The site that [`Self::number`] gave this number.
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The site as one number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +178,20 @@ mod tests {
         assert_ne!(prefix("192.0.2.7"), prefix("192.0.3.7"));
         assert_eq!(prefix("2001:db8:0:1::7"), prefix("2001:db8:0:1:ffff::"));
         assert_ne!(prefix("2001:db8:0:1::7"), prefix("2001:db8:0:2::7"));
+    }
+
+    #[test]
+    fn a_site_is_a_24_of_ipv4_and_a_48_of_ipv6() {
+        let site = |ip: &str| Site::of(ip.parse().expect("an address"));
+        assert_eq!(site("192.0.2.1"), site("::ffff:192.0.2.200"));
+        assert_ne!(site("192.0.2.1"), site("192.0.3.1"));
+        assert_eq!(site("2001:db8:1:1::1"), site("2001:db8:1:ffff::1"));
+        assert_ne!(site("2001:db8:1::1"), site("2001:db8:2::1"));
+        assert_ne!(site("::1"), site("0.0.0.1"));
+        assert_eq!(Site::of_bytes(&[192, 0, 2, 9, 0x1a, 0xe1]), site("192.0.2.1"));
+        let mut compact = [0; 18];
+        compact[..6].copy_from_slice(&[0x20, 1, 0xd, 0xb8, 0, 1]);
+        assert_eq!(Site::of_bytes(&compact), site("2001:db8:1:7::7"));
     }
 
     #[test]
