@@ -42,7 +42,13 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 /// Runs a tracker on loopback beside `client`, on the service thread's runtime.
 fn with_tracker<F: Future>(access: Access, client: impl FnOnce(Running) -> F) -> F::Output {
     let both: Vec<SocketAddr> = vec![(V4, 0).into(), (V6, 0).into()];
-    let config = TrackerConfig { http: both.clone(), udp: both, interval: INTERVAL, access };
+    let config = TrackerConfig {
+        http: both.clone(),
+        udp: both,
+        interval: INTERVAL,
+        access,
+        ..TrackerConfig::default()
+    };
     let server = TrackerServer::bind(config).expect("loopback can be listened on");
     let addresses: Vec<TrackerAddress> = server.local_addrs();
     assert_eq!(addresses.iter().filter(|at| at.protocol == TrackerProtocol::Udp).count(), 2);
@@ -169,12 +175,28 @@ fn peers_of_both_protocols_meet_in_one_swarm_per_address_family() {
 }
 
 #[test]
+fn udp_answers_leave_from_the_address_that_was_asked() {
+    let everywhere = (Ipv4Addr::UNSPECIFIED, 0).into();
+    let config = TrackerConfig { udp: vec![everywhere], ..TrackerConfig::on_port(0) };
+    let server = TrackerServer::bind(TrackerConfig { http: Vec::new(), ..config }).expect("a free port");
+    let port = server.local_addrs()[0].address.port();
+    service::run(server.run(async {
+        // A connected socket hears nobody but the address it asked.
+        for asked in [[127, 0, 0, 1], [127, 0, 0, 2], [127, 9, 9, 9]] {
+            UdpClient::new((asked, port).into()).await.connect().await;
+        }
+    }))
+    .expect("io_uring works here")
+    .expect("the tracker ends well");
+}
+
+#[test]
 fn scrapes_count_completed_downloads_over_both_protocols() {
     with_tracker(Access::All, |tracker| async move {
         let completed = AnnounceRequest { event: AnnounceEvent::Completed, ..request(1, 0) };
         announce_http(tracker.at(V4), completed).await;
         announce_http(tracker.at(V4), request(2, 9)).await;
-        let figures = ScrapeEntry { seeds: 1, completed: 1, leeches: 1 };
+        let figures = ScrapeEntry { seeds: 1, completed: 1, leeches: 1, partial_seeds: 0 };
         let other = InfoHash([9; 20]);
 
         let query = scrape_query(&[other, HASH]);
@@ -203,7 +225,7 @@ fn our_own_client_understands_our_own_tracker() {
                 let leech = client.announce(&url, family, &request(2, 9)).await.expect("it is served");
                 assert!(leech.peers.contains(&(ip, 1).into()), "{url}");
                 let figures = client.scrape(&url, family, &[HASH]).await.expect("it is served");
-                let scraped = ScrapeEntry { seeds: 1, completed: 0, leeches: 1 };
+                let scraped = ScrapeEntry { seeds: 1, completed: 0, leeches: 1, partial_seeds: 0 };
                 assert_eq!(figures, [(HASH, scraped)], "{url}");
                 for port in [1, 2] {
                     let stopped = AnnounceRequest { event: AnnounceEvent::Stopped, ..request(port, 0) };
@@ -271,10 +293,10 @@ fn a_list_is_read_again_when_it_changes_and_when_it_is_asked_for() {
 
         // A bad list leaves the former one in force.
         std::fs::write(file.path(), "nonsense\n").expect("it can be written");
-        tracker.handle.reload_access();
+        tracker.handle.reload();
         assert!(matches!(client.announce(request(1, 1)).await, Response::Announce { .. }));
         std::fs::write(file.path(), "").expect("it can be written");
-        tracker.handle.reload_access();
+        tracker.handle.reload();
         while matches!(client.announce(request(1, 1)).await, Response::Announce { .. }) {}
     });
 }
@@ -286,6 +308,7 @@ fn an_embedding_seeder_is_handed_out_and_told_of_completed_downloads() {
         udp: vec![(V4, 0).into()],
         interval: INTERVAL,
         access: Access::Fixed(AccessList::Allow(BTreeSet::from([HASH]))),
+        ..TrackerConfig::default()
     };
     let mut server = TrackerServer::bind(config).unwrap();
     let mut completed = server.take_completed_downloads().expect("the first taker gets them");

@@ -38,6 +38,7 @@ fn check_announce(response: AnnounceResponse) {
         seeds: response.seeds.unwrap_or(0),
         completed: response.completed.unwrap_or(0),
         leeches: response.leeches.unwrap_or(0),
+        partial_seeds: 0,
     };
     // A message that was cut is cut again at another place.
     let warning = response.warning.clone().filter(|warning| warning.len() <= TRACKER_MESSAGE_LEN_MAX);

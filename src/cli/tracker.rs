@@ -9,12 +9,15 @@ use crate::limits::TRACKER_INTERVAL_DEFAULT;
 use crate::service;
 use crate::time::Duration;
 use crate::tracker_server::{
-    Access, TrackerAddress, TrackerConfig, TrackerHandle, TrackerServer, TrackerStatistics,
+    Access, IpNet, TlsFiles, TrackerAddress, TrackerConfig, TrackerHandle, TrackerNotice, TrackerServer,
+    TrackerStatistics,
 };
+use indicatif::ProgressBar;
 use serde_json::json;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 const PORT_DEFAULT: u16 = 6969;
@@ -23,12 +26,14 @@ const PLAIN_INTERVAL_SECS: u64 = 60;
 
 /// Run a tracker over HTTP and UDP, on IPv4 and IPv6.
 ///
-/// It keeps its swarms in memory and ends at SIGINT or SIGTERM. SIGHUP has the list of info-hashes read again,
-/// as does any change of the file.
+/// It keeps its swarms in memory, with --state over restarts, too, and ends at SIGINT or SIGTERM. SIGHUP has the list of
+/// info-hashes and the certificate read again; any change of the list does so, too. Each time it says what came of it.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  seedring tracker\n  seedring tracker --http 127.0.0.1:8000 --udp none\n  \
-                        seedring tracker --allow ours.txt --interval 15m"
+                        seedring tracker --allow ours.txt --interval 15m\n  \
+                        seedring tracker --http 127.0.0.1:6969 --trusted-proxy 127.0.0.1\n  \
+                        seedring tracker --http 443 --tls fullchain.pem privkey.pem --state tracker.state"
 )]
 pub struct TrackerArgs {
     /// Where to listen for HTTP: IP:PORT, IP, PORT or none; repeatable [default: 6969 on all addresses]
@@ -46,6 +51,19 @@ pub struct TrackerArgs {
     /// Serve all torrents but those in this file
     #[arg(long, value_name = "FILE")]
     deny: Option<PathBuf>,
+    /// Believe this proxy when it says whom it speaks for (X-Forwarded-For, Forwarded): an IP or a network as 10.0.0.0/8;
+    /// repeatable
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    trusted_proxy: Vec<IpNet>,
+    /// Speak TLS on all HTTP addresses, with this certificate (its chain behind it) and this key, both PEM
+    #[arg(long, num_args = 2, value_names = ["CERT", "KEY"])]
+    tls: Option<Vec<PathBuf>>,
+    /// Serve the tracker's figures to Prometheus at http://IP:PORT/metrics; port 0 takes any free one
+    #[arg(long, value_name = "IP:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Keep what the tracker knows in this file: read at the start, written every five minutes and at the end
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
     /// Print one JSON object a line: where it listens, then its figures each second
     #[arg(long)]
     json: bool,
@@ -66,45 +84,79 @@ pub fn run(args: TrackerArgs) -> Result<(), CommandError> {
         (None, Some(file)) => Access::DenyFile(file),
         (None, None) => Access::All,
     };
-    let has_list = access != Access::All;
+    let tls = match args.tls.as_deref() {
+        Some([certificate, key]) => Some(TlsFiles { certificate: certificate.clone(), key: key.clone() }),
+        // clap takes two of them or none.
+        _ => None,
+    };
     let config = TrackerConfig {
         http: addresses(&args.http),
         udp: addresses(&args.udp),
         interval: args.interval,
         access,
+        trusted_proxies: args.trusted_proxy,
+        tls,
+        metrics: args.metrics,
+        state: args.state,
     };
     let server = TrackerServer::bind(config)?;
-    service::run(serve(server, has_list, args.json))?
+    service::run(serve(server, args.json))?
 }
 
-async fn serve(server: TrackerServer, has_list: bool, json: bool) -> Result<(), CommandError> {
-    let shutdown = service::shutdown_signal()?;
+async fn serve(mut server: TrackerServer, json: bool) -> Result<(), CommandError> {
+    // Before anybody hears that we are there, and sends one.
+    let (shutdown, mut hangups) = (service::shutdown_signal()?, service::hangups()?);
     let handle = server.handle();
     for address in server.local_addrs() {
         say(&listening(address, json))?;
     }
-    let reports = report(handle.clone(), json);
+    if let Some(address) = server.metrics_addr() {
+        say(&metrics_at(address, json))?;
+    }
+    let live = live_line(json);
+    let mut notices = server.take_notices();
+    let telling = async {
+        while let Some(notice) = heard(&mut notices).await {
+            tell(&notice, live.as_ref(), json)?;
+        }
+        std::future::pending::<Result<(), CommandError>>().await
+    };
     let reloads = async {
-        if has_list {
-            let mut hangups = service::hangups()?;
-            while hangups.recv().await.is_some() {
-                handle.reload_access();
-            }
+        while hangups.recv().await.is_some() {
+            handle.reload();
         }
         std::future::pending::<Result<(), CommandError>>().await
     };
     tokio::select! {
         served = server.run(shutdown) => served?,
-        failed = reports => failed?,
+        failed = report(handle.clone(), live.clone(), json) => failed?,
         failed = reloads => failed?,
+        failed = telling => failed?,
+    }
+    while let Some(notice) = notices.as_mut().and_then(|notices| notices.try_recv().ok()) {
+        tell(&notice, live.as_ref(), json)?;
     }
     say(&if json { status(&handle.statistics(), "ended") } else { handle.statistics().to_string() })?;
     Ok(())
 }
 
+async fn heard(notices: &mut Option<mpsc::Receiver<TrackerNotice>>) -> Option<TrackerNotice> {
+    notices.as_mut()?.recv().await
+}
+
+/// A word about the tracker's files: with `--json` an object, else a line, on stderr when something is wrong.
+fn tell(notice: &TrackerNotice, live: Option<&ProgressBar>, json: bool) -> io::Result<()> {
+    if json {
+        return say(&notice.to_json().to_string());
+    }
+    let told = || {
+        if notice.is_warning() { writeln!(io::stderr(), "{notice}") } else { say(&notice.to_string()) }
+    };
+    live.map_or_else(told, |live| live.suspend(told))
+}
+
 /// Tells the figures until writing fails.
-async fn report(handle: TrackerHandle, json: bool) -> Result<(), CommandError> {
-    let live = live_line(json);
+async fn report(handle: TrackerHandle, live: Option<ProgressBar>, json: bool) -> Result<(), CommandError> {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut before, mut told) = (handle.statistics(), TrackerStatistics::default());
@@ -123,6 +175,15 @@ async fn report(handle: TrackerHandle, json: bool) -> Result<(), CommandError> {
         before = now;
     }
     Ok(())
+}
+
+fn metrics_at(address: SocketAddr, json: bool) -> String {
+    let url = format!("http://{address}/metrics");
+    if json {
+        json!({ "event": "metrics", "address": address, "url": url }).to_string()
+    } else {
+        format!("metrics at {url}")
+    }
 }
 
 fn listening(address: TrackerAddress, json: bool) -> String {
@@ -160,6 +221,12 @@ fn addresses(given: &[Listen]) -> Vec<SocketAddr> {
         }
     }
     addresses
+}
+
+/// A network, or an address alone.
+fn network(text: &str) -> Result<IpNet, String> {
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| "write an IP as 10.0.0.1 or a network as 10.0.0.0/8 or fd00::/8".to_owned())
 }
 
 fn listen(text: &str) -> Result<Listen, String> {
@@ -207,6 +274,14 @@ mod tests {
         assert!(listen("here").is_err() && listen("1.2.3.4:99999").is_err() && listen("").is_err());
         assert_eq!(addresses(&[]).len(), 2);
         assert_eq!(addresses(&[Listen::Nowhere]), []);
+    }
+
+    #[test]
+    fn proxies_are_addresses_or_networks() {
+        assert_eq!(network("10.0.0.1").unwrap().to_string(), "10.0.0.1/32");
+        assert_eq!(network("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(network("fd00::1").unwrap().to_string(), "fd00::1/128");
+        assert!(network("10.0.0.0/33").is_err() && network("proxy").is_err() && network("").is_err());
     }
 
     #[test]

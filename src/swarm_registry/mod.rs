@@ -2,37 +2,64 @@
 //!
 //! An announce enters, renews or removes a peer and is answered with a random, bounded selection of the
 //! others. A peer is its address and port, and IPv4 and IPv6 stand apart, since who has one family may not
-//! reach the other. Seeds are given leeches only. A peer that was silent for the registry's lifetime is given
-//! to nobody, and removed by sweeps whose work each caller bounds. Bounds on swarms and peers stand in
-//! `limits`; at them newcomers are answered but not kept.
+//! reach the other. Seeds, and partial seeds that announce themselves as paused (BEP 21), are given only peers that want
+//! pieces. A peer that was silent for the registry's lifetime is given
+//! to nobody, and removed by sweeps whose work each caller bounds.
+//!
+//! Bounds on swarms and peers stand in `limits`, and are shared out by site (`shares`): a site may hold as many records as
+//! are left free, so that one alone gets half of a table and there is always room for who holds little. For more it has to
+//! push out a record of a site that holds at least as many, the poorest of a few that are looked at: the emptiest swarm,
+//! the peer not heard of for longest. Who finds none is answered but not kept.
 //!
 //! Maps are ordered, so that no choice of info-hashes makes a lookup slow. Peer ids and claimed addresses are
 //! deliberately not kept; allow and deny lists are the shell's.
 
 mod peer_set;
+mod shares;
+mod snapshot;
+#[cfg(test)]
+mod flood_tests;
 #[cfg(test)]
 mod tests;
 
-use crate::id::InfoHash;
-use crate::limits::{
-    ANNOUNCE_SWEEP_PEERS, PEERS_PER_SWARM_MAX, REGISTRY_PEERS_MAX, SWARM_LINGER, SWARMS_MAX,
-};
+pub use snapshot::DamagedPiece;
+
+use crate::id::{InfoHash, Site};
+use crate::limits::{ANNOUNCE_SWEEP_PEERS, EVICTION_LOOKS, REGISTRY_PEERS_MAX, SWARM_LINGER, SWARMS_MAX};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::tracker_wire::{AnnounceEvent, ScrapeEntry};
-use peer_set::{Entered, PeerSet};
+use peer_set::{Entered, PeerSet, Role, Visit};
+use shares::Shares;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Bound;
 
 /// All swarms of one tracker.
 #[derive(Clone, Debug)]
 pub struct SwarmRegistry {
     swarms: BTreeMap<InfoHash, Swarm>,
     peer_lifetime_secs: u32,
+    secret: [u8; 16],
     figures: RegistryFigures,
     /// Where the sweep over all swarms goes on: at this swarm, and whether at its IPv6 peers.
     sweep_next: Option<(InfoHash, bool)>,
+    /// Swarms by the site that founded them.
+    founded: Shares,
+    /// Peers by their site.
+    present: Shares,
+    /// The swarm behind which the next look for a poor claim begins.
+    looked_at: InfoHash,
+    bounds: Bounds,
+}
+
+/// What a registry holds at most.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    swarms: usize,
+    peers: usize,
 }
 
 /// Sums over all swarms.
@@ -94,18 +121,36 @@ struct Swarm {
     v6: PeerSet<18>,
     completed: u32,
     announced_secs: u32,
+    founder: Site,
 }
 
 impl SwarmRegistry {
     /// An empty registry that forgets a peer `peer_lifetime` after its last announce; a tracker takes a
     /// little more than twice its interval, so that one lost announce does no harm.
     pub fn new(peer_lifetime: Duration) -> Self {
+        Self::keyed(peer_lifetime, [0; 16])
+    }
+
+    /// The same with a secret from the kernel's generator, without which strangers could find out which sites are counted
+    /// together.
+    pub fn keyed(peer_lifetime: Duration, secret: [u8; 16]) -> Self {
         Self {
             swarms: BTreeMap::new(),
             peer_lifetime_secs: u32::try_from(peer_lifetime.as_secs()).unwrap_or(u32::MAX),
+            secret,
             figures: RegistryFigures::default(),
             sweep_next: None,
+            founded: Shares::new(&secret),
+            present: Shares::new(&secret),
+            looked_at: InfoHash([0; 20]),
+            bounds: Bounds { swarms: SWARMS_MAX, peers: REGISTRY_PEERS_MAX },
         }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        let lifetime = Duration::from_secs(u64::from(self.peer_lifetime_secs));
+        *self = Self::keyed(lifetime, self.secret);
     }
 
     /// Takes an announce and replaces the content of `peers` by what to answer.
@@ -123,21 +168,23 @@ impl SwarmRegistry {
         peers.v6.clear();
         let now_secs = seconds(now);
         let alive_since_secs = self.alive_since_secs(now);
-        let room = self.figures.peers() < REGISTRY_PEERS_MAX as u64;
+        let address = SocketAddr::new(announce.address.ip().to_canonical(), announce.address.port());
         let enters = announce.event != AnnounceEvent::Stopped && announce.address.port() != 0;
-        let may_be_new = enters && room && self.swarms.len() < SWARMS_MAX;
+        let room = enters && self.find_room_for_peer(announce.info_hash, address, rng);
+        let may_be_new = room && self.find_room_for_swarm(announce.info_hash, address);
         let swarm = match self.swarms.entry(announce.info_hash) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) if may_be_new => {
+                let founder = Site::of(address.ip());
                 self.figures.swarms += 1;
-                unknown.insert(Swarm::default())
+                self.founded.enter(founder);
+                unknown.insert(Swarm { founder, ..Swarm::default() })
             }
             Entry::Vacant(_) => return Announced::default(),
         };
         swarm.announced_secs = now_secs;
         let before = swarm.counts();
-        let address = SocketAddr::new(announce.address.ip().to_canonical(), announce.address.port());
-        let turn = Turn { announce, enters, room, alive_since_secs, now_secs };
+        let mut turn = Turn { announce, enters, room, alive_since_secs, now_secs, shares: &mut self.present };
         let (v4, v6) = (&mut swarm.v4, &mut swarm.v6);
         let completed_now = match address.ip() {
             IpAddr::V4(ip) => {
@@ -180,9 +227,9 @@ impl SwarmRegistry {
             let at_v6 = at_v6 && info_hash == from;
             let before = swarm.counts();
             let (examined, is_swept) = if at_v6 {
-                (swarm.v6.sweep(alive_since_secs, work - done), swarm.v6.is_swept())
+                (swarm.v6.sweep(alive_since_secs, work - done, &mut self.present), swarm.v6.is_swept())
             } else {
-                (swarm.v4.sweep(alive_since_secs, work - done), swarm.v4.is_swept())
+                (swarm.v4.sweep(alive_since_secs, work - done, &mut self.present), swarm.v4.is_swept())
             };
             done += examined + 1;
             let (after, is_dead) = (swarm.counts(), swarm.is_dead(now_secs));
@@ -218,10 +265,103 @@ impl SwarmRegistry {
         usize::try_from(self.figures.peers() + 2 * self.figures.swarms).unwrap_or(usize::MAX)
     }
 
+    /// Removes a swarm, its peers included.
     fn forget(&mut self, info_hash: InfoHash) {
-        if self.swarms.remove(&info_hash).is_some() {
+        if let Some(mut swarm) = self.swarms.remove(&info_hash) {
+            self.figures.exchange(swarm.counts(), [0; 4]);
+            swarm.v4.clear(&mut self.present);
+            swarm.v6.clear(&mut self.present);
+            self.founded.leave(swarm.founder);
             self.figures.swarms -= 1;
         }
+    }
+
+    /// Whether a swarm founded from `address` may be kept, if `info_hash` is new; pushes a poorer claim out if need be.
+    fn find_room_for_swarm(&mut self, info_hash: InfoHash, address: SocketAddr) -> bool {
+        let free = self.bounds.swarms.saturating_sub(self.swarms.len());
+        // No site holds more than there are.
+        if free > self.swarms.len() {
+            return true;
+        }
+        let held = self.founded.held(Site::of(address.ip()));
+        if held < free || self.swarms.contains_key(&info_hash) {
+            return true;
+        }
+        let poorest = self.poorest_swarm(held.max(free));
+        poorest.inspect(|&poorest| self.forget(poorest)).is_some()
+    }
+
+    /// Of a few swarms, in turn, the poorest claim among those whose site holds `held_min`: that of the site that holds
+    /// most, with the fewest peers, not heard of for longest. A swarm stands for the poorest site that is in it.
+    fn poorest_swarm(&mut self, held_min: usize) -> Option<InfoHash> {
+        let from = self.looked_at;
+        let behind = self.swarms.range((Bound::Excluded(from), Bound::Unbounded));
+        let before = self.swarms.range(..=from);
+        let (mut last, mut poorest) = (from, None);
+        for (&info_hash, swarm) in behind.chain(before).take(EVICTION_LOOKS) {
+            last = info_hash;
+            let held_by = |site| self.founded.held(site);
+            let founder = held_by(swarm.founder);
+            if founder < held_min {
+                continue;
+            }
+            let (v4, v6) = (swarm.v4.poorest_site(4, held_by), swarm.v6.poorest_site(4, held_by));
+            let held = founder.min(v4.unwrap_or(founder)).min(v6.unwrap_or(founder));
+            let claim = (Reverse(held), swarm.v4.len() + swarm.v6.len(), swarm.announced_secs, info_hash);
+            if held >= held_min && poorest.is_none_or(|poorest| claim < poorest) {
+                poorest = Some(claim);
+            }
+        }
+        self.looked_at = last;
+        poorest.map(|(.., info_hash)| info_hash)
+    }
+
+    /// Whether a peer at `address` may be kept, if it is new; pushes a poorer claim out if need be.
+    fn find_room_for_peer(&mut self, info_hash: InfoHash, address: SocketAddr, rng: &mut Rng) -> bool {
+        let count = usize::try_from(self.figures.peers()).unwrap_or(usize::MAX);
+        let free = self.bounds.peers.saturating_sub(count);
+        // No site holds more than there are.
+        if free > count {
+            return true;
+        }
+        let held = self.present.held(Site::of(address.ip()));
+        held < free
+            || self.swarms.get(&info_hash).is_some_and(|swarm| swarm.knows(address))
+            || self.push_out_poorest_peer(held.max(free), rng)
+    }
+
+    /// Looks at a few peers of a few swarms, in turn, for the poorest claim among those whose site holds `held_min`, and
+    /// removes it. Returns whether there was one.
+    fn push_out_poorest_peer(&mut self, held_min: usize, rng: &mut Rng) -> bool {
+        const LOOKS_PER_SWARM: usize = 2;
+        let from = self.looked_at;
+        let behind = self.swarms.range((Bound::Excluded(from), Bound::Unbounded));
+        let before = self.swarms.range(..=from);
+        let (mut last, mut poorest) = (from, None::<(usize, InfoHash, bool, usize)>);
+        for (&info_hash, swarm) in behind.chain(before).take(EVICTION_LOOKS) {
+            last = info_hash;
+            let v4 = swarm.v4.poorest_of(LOOKS_PER_SWARM, &self.present, rng).map(|claim| (false, claim));
+            let v6 = swarm.v6.poorest_of(LOOKS_PER_SWARM, &self.present, rng).map(|claim| (true, claim));
+            for (is_v6, (place, held)) in v4.into_iter().chain(v6) {
+                if held >= held_min && poorest.is_none_or(|(most, ..)| held > most) {
+                    poorest = Some((held, info_hash, is_v6, place));
+                }
+            }
+        }
+        self.looked_at = last;
+        let Some((_, info_hash, is_v6, place)) = poorest else { return false };
+        let Some(swarm) = self.swarms.get_mut(&info_hash) else { return false };
+        let before = swarm.counts();
+        if is_v6 {
+            swarm.v6.remove_at(place, &mut self.present);
+        } else {
+            swarm.v4.remove_at(place, &mut self.present);
+        }
+        self.figures.exchange(before, swarm.counts());
+        if swarm.completed == 0 && swarm.v4.len() + swarm.v6.len() == 0 {
+            self.forget(info_hash);
+        }
+        true
     }
 
     /// The second in which a peer still alive `now` was heard of, or a later one.
@@ -262,6 +402,15 @@ impl Swarm {
             seeds: (self.v4.seeds() + self.v6.seeds()) as u32,
             completed: self.completed,
             leeches: (self.v4.leeches() + self.v6.leeches()) as u32,
+            partial_seeds: (self.v4.partial_seeds() + self.v6.partial_seeds()) as u32,
+        }
+    }
+
+    /// Whether the peer has a record.
+    fn knows(&self, address: SocketAddr) -> bool {
+        match address.ip() {
+            IpAddr::V4(ip) => self.v4.knows(&compact(&ip.octets(), address.port())),
+            IpAddr::V6(ip) => self.v6.knows(&compact(&ip.octets(), address.port())),
         }
     }
 
@@ -286,34 +435,35 @@ struct Turn<'a> {
     room: bool,
     alive_since_secs: u32,
     now_secs: u32,
+    shares: &'a mut Shares,
 }
 
 impl Turn<'_> {
     /// Brings the asker into, or out of, the set of its family and selects from it. Returns whether a
     /// download came to its end, and the number selected.
     fn take<const N: usize>(
-        &self,
+        &mut self,
         set: &mut PeerSet<N>,
         key: [u8; N],
         rng: &mut Rng,
         out: &mut Vec<u8>,
     ) -> (bool, usize) {
-        set.sweep(self.alive_since_secs, ANNOUNCE_SWEEP_PEERS);
+        set.sweep(self.alive_since_secs, ANNOUNCE_SWEEP_PEERS, self.shares);
         if self.announce.event == AnnounceEvent::Stopped {
-            set.leave(&key);
+            set.leave(&key, self.shares);
             return (false, 0);
         }
         let (asker, completed_now) = if self.enters {
             let completed = self.announce.event == AnnounceEvent::Completed;
-            let room = self.room && set.len() < PEERS_PER_SWARM_MAX;
-            match set.enter(key, self.announce.is_seed, completed, self.now_secs, room) {
+            let (role, now_secs, room) = (self.role(), self.now_secs, self.room);
+            match set.enter(key, Visit { role, completed, now_secs, room }, self.shares, rng) {
                 Entered::At { place, completed_now } => (Some(place), completed_now),
                 Entered::Full => (None, false),
             }
         } else {
             (None, false)
         };
-        let with_seeds = !self.announce.is_seed;
+        let with_seeds = self.role().wants();
         let wanted = self.announce.wanted;
         (completed_now, set.select(rng, wanted, asker, with_seeds, self.alive_since_secs, out))
     }
@@ -322,7 +472,15 @@ impl Turn<'_> {
     fn fill_up<const N: usize>(&self, set: &PeerSet<N>, chosen: usize, rng: &mut Rng, out: &mut Vec<u8>) {
         if self.announce.both_families && self.announce.event != AnnounceEvent::Stopped {
             let wanted = self.announce.wanted.saturating_sub(chosen);
-            set.select(rng, wanted, None, !self.announce.is_seed, self.alive_since_secs, out);
+            set.select(rng, wanted, None, self.role().wants(), self.alive_since_secs, out);
+        }
+    }
+
+    fn role(&self) -> Role {
+        match self.announce.event {
+            _ if self.announce.is_seed => Role::Seed,
+            AnnounceEvent::Paused => Role::PartialSeed,
+            _ => Role::Leech,
         }
     }
 }

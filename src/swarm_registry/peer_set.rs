@@ -1,14 +1,16 @@
 //! The peers of one swarm and one address family, keyed by their compact address.
 //!
-//! Records stand densely in one vector, leeches before seeds, so that a random selection is a few random
-//! indices and "leeches only" is a prefix. A small set is searched from end to end; above
+//! Records stand densely in one vector, those that want pieces before those that do not (seeds, and partial seeds of
+//! BEP 21), so that a random selection is a few random indices and "only who wants pieces" is a prefix. A small set is searched from end to end; above
 //! [`LINEAR_LEN_MAX`] records an ordered index from address to place stands beside it. The key is the wire
 //! form (BEP 23, BEP 7): a selection is copied, never formatted.
 //!
-//! Invariant: `peers[..leeches]` are the leeches, no address occurs twice, and the index is either empty or
-//! names every record's place.
+//! Invariant: `peers[..wanting]` are those that want pieces, no address occurs twice, the index is either empty or
+//! names every record's place, and every record is counted in the shares that all calls are given.
 
-use crate::limits::{PEERS_PER_ADDRESS_MAX, PEERS_PER_SWARM_MAX};
+use super::shares::Shares;
+use crate::id::Site;
+use crate::limits::{EVICTION_LOOKS, PEERS_PER_ADDRESS_MAX, PEERS_PER_SITE_MAX, PEERS_PER_SWARM_MAX};
 use crate::rng::Rng;
 use std::collections::BTreeMap;
 use std::mem::size_of;
@@ -22,7 +24,8 @@ const INDEX_LEN_MIN: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub(super) struct PeerSet<const N: usize> {
     peers: Vec<Peer<N>>,
-    leeches: u32,
+    wanting: u32,
+    partial_seeds: u32,
     /// Records below this place are still to be looked at in the sweep under way; zero between sweeps.
     sweep_place: u32,
     index: BTreeMap<[u8; N], u32>,
@@ -32,8 +35,37 @@ pub(super) struct PeerSet<const N: usize> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Peer<const N: usize> {
     address: [u8; N],
+    role: Role,
     completed: bool,
     announced_secs: u32,
+}
+
+/// What a peer wants of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Pieces.
+    Leech,
+    /// Nothing, although pieces are missing (BEP 21).
+    PartialSeed,
+    /// Nothing, since it has all.
+    Seed,
+}
+
+impl Role {
+    pub(super) fn wants(self) -> bool {
+        self == Self::Leech
+    }
+}
+
+/// What an announce says about its peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Visit {
+    pub(super) role: Role,
+    /// A download has come to its end.
+    pub(super) completed: bool,
+    pub(super) now_secs: u32,
+    /// A newcomer may be kept.
+    pub(super) room: bool,
 }
 
 const _: () = assert!(size_of::<Peer<6>>() == 12 && size_of::<Peer<18>>() == 24);
@@ -48,47 +80,102 @@ pub(super) enum Entered {
 }
 
 impl<const N: usize> PeerSet<N> {
-    /// Enters a peer or renews its record; a newcomer only when there is `room`. A new peer of an address that already has
-    /// [`PEERS_PER_ADDRESS_MAX`] takes the place of that address's oldest.
+    /// Enters a peer or renews its record; a newcomer only when there is `room`. Where its address, its site or the whole
+    /// swarm has as many peers as may be, it takes another's place: the oldest of that address or site, or the poorest
+    /// claim among a few of the swarm.
     pub(super) fn enter(
         &mut self,
         address: [u8; N],
-        is_seed: bool,
-        completed: bool,
-        now_secs: u32,
-        room: bool,
+        visit: Visit,
+        shares: &mut Shares,
+        rng: &mut Rng,
     ) -> Entered {
         let known = self.place_of(&address);
         let had_completed = known.is_some_and(|place| self.peers[place].completed);
-        let peer =
-            Peer { address, completed: completed || had_completed && is_seed, announced_secs: now_secs };
+        let Visit { role, completed, now_secs, room } = visit;
+        let still_completed = completed || had_completed && !role.wants();
+        let peer = Peer { address, role, completed: still_completed, announced_secs: now_secs };
         let completed_now = completed && !had_completed;
         if let Some(place) = known {
-            if (place >= self.leeches()) == is_seed {
+            let old = self.peers[place].role;
+            if old.wants() == role.wants() {
+                self.partial_seeds -= u32::from(old == Role::PartialSeed);
+                self.partial_seeds += u32::from(role == Role::PartialSeed);
                 self.peers[place] = peer;
                 return Entered::At { place, completed_now };
             }
-            self.remove_at(place);
-        } else if let Some(oldest) = self.oldest_of_crowded_address(&address) {
-            self.remove_at(oldest);
+            self.remove_at(place, shares);
+        } else if let Some(oldest) = self.oldest_of_crowd(&address, shares) {
+            self.remove_at(oldest, shares);
         } else if !room {
             return Entered::Full;
+        } else if self.len() >= PEERS_PER_SWARM_MAX
+            && let Some((place, _)) = self.poorest_of(EVICTION_LOOKS, shares, rng)
+        {
+            self.remove_at(place, shares);
         }
-        Entered::At { place: self.insert(peer, is_seed), completed_now }
+        Entered::At { place: self.insert(peer, shares), completed_now }
+    }
+
+    /// Looks at `looks` random records. Returns the place of the one whose site holds most of all swarms' peers, the
+    /// oldest of such, with what that site holds; `None` without records.
+    pub(super) fn poorest_of(&self, looks: usize, shares: &Shares, rng: &mut Rng) -> Option<(usize, usize)> {
+        let looked_at = (0..looks.min(self.len())).map(|_| rng.index(self.len()));
+        let claims = looked_at.map(|place| (place, shares.held(Site::of_bytes(&self.peers[place].address))));
+        claims.min_by_key(|&(place, held)| (std::cmp::Reverse(held), self.peers[place].announced_secs))
+    }
+
+    /// What the site holds that holds least, of those of a few records spread over the set; `None` without records.
+    pub(super) fn poorest_site(&self, looks: usize, held: impl Fn(Site) -> usize) -> Option<usize> {
+        let step = self.len().div_ceil(looks.max(1)).max(1);
+        self.peers.iter().step_by(step).map(|peer| held(Site::of_bytes(&peer.address))).min()
+    }
+
+    /// Whether the peer has a record.
+    pub(super) fn knows(&self, address: &[u8; N]) -> bool {
+        self.place_of(address).is_some()
+    }
+
+    /// Every record: address, role, whether its download came to its end here, and when it was heard of.
+    pub(super) fn records(&self) -> impl Iterator<Item = ([u8; N], Role, bool, u32)> + '_ {
+        self.peers.iter().map(|peer| (peer.address, peer.role, peer.completed, peer.announced_secs))
+    }
+
+    /// Enters a record of earlier as it was, if its address has none, and room for one.
+    pub(super) fn restore(
+        &mut self,
+        address: [u8; N],
+        role: Role,
+        completed: bool,
+        announced_secs: u32,
+        shares: &mut Shares,
+    ) {
+        let is_full = self.len() >= PEERS_PER_SWARM_MAX || self.oldest_of_crowd(&address, shares).is_some();
+        if !is_full && !self.knows(&address) {
+            self.insert(Peer { address, role, completed, announced_secs }, shares);
+        }
+    }
+
+    /// Removes every record.
+    pub(super) fn clear(&mut self, shares: &mut Shares) {
+        for peer in &self.peers {
+            shares.leave(Site::of_bytes(&peer.address));
+        }
+        *self = Self::default();
     }
 
     /// Removes a peer; whether it was there.
-    pub(super) fn leave(&mut self, address: &[u8; N]) -> bool {
+    pub(super) fn leave(&mut self, address: &[u8; N], shares: &mut Shares) -> bool {
         let place = self.place_of(address);
         if let Some(place) = place {
-            self.remove_at(place);
+            self.remove_at(place, shares);
         }
         place.is_some()
     }
 
     /// Looks at up to `work` records and removes those last heard of before `alive_since_secs`. Returns the
     /// number looked at; the pass is through when that is less than `work`, or [`Self::is_swept`].
-    pub(super) fn sweep(&mut self, alive_since_secs: u32, work: usize) -> usize {
+    pub(super) fn sweep(&mut self, alive_since_secs: u32, work: usize, shares: &mut Shares) -> usize {
         if self.sweep_place == 0 {
             self.sweep_place = self.len() as u32; // bounded by PEERS_PER_SWARM_MAX
         }
@@ -97,7 +184,7 @@ impl<const N: usize> PeerSet<N> {
         let end = start.saturating_sub(work);
         for place in (end..start).rev() {
             if self.peers.get(place).is_some_and(|peer| peer.announced_secs < alive_since_secs) {
-                self.remove_at(place);
+                self.remove_at(place, shares);
             }
         }
         self.sweep_place = end as u32;
@@ -109,8 +196,8 @@ impl<const N: usize> PeerSet<N> {
         self.sweep_place == 0
     }
 
-    /// Appends up to `wanted` peers heard of since `alive_since_secs`, in compact form: leeches, and seeds
-    /// too when `with_seeds`; never the one at `asker`. Every peer is as likely as every other. Returns their
+    /// Appends up to `wanted` peers heard of since `alive_since_secs`, in compact form: those that want pieces, and the
+    /// others too when `with_seeds`; never the one at `asker`. Every peer is as likely as every other. Returns their
     /// number, which falls short of what there is only by the expired ones it met.
     pub(super) fn select(
         &self,
@@ -121,7 +208,7 @@ impl<const N: usize> PeerSet<N> {
         alive_since_secs: u32,
         out: &mut Vec<u8>,
     ) -> usize {
-        let len = if with_seeds { self.len() } else { self.leeches() };
+        let len = if with_seeds { self.len() } else { self.wanting as usize };
         let asker = asker.filter(|&place| place < len);
         // One from each of as many equal strata, which begin at a random place: distinct without a record of
         // what was taken. One stratum more makes up for the asker.
@@ -149,9 +236,14 @@ impl<const N: usize> PeerSet<N> {
         self.peers.len()
     }
 
-    /// Leeches.
+    /// Leeches, partial seeds among them.
     pub(super) fn leeches(&self) -> usize {
-        self.leeches as usize
+        (self.wanting + self.partial_seeds) as usize
+    }
+
+    /// Partial seeds.
+    pub(super) fn partial_seeds(&self) -> usize {
+        self.partial_seeds as usize
     }
 
     /// Seeds.
@@ -167,14 +259,16 @@ impl<const N: usize> PeerSet<N> {
         }
     }
 
-    fn insert(&mut self, peer: Peer<N>, is_seed: bool) -> usize {
+    fn insert(&mut self, peer: Peer<N>, shares: &mut Shares) -> usize {
+        shares.enter(Site::of_bytes(&peer.address));
+        self.partial_seeds += u32::from(peer.role == Role::PartialSeed);
         let mut place = self.len();
         self.peers.push(peer);
-        if !is_seed {
-            self.peers.swap(place, self.leeches as usize);
+        if peer.role.wants() {
+            self.peers.swap(place, self.wanting as usize);
             self.renumber(place);
-            place = self.leeches as usize;
-            self.leeches += 1;
+            place = self.wanting as usize;
+            self.wanting += 1;
         }
         if !self.index.is_empty() {
             self.index.insert(peer.address, place as u32);
@@ -184,12 +278,15 @@ impl<const N: usize> PeerSet<N> {
         place
     }
 
-    fn remove_at(&mut self, place: usize) {
+    /// Removes the record at `place`, which must be one.
+    pub(super) fn remove_at(&mut self, place: usize, shares: &mut Shares) {
         let mut gap = place;
-        let address = self.peers[place].address;
-        if place < self.leeches() {
-            self.leeches -= 1;
-            gap = self.leeches as usize;
+        let Peer { address, role, .. } = self.peers[place];
+        shares.leave(Site::of_bytes(&address));
+        self.partial_seeds -= u32::from(role == Role::PartialSeed);
+        if role.wants() {
+            self.wanting -= 1;
+            gap = self.wanting as usize;
             self.peers.swap(place, gap);
         }
         self.peers.swap_remove(gap);
@@ -214,34 +311,44 @@ impl<const N: usize> PeerSet<N> {
         }
     }
 
-    /// The place of the oldest peer with the address (IPv4) or network (the /64 of IPv6) of `address`, when
-    /// there are as many as may be. Loopback is exempt, since every local swarm lives there.
-    fn oldest_of_crowded_address(&self, address: &[u8; N]) -> Option<usize> {
-        let owner = if N == 6 { 4 } else { 8 };
+    /// The place of the oldest peer with the address (IPv4) or network (the /64 of IPv6) of `address`, when there are as
+    /// many as may be, or else that of its site. Loopback is exempt, since every local swarm lives there.
+    fn oldest_of_crowd(&self, address: &[u8; N], shares: &Shares) -> Option<usize> {
         let is_loopback = if N == 6 { address[0] == 127 } else { address.starts_with(&LOOPBACK_V6) };
         if is_loopback || self.len() < PEERS_PER_ADDRESS_MAX {
             return None;
         }
+        // A site has no more peers here than in all swarms, which is little for most newcomers.
+        let held = shares.held(Site::of_bytes(address));
+        let owner_len = if N == 6 { 4 } else { 8 };
+        let crowd = [(owner_len, PEERS_PER_ADDRESS_MAX), (Site::bytes_of(N), PEERS_PER_SITE_MAX)];
+        let is_crowd = |&(len, count): &(usize, usize)| held >= count && self.has_alike(address, len, count);
+        let (len, _) = crowd.into_iter().find(is_crowd)?;
+        self.alike(address, len).min_by_key(|&place| self.peers[place].announced_secs)
+    }
+
+    /// Whether there are `count` peers that share the first `len` bytes of `address`.
+    fn has_alike(&self, address: &[u8; N], len: usize, count: usize) -> bool {
+        self.len() >= count && self.alike(address, len).take(count).count() == count
+    }
+
+    /// The places of peers that share the first `len` bytes of `address`, in sets that have an index.
+    fn alike(&self, address: &[u8; N], len: usize) -> impl Iterator<Item = usize> + '_ {
         let (mut low, mut high) = (*address, *address);
-        low[owner..].fill(0);
-        high[owner..].fill(0xff);
-        let older = |oldest: Option<usize>, place: usize| match oldest {
-            Some(oldest) if self.peers[oldest].announced_secs <= self.peers[place].announced_secs => {
-                Some(oldest)
-            }
-            _ => Some(place),
-        };
-        // The index exists: PEERS_PER_ADDRESS_MAX lies above LINEAR_LEN_MAX.
-        let same_owner = self.index.range(low..=high).map(|(_, &place)| place as usize);
-        let (count, oldest) =
-            same_owner.fold((0, None), |(count, oldest), place| (count + 1, older(oldest, place)));
-        oldest.filter(|_| count >= PEERS_PER_ADDRESS_MAX)
+        low[len..].fill(0);
+        high[len..].fill(0xff);
+        // The index exists where there are as many as PEERS_PER_ADDRESS_MAX, which lies above LINEAR_LEN_MAX.
+        self.index.range(low..=high).map(|(_, &place)| place as usize)
     }
 
     /// Panics when the set's invariant does not hold.
     #[cfg(test)]
     pub(super) fn check(&self) {
-        assert!(self.leeches() <= self.len());
+        let (wanting, others) = self.peers.split_at(self.wanting as usize);
+        assert!(wanting.iter().all(|peer| peer.role.wants()));
+        assert!(!others.iter().any(|peer| peer.role.wants()));
+        let partial_seeds = others.iter().filter(|peer| peer.role == Role::PartialSeed).count();
+        assert_eq!(partial_seeds, self.partial_seeds());
         if !self.index.is_empty() {
             assert_eq!(self.index.len(), self.len());
         } else {
@@ -255,10 +362,11 @@ impl<const N: usize> PeerSet<N> {
     /// Every address with whether it is a seed's.
     #[cfg(test)]
     pub(super) fn addresses(&self) -> Vec<([u8; N], bool)> {
-        self.peers.iter().enumerate().map(|(place, peer)| (peer.address, place >= self.leeches())).collect()
+        self.peers.iter().map(|peer| (peer.address, peer.role == Role::Seed)).collect()
     }
 }
 
 const LOOPBACK_V6: [u8; 16] = std::net::Ipv6Addr::LOCALHOST.octets();
+const _: () = assert!(PEERS_PER_SITE_MAX >= PEERS_PER_ADDRESS_MAX);
 const _: () = assert!(PEERS_PER_ADDRESS_MAX > LINEAR_LEN_MAX && INDEX_LEN_MIN <= LINEAR_LEN_MAX);
 const _: () = assert!(PEERS_PER_SWARM_MAX <= u32::MAX as usize);

@@ -15,6 +15,7 @@ struct Known {
     info_hash: InfoHash,
     address: SocketAddr,
     is_seed: bool,
+    wants: bool,
     completed: bool,
     announced_secs: u64,
 }
@@ -41,7 +42,8 @@ impl Oracle {
             info_hash: announce.info_hash,
             address: announce.address,
             is_seed: announce.is_seed,
-            completed: completes || had_completed && announce.is_seed,
+            wants: wants(announce),
+            completed: completes || had_completed && !wants(announce),
             announced_secs: now.as_secs(),
         });
     }
@@ -57,7 +59,7 @@ impl Oracle {
             .iter()
             .filter(|peer| peer.info_hash == announce.info_hash && peer.address != announce.address)
             .filter(|peer| AddressFamily::of(peer.address.ip()) == family)
-            .filter(|peer| !(peer.is_seed && announce.is_seed))
+            .filter(|peer| peer.wants || wants(announce))
             .map(|peer| peer.address)
             .collect()
     }
@@ -66,8 +68,13 @@ impl Oracle {
         let here = self.peers.iter().filter(|peer| peer.info_hash == info_hash);
         let seeds = here.clone().filter(|peer| peer.is_seed).count() as u32;
         let completed = self.completed[usize::from(info_hash.0[0])];
-        ScrapeEntry { seeds, completed, leeches: here.count() as u32 - seeds }
+        let partial_seeds = here.clone().filter(|peer| !peer.wants && !peer.is_seed).count() as u32;
+        ScrapeEntry { seeds, completed, leeches: here.count() as u32 - seeds, partial_seeds }
     }
+}
+
+fn wants(announce: &Announce) -> bool {
+    !announce.is_seed && announce.event != AnnounceEvent::Paused
 }
 
 #[derive(Clone, Debug)]
@@ -82,6 +89,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(AnnounceEvent::Started),
         1 => Just(AnnounceEvent::Stopped),
         1 => Just(AnnounceEvent::Completed),
+        1 => Just(AnnounceEvent::Paused),
     ];
     let address = (any::<bool>(), 1..60u8, 0..3u16).prop_map(|(v6, host, port)| {
         let ip: IpAddr =
@@ -236,7 +244,7 @@ fn http_fills_up_with_the_other_family() {
     let asker = Announce { both_families: true, ..announce("[2001:db8::2]:7", true) };
     let announced = registry.announce(now, &mut rng, &asker, &mut peers);
     assert_eq!((peers.v4.len(), peers.v6.len()), (18, 18));
-    assert_eq!(announced.figures, ScrapeEntry { seeds: 1, completed: 0, leeches: 4 });
+    assert_eq!(announced.figures, ScrapeEntry { seeds: 1, completed: 0, leeches: 4, partial_seeds: 0 });
 }
 
 #[test]
@@ -275,7 +283,10 @@ fn a_completed_download_counts_once_and_outlives_its_peers() {
     assert!(!registry.announce(now, &mut rng, &completed, &mut peers).completed_now);
     let stopped = Announce { event: AnnounceEvent::Stopped, ..completed };
     registry.announce(now, &mut rng, &stopped, &mut peers);
-    assert_eq!(registry.scrape(completed.info_hash), ScrapeEntry { seeds: 0, completed: 1, leeches: 0 });
+    assert_eq!(
+        registry.scrape(completed.info_hash),
+        ScrapeEntry { seeds: 0, completed: 1, leeches: 0, partial_seeds: 0 }
+    );
     registry.expire(now + SWARM_LINGER, usize::MAX);
     assert_eq!(registry.figures().swarms, 0);
 }

@@ -74,6 +74,16 @@ impl AccessList {
     }
 }
 
+impl AccessList {
+    /// Info-hashes in the list.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::All => 0,
+            Self::Allow(list) | Self::Deny(list) => list.len(),
+        }
+    }
+}
+
 impl Access {
     /// The list as it stands now.
     ///
@@ -86,6 +96,11 @@ impl Access {
             Self::AllowFile(path) => AccessList::Allow(read_list(path)?),
             Self::DenyFile(path) => AccessList::Deny(read_list(path)?),
         })
+    }
+
+    /// Whether it is read from a file.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self, Self::AllowFile(_) | Self::DenyFile(_))
     }
 
     /// What tells one state of the file from another: when it was changed, and its length, since two changes

@@ -1,37 +1,55 @@
 //! A tracker over HTTP and UDP, IPv4 and IPv6: the I/O shell around the registry of swarms.
 //!
 //! `tracker` answers bytes with bytes, `sockets` listens, `udp` and `http` carry, `access` decides which torrents
-//! are served. Everything runs on the service thread; it needs a `LocalSet` and tokio's sockets and timers,
-//! nothing else. There are no CORS headers, no page names a torrent, and no claimed address is believed.
+//! are served, `proxy` who asks when a proxy stands in front, `house` looks after files. Everything runs on the service
+//! thread; it needs a `LocalSet` and tokio's sockets and timers, nothing else. There are no CORS headers, no page names a
+//! torrent, and no address is believed that a client claims.
 
 mod access;
 mod connection_id;
+#[cfg(test)]
+mod doors_tests;
+mod house;
 mod http;
+mod metrics;
+mod proxy;
 mod sockets;
+mod state;
+mod tls;
 mod tracker;
 mod udp;
 
 pub use access::{Access, AccessError, AccessList};
+pub use house::TrackerNotice;
+pub use ipnet::IpNet;
+pub use state::StateError;
+pub use tls::{TlsFiles, TlsFilesError};
 
 use access::FileState;
+use proxy::TrustedProxies;
+use state::StateFile;
 
+use crate::bind_patience::{a_second, bind_patiently, is_taken};
 use crate::clock;
 use crate::http_server::Connections;
 use crate::id::{InfoHash, PeerId};
 use crate::limits::{
-    COMPLETED_REPORTS_MAX, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, TRACKER_INTERVAL_DEFAULT,
+    COMPLETED_REPORTS_MAX, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, METRICS_CONNECTIONS_MAX,
+    METRICS_CONNECTIONS_PER_ADDRESS_MAX, TRACKER_INTERVAL_DEFAULT, TRACKER_NOTICES_MAX,
 };
 use crate::swarm_registry::RegistryFigures;
 use crate::time::Duration;
 use crate::tracker_wire::ScrapeEntry;
+use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 use tracker::{Tracker, TrackerParts};
 
 /// How a tracker is to be run.
@@ -46,15 +64,29 @@ pub struct TrackerConfig {
     pub interval: Duration,
     /// Which torrents are served.
     pub access: Access,
+    /// Proxies that are believed when they say whom they speak for.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Speak TLS on all HTTP addresses, with this certificate.
+    pub tls: Option<TlsFiles>,
+    /// Where to serve the tracker's figures to a monitoring system.
+    pub metrics: Option<SocketAddr>,
+    /// Where to keep what the tracker knows over restarts.
+    pub state: Option<PathBuf>,
 }
 
 /// A tracker whose sockets are bound.
 pub struct TrackerServer {
     sockets: sockets::Sockets,
+    metrics: Option<TcpListener>,
     access: Access,
     /// The file's state before it was read.
     access_read: Option<FileState>,
+    proxies: TrustedProxies,
+    tls: Option<(TlsFiles, tokio_rustls::TlsAcceptor)>,
+    state: Option<StateFile>,
     shared: Shared,
+    notify: mpsc::Sender<TrackerNotice>,
+    notices: Option<mpsc::Receiver<TrackerNotice>>,
     completed: Option<mpsc::Receiver<CompletedDownload>>,
 }
 
@@ -69,6 +101,8 @@ pub struct TrackerAddress {
     pub protocol: TrackerProtocol,
     /// The address with its real port.
     pub address: SocketAddr,
+    /// HTTP is spoken within TLS.
+    pub secure: bool,
 }
 
 /// The two protocols of trackers.
@@ -130,9 +164,26 @@ pub enum TrackerServerError {
     /// Nothing to listen on.
     #[error("the tracker has neither an HTTP nor a UDP address to listen on")]
     NoAddress,
+    /// What only HTTP has was asked of a tracker without it.
+    #[error("--tls and --trusted-proxy are for HTTP, and the tracker has no HTTP address to listen on")]
+    NoHttp,
+    /// The address for the metrics cannot be listened on.
+    #[error("cannot serve metrics on {address}; name another address or port with --metrics")]
+    Metrics {
+        /// The address as it was given.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The list of torrents is unusable.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The certificate is unusable.
+    #[error(transparent)]
+    Tls(#[from] TlsFilesError),
+    /// The file for the tracker's state is somebody else's, or cannot be read.
+    #[error(transparent)]
+    State(#[from] StateError),
 }
 
 /// The tracker behind its sockets; every use is short and never waits.
@@ -143,26 +194,42 @@ impl TrackerConfig {
     pub fn on_port(port: u16) -> Self {
         let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
             .map(|ip| (ip, port).into());
+        Self { http: everywhere.to_vec(), udp: everywhere.to_vec(), ..Self::default() }
+    }
+}
+
+impl Default for TrackerConfig {
+    /// For every torrent, and with nowhere to listen.
+    fn default() -> Self {
         Self {
-            http: everywhere.to_vec(),
-            udp: everywhere.to_vec(),
+            http: Vec::new(),
+            udp: Vec::new(),
             interval: TRACKER_INTERVAL_DEFAULT,
             access: Access::All,
+            trusted_proxies: Vec::new(),
+            tls: None,
+            metrics: None,
+            state: None,
         }
     }
 }
 
 impl TrackerServer {
-    /// Binds all sockets and reads the list of torrents. Needs no runtime.
+    /// Binds all sockets and reads all files. Needs no runtime.
     ///
-    /// A system without IPv6 is no error as long as something can be listened on.
+    /// A system without IPv6 is no error as long as something can be listened on, and a damaged file of the tracker's
+    /// state is only told.
     ///
     /// # Errors
-    /// When an address is taken or not ours, or the list is unusable; the fault of who runs the tracker.
+    /// When an address is taken or not ours, or a file is unusable; the fault of who runs the tracker.
     pub fn bind(config: TrackerConfig) -> Result<Self, TrackerServerError> {
+        if config.http.is_empty() && (config.tls.is_some() || !config.trusted_proxies.is_empty()) {
+            return Err(TrackerServerError::NoHttp);
+        }
         let access_read = config.access.file_state();
         let (reports, completed) = mpsc::channel(COMPLETED_REPORTS_MAX);
-        let tracker = Tracker::new(TrackerParts {
+        let (notify, notices) = mpsc::channel(TRACKER_NOTICES_MAX);
+        let mut tracker = Tracker::new(TrackerParts {
             interval: config.interval.max(Duration::from_secs(1)),
             access: config.access.load()?,
             secret: clock::random_bytes(),
@@ -170,18 +237,46 @@ impl TrackerServer {
             local_ip_towards: sockets::local_ip_towards,
             completed: Some(reports),
         });
+        let tls = config.tls.map(|files| files.load().map(|acceptor| (files, acceptor))).transpose()?;
+        let sockets = sockets::Sockets::bind(&config.http, &config.udp)?;
+        let metrics = config.metrics.map(listen_for_metrics).transpose()?;
+        let state = config.state.as_deref().map(StateFile::at);
+        if let Some(notice) = state.as_ref().map(|state| remember(&mut tracker, state)).transpose()?.flatten()
+        {
+            let _ = notify.try_send(notice);
+        }
         Ok(Self {
-            sockets: sockets::Sockets::bind(&config.http, &config.udp)?,
+            sockets,
+            metrics,
             access: config.access,
             access_read,
+            proxies: TrustedProxies::new(config.trusted_proxies),
+            tls,
+            state,
             shared: Arc::new(Mutex::new(tracker)),
+            notify,
+            notices: Some(notices),
             completed: Some(completed),
         })
     }
 
     /// Where the tracker listens, HTTP first.
     pub fn local_addrs(&self) -> Vec<TrackerAddress> {
-        self.sockets.addresses()
+        let mut addresses = self.sockets.addresses();
+        for address in &mut addresses {
+            address.secure = self.tls.is_some() && address.protocol == TrackerProtocol::Http;
+        }
+        addresses
+    }
+
+    /// Where the metrics are served, with the real port.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref()?.local_addr().ok()
+    }
+
+    /// What there is to tell about the tracker's files, once; `None` at the second call. What nobody takes is dropped.
+    pub fn take_notices(&mut self) -> Option<mpsc::Receiver<TrackerNotice>> {
+        self.notices.take()
     }
 
     /// A handle for who embeds the tracker.
@@ -200,19 +295,69 @@ impl TrackerServer {
     /// # Errors
     /// When the sockets cannot be handed to the runtime.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let (shared, notify) = (self.shared, self.notify);
         let mut tasks = JoinSet::new();
         for socket in self.sockets.udp {
-            tasks.spawn_local(udp::serve(tokio::net::UdpSocket::from_std(socket)?, Arc::clone(&self.shared)));
+            tasks.spawn_local(udp::serve(tokio::net::UdpSocket::from_std(socket)?, Arc::clone(&shared)));
         }
-        let connections = Connections::bounded(HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX);
+        let proxies = Rc::new(self.proxies);
+        let trusting = Rc::clone(&proxies);
+        let tls = self.tls.map(|(files, acceptor)| (files, Rc::new(RefCell::new(acceptor))));
+        let service = http::Service {
+            shared: Arc::clone(&shared),
+            connections: Connections::bounded(HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX)
+                .with_shared(move |ip| trusting.trusts(ip)),
+            proxies,
+            tls: tls.as_ref().map(|(_, acceptor)| Rc::clone(acceptor)),
+        };
         for listener in self.sockets.http {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            tasks.spawn_local(http::serve(listener, Arc::clone(&self.shared), connections.clone()));
+            tasks.spawn_local(http::serve(listener, service.clone()));
         }
-        tasks.spawn_local(keep_house(self.shared, self.access, self.access_read));
+        if let Some(listener) = self.metrics {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let connections =
+                Connections::bounded(METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_PER_ADDRESS_MAX);
+            tasks.spawn_local(http::serve_metrics(listener, Arc::clone(&shared), connections));
+        }
+        tasks.spawn_local(house::expire(Arc::clone(&shared)));
+        let files = house::Files { access: self.access, access_read: self.access_read, tls };
+        tasks.spawn_local(house::read_again(Arc::clone(&shared), files, notify.clone()));
+        if let Some(state) = &self.state {
+            tasks.spawn_local(house::write_state(Arc::clone(&shared), state.clone(), notify.clone()));
+        }
         // None of the tasks ends by itself; dropping the set ends them all.
         shutdown.await;
+        drop(tasks);
+        if let Some(state) = &self.state {
+            house::write_last_state(&shared, state, &notify).await;
+        }
         Ok(())
+    }
+}
+
+fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, TrackerServerError> {
+    let bound = bind_patiently(|| TcpListener::bind(address), is_taken, a_second()).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|source| TrackerServerError::Metrics { address, source })
+}
+
+/// Lets the tracker know what an earlier run knew. A damaged file is told; one that is not ours is an error.
+fn remember(tracker: &mut Tracker, state: &StateFile) -> Result<Option<TrackerNotice>, StateError> {
+    let now = clock::now();
+    match state.read(clock::unix_seconds(), |age, piece| tracker.read_piece(now, age, piece)) {
+        Ok(false) => Ok(None),
+        Ok(true) => {
+            let swarms = tracker.statistics().swarms;
+            Ok(Some(TrackerNotice::StateRead { torrents: swarms.swarms, peers: swarms.peers() }))
+        }
+        Err(error @ StateError::Damaged(_)) => {
+            tracker.forget_all();
+            Ok(Some(TrackerNotice::StateNotRead(error)))
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -260,8 +405,8 @@ impl TrackerHandle {
         lock(&self.0).dismiss(info_hash);
     }
 
-    /// Has the file of info-hashes read again within a second.
-    pub fn reload_access(&self) {
+    /// Has the file of info-hashes and the certificate read again within a second.
+    pub fn reload(&self) {
         lock(&self.0).reload_wanted = true;
     }
 }
@@ -326,6 +471,7 @@ impl fmt::Display for TrackerAddress {
     /// The announce URL on this address.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.protocol {
+            TrackerProtocol::Http if self.secure => "https",
             TrackerProtocol::Http => "http",
             TrackerProtocol::Udp => "udp",
         };
@@ -348,32 +494,4 @@ impl fmt::Debug for TrackerHandle {
 fn lock(shared: &Shared) -> MutexGuard<'_, Tracker> {
     // A panic while it was held was ours; counters and swarms are still good enough to go on with.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Once a second: forgets silent peers, and reads the list of torrents again when its file has changed.
-async fn keep_house(shared: Shared, access: Access, mut read: Option<FileState>) {
-    let mut seconds = tokio::time::interval(Duration::from_secs(1));
-    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        seconds.tick().await;
-        let asked = {
-            let mut tracker = lock(&shared);
-            tracker.expire(clock::now());
-            std::mem::take(&mut tracker.reload_wanted)
-        };
-        let present = access.file_state();
-        if !asked && (present.is_none() || present == read) {
-            continue;
-        }
-        read = present;
-        let file = access.clone();
-        match tokio::task::spawn_blocking(move || file.load()).await {
-            Ok(Ok(list)) => {
-                lock(&shared).set_access(list);
-                tracing::info!("read the list of info-hashes again");
-            }
-            Ok(Err(error)) => tracing::warn!("the former list of info-hashes stays in force: {error}"),
-            Err(error) => tracing::warn!("could not read the list of info-hashes: {error}"),
-        }
-    }
 }

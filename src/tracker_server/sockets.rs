@@ -6,6 +6,7 @@
 
 use super::{TrackerAddress, TrackerProtocol, TrackerServerError};
 use crate::bind_patience::{a_second, bind_patiently, is_taken};
+use crate::datagrams::tell_destinations;
 use crate::limits::SHARED_PORT_TRIES;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -49,7 +50,9 @@ impl Sockets {
         let udp = self.udp.iter().map(UdpSocket::local_addr);
         let http = http.map(|address| (TrackerProtocol::Http, address));
         http.chain(udp.map(|address| (TrackerProtocol::Udp, address)))
-            .filter_map(|(protocol, address)| Some(TrackerAddress { protocol, address: address.ok()? }))
+            .filter_map(|(protocol, address)| {
+                Some(TrackerAddress { protocol, address: address.ok()?, secure: false })
+            })
             .collect()
     }
 
@@ -111,6 +114,11 @@ impl Sockets {
             TrackerProtocol::Udp => {
                 // Less is no error: datagrams are lost earlier under load.
                 let _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER_LEN);
+                if address.ip().is_unspecified()
+                    && let Err(error) = tell_destinations(&socket, address.is_ipv6())
+                {
+                    tracing::warn!("answers may leave from another address than was asked: {error}");
+                }
                 socket.bind(&address.into())?;
                 let socket = UdpSocket::from(socket);
                 let bound = socket.local_addr()?;

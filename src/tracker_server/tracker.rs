@@ -10,7 +10,7 @@ use super::{CompletedDownload, TrackerStatistics};
 use crate::id::InfoHash;
 use crate::limits::{EXPIRY_WORK_MAX, TRACKER_PEERS_DEFAULT, TRACKER_PEERS_MAX, UDP_PEERS_V6_MAX};
 use crate::rng::Rng;
-use crate::swarm_registry::{Announce, Announced, SelectedPeers, SwarmRegistry};
+use crate::swarm_registry::{Announce, Announced, DamagedPiece, SelectedPeers, SwarmRegistry};
 use crate::time::{Duration, Instant};
 use crate::tracker_wire::http::query::{AnnounceQuery, parse_scrape};
 use crate::tracker_wire::http::response::{AnnounceAnswer, encode_failure, encode_scrape};
@@ -59,7 +59,7 @@ impl Tracker {
         // Half a minute more, so that an announce may be late.
         let lifetime = parts.interval * 2 + Duration::from_secs(30);
         Self {
-            registry: SwarmRegistry::new(lifetime),
+            registry: SwarmRegistry::keyed(lifetime, parts.secret),
             ids: ConnectionIds::new(&parts.secret),
             rng: parts.rng,
             access: parts.access,
@@ -174,6 +174,37 @@ impl Tracker {
         let whole = self.registry.expiry_work();
         let share = whole / (self.interval.as_secs() as usize / 2).max(1) + 64;
         self.registry.expire(now, share.min(EXPIRY_WORK_MAX));
+    }
+
+    /// Appends a piece of the tracker's memory; see [`SwarmRegistry::write_piece`].
+    pub(super) fn write_piece(
+        &self,
+        now: Instant,
+        after: Option<InfoHash>,
+        len_wanted: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<InfoHash> {
+        self.registry.write_piece(now, after, len_wanted, out)
+    }
+
+    /// Enters a piece of an earlier run's memory, as far as the list admits it.
+    pub(super) fn read_piece(
+        &mut self,
+        now: Instant,
+        age: Duration,
+        piece: &[u8],
+    ) -> Result<(), DamagedPiece> {
+        self.registry.read_piece(now, age, piece, |info_hash| self.access.admits(info_hash))
+    }
+
+    /// Forgets all swarms.
+    pub(super) fn forget_all(&mut self) {
+        self.registry.clear();
+    }
+
+    /// Counts a request that was refused before it came here.
+    pub(super) fn count_refused(&mut self) {
+        self.counters.refused += 1;
     }
 
     /// From now on `access` decides.
@@ -513,6 +544,9 @@ mod tests {
         tracker.answer_http_announce(Instant::ZERO, &query, "10.0.0.1:1".parse().unwrap());
         let report = reports.try_recv().unwrap();
         assert_eq!((report.info_hash, report.peer), (HASH, "10.0.0.1:5".parse().unwrap()));
-        assert_eq!(tracker.scrape(HASH), ScrapeEntry { seeds: 1, completed: 1, leeches: 0 });
+        assert_eq!(
+            tracker.scrape(HASH),
+            ScrapeEntry { seeds: 1, completed: 1, leeches: 0, partial_seeds: 0 }
+        );
     }
 }

@@ -25,7 +25,8 @@ pub enum AnnounceEvent {
     Stopped,
     /// The client has just got its last piece; never sent by who was a seed at its start.
     Completed,
-    /// The regular announce of a partial seed, which lacks pieces but wants none (BEP 21). UDP has no such event.
+    /// The regular announce of a partial seed, which lacks pieces but wants none (BEP 21). BEP 15 has no such
+    /// event; libtorrent tells it as number 4, which is understood but not sent.
     Paused,
 }
 
@@ -85,6 +86,8 @@ pub struct ScrapeEntry {
     pub completed: u32,
     /// Leeches in the swarm.
     pub leeches: u32,
+    /// Those of the leeches that want nothing more (BEP 21); zero where that is not told, as over UDP.
+    pub partial_seeds: u32,
 }
 
 /// The family of addresses that a compact peer list holds. It follows from the socket in UDP, from the key in

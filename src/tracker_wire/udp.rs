@@ -111,9 +111,6 @@ pub enum UdpWireError {
     /// An action that the protocol does not have in this direction.
     #[error("action {0} is unknown")]
     UnknownAction(u32),
-    /// An event that the protocol does not have.
-    #[error("event {0} is unknown")]
-    UnknownEvent(u32),
     /// A list's bytes are no multiple of its items' length.
     #[error("a list of {len} bytes does not hold items of {item} bytes each")]
     RaggedList {
@@ -218,7 +215,7 @@ impl Response {
                 for entry in reader.list(SCRAPE_ENTRY_LEN)?.chunks_exact(SCRAPE_ENTRY_LEN) {
                     let mut reader = Reader { rest: entry, whole: datagram.len() };
                     let (seeds, completed, leeches) = (reader.u32()?, reader.u32()?, reader.u32()?);
-                    entries.push(ScrapeEntry { seeds, completed, leeches });
+                    entries.push(ScrapeEntry { seeds, completed, leeches, partial_seeds: 0 });
                 }
                 Ok(Self::Scrape { transaction, entries })
             }
@@ -387,7 +384,9 @@ impl<'a> Reader<'a> {
             1 => AnnounceEvent::Completed,
             2 => AnnounceEvent::Started,
             3 => AnnounceEvent::Stopped,
-            other => return Err(UdpWireError::UnknownEvent(other)),
+            4 => AnnounceEvent::Paused,
+            // Whatever later clients mean by it, they are there and wait for an answer.
+            _ => AnnounceEvent::None,
         };
         let _claimed_address = self.u32()?;
         let key = self.u32()?;

@@ -98,6 +98,9 @@ pub fn encode_scrape(out: &mut Vec<u8>, files: &mut Vec<(InfoHash, ScrapeEntry)>
         out.push(b'd');
         push_entry(out, "complete", entry.seeds);
         push_entry(out, "downloaded", entry.completed);
+        if entry.partial_seeds > 0 {
+            push_entry(out, "downloaders", entry.leeches.saturating_sub(entry.partial_seeds));
+        }
         push_entry(out, "incomplete", entry.leeches);
         out.push(b'e');
     }
@@ -172,10 +175,12 @@ pub fn decode_scrape(body: &[u8]) -> Result<Vec<(InfoHash, ScrapeEntry)>, Respon
     Ok(files
         .take(TRACKER_RESPONSE_PEERS_MAX)
         .filter_map(|(name, figures)| {
+            let leeches = number(figures, b"incomplete").unwrap_or(0);
             let entry = ScrapeEntry {
                 seeds: number(figures, b"complete").unwrap_or(0),
                 completed: number(figures, b"downloaded").unwrap_or(0),
-                leeches: number(figures, b"incomplete").unwrap_or(0),
+                leeches,
+                partial_seeds: leeches.saturating_sub(number(figures, b"downloaders").unwrap_or(leeches)),
             };
             Some((InfoHash(name.try_into().ok()?), entry))
         })
@@ -235,7 +240,7 @@ mod tests {
     use crate::tracker_wire::push_compact_peer;
     use proptest::prelude::*;
 
-    const FIGURES: ScrapeEntry = ScrapeEntry { seeds: 1, completed: 2, leeches: 3 };
+    const FIGURES: ScrapeEntry = ScrapeEntry { seeds: 1, completed: 2, leeches: 3, partial_seeds: 1 };
 
     fn encoded(answer: &AnnounceAnswer<'_>, compact: bool) -> Vec<u8> {
         let mut body = Vec::new();
@@ -256,7 +261,8 @@ mod tests {
             let v6 = v6.into_iter().map(SocketAddr::from);
             v4.clone().for_each(|peer| push_compact_peer(&mut peers_v4, peer));
             v6.clone().for_each(|peer| push_compact_peer(&mut peers_v6, peer));
-            let figures = ScrapeEntry { seeds: numbers.2, completed: numbers.3, leeches: numbers.4 };
+            let figures =
+                ScrapeEntry { seeds: numbers.2, completed: numbers.3, leeches: numbers.4, partial_seeds: 0 };
             let body = encoded(&AnnounceAnswer {
                 interval_secs: numbers.0,
                 min_interval_secs: numbers.1,
