@@ -198,6 +198,8 @@ pub const STORAGE_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 // --- Connections -------------------------------------------------------------------------------------------
 
+/// Workers of one process: more cores than any machine has that we know of. Each has a ring, a mailbox and threads.
+pub const WORKERS_MAX: u16 = 1024;
 /// Connections of one worker.
 pub const CONNECTIONS_PER_WORKER_MAX: usize = 32_768;
 /// Connections of a torrent up to which we dial the peers that trackers name; beyond it they have to come to us.

@@ -1,14 +1,21 @@
 //! `seedring bench`: what the user typed becomes one run of the load generator and its report.
 
-use super::CommandError;
+use super::{CommandError, UsageError};
 use crate::load::{self, Content, Options, Order, Target, Until};
 use crate::metainfo::Metainfo;
+use crate::service;
 use crate::time::Duration;
 use crate::units::{ByteRate, ByteSize};
 use crate::wire::CryptoMethods;
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Time that a run takes when the user names none.
+const DURATION_DEFAULT: Duration = Duration::from_secs(10);
+/// Time after which a run for so many bytes is given up, when the user names none.
+const BYTES_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Download from a seeder over many connections at once and report how it served.
 ///
@@ -29,11 +36,11 @@ pub struct BenchArgs {
     /// Requests of 16 KiB to keep in flight on each connection
     #[arg(long, short = 'd', value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     depth: u32,
-    /// Time to run from the first unchoke, as 10s, 500ms, 2m
-    #[arg(long, value_name = "T", default_value = "10s", value_parser = duration, conflicts_with = "bytes")]
-    duration: Duration,
-    /// Stop after so many bytes over all connections instead
-    #[arg(long, value_name = "SIZE")]
+    /// Time to run from the first unchoke, as 10s, 500ms, 2m [default: 10s, or 1h with --bytes]
+    #[arg(long, value_name = "T", value_parser = duration)]
+    duration: Option<Duration>,
+    /// Stop after so many bytes over all connections, or after the duration, whichever comes first
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
     bytes: Option<ByteSize>,
     /// Hash every piece and compare it with the torrent (costs CPU here, not at the seeder)
     #[arg(long)]
@@ -109,14 +116,22 @@ enum PayloadArg {
 /// Runs the command.
 pub fn run(args: BenchArgs) -> Result<(), CommandError> {
     if args.verify && args.payload == PayloadArg::Discard {
-        return Err("--verify needs the payload, so --payload discard cannot go with it".into());
+        let refusal = "--verify needs the payload, so --payload discard cannot go with it";
+        return Err(UsageError(refusal.to_owned()).into());
     }
     let target = target(&args)?;
     let loopback_addresses = u8::try_from(args.connections.div_ceil(20_000)).unwrap_or(u8::MAX).min(250);
     let options = Options {
         connections: args.connections as usize,
         depth: args.depth as usize,
-        until: args.bytes.map_or(Until::Elapsed(args.duration), |size| Until::Bytes(size.0)),
+        until: Until {
+            elapsed: args.duration.unwrap_or(if args.bytes.is_some() {
+                BYTES_TIME_MAX
+            } else {
+                DURATION_DEFAULT
+            }),
+            bytes: args.bytes.map(|size| size.0),
+        },
         verify: args.verify,
         order: match args.order {
             OrderArg::Random => Order::Random,
@@ -135,7 +150,9 @@ pub fn run(args: BenchArgs) -> Result<(), CommandError> {
         discard: args.payload == PayloadArg::Discard,
         receive_buffer: args.receive_buffer.map(|size| usize::try_from(size.0).unwrap_or(usize::MAX)),
     };
-    let report = load::run(&target, &options, |_| true)?;
+    // Ctrl-C ends the run, and what it came to is told.
+    let interrupted = service::shutdown_flag()?;
+    let report = load::run(&target, &options, |_| !interrupted.load(Relaxed))?;
     if report.blocks == 0
         && !args.json
         && let Some(complaint) = report.complaint()
@@ -159,6 +176,14 @@ fn target(args: &BenchArgs) -> Result<Target, CommandError> {
     let content = Content::of(metainfo.info())
         .ok_or_else(|| format!("{} has no content to ask for", args.torrent.display()))?;
     Ok(Target { address, info_hash: metainfo.info_hash(), content })
+}
+
+fn bytes(text: &str) -> Result<ByteSize, String> {
+    match text.parse() {
+        Ok(ByteSize(0)) => Err("nothing is no amount to stop after".to_owned()),
+        Ok(size) => Ok(size),
+        Err(error) => Err(format!("{error}")),
+    }
 }
 
 fn resolve(text: &str) -> Result<SocketAddr, CommandError> {

@@ -4,10 +4,11 @@ use super::CommandError;
 use crate::choker::Slots;
 use crate::engine::listener::Port;
 use crate::engine::{Engine, EngineConfig, EngineEvent, ZeroCopyMode};
-use crate::limits::CONNECTIONS_PER_PREFIX_MAX;
+use crate::limits::{CONNECTIONS_PER_PREFIX_MAX, WORKERS_MAX};
 use crate::storage::Content;
 use crate::units::ByteRate;
 use crate::wire::Encryption;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::net::IpAddr;
 use tokio::sync::mpsc;
 
@@ -36,7 +37,7 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "N")]
     port: Option<u16>,
     /// Worker threads [default: one per core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(WORKERS_MAX)))]
     workers: Option<u16>,
     /// Do not pin worker threads to cores
     #[arg(long)]
@@ -49,14 +50,14 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "RATE")]
     upload_limit: Option<ByteRate>,
     /// Connections of one address prefix (/24 of IPv4, /64 of IPv6) at most; loopback is exempt
-    #[arg(long, value_name = "N", default_value_t = CONNECTIONS_PER_PREFIX_MAX)]
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS_PER_PREFIX_MAX, value_parser = clap::value_parser!(u32).range(1..))]
     prefix_connections: u32,
     /// Send pages without copying them: auto finds out where that works
-    #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = zero_copy)]
+    #[arg(long, value_name = "auto|always|never", default_value = "auto", hide_possible_values = true, value_parser = words(zero_copy, ["auto", "always", "never"]))]
     zero_copy: ZeroCopyMode,
     /// Encrypted connections: allow takes them and tries them where plaintext fails, with plaintext payload wherever the
     /// peer agrees; prefer tries them first and picks RC4, which costs six times the CPU; require takes nothing else
-    #[arg(long, value_name = "allow|prefer|require|off", default_value_t = Encryption::Allow)]
+    #[arg(long, value_name = "allow|prefer|require|off", default_value_t = Encryption::Allow, hide_possible_values = true, value_parser = words(encryption, ["off", "allow", "prefer", "require"]))]
     encryption: Encryption,
     /// Ask the kernel once a second what limits the connections that send (TCP_INFO), for --json and --metrics
     #[arg(long)]
@@ -113,15 +114,51 @@ impl EngineArgs {
 fn slots(text: &str) -> Result<Slots, String> {
     match text {
         "auto" => Ok(Slots::Auto),
+        "0" => Err("without slots nobody is served; to upload nothing say --upload-limit 0".to_owned()),
         number => number.parse().map(Slots::Fixed).map_err(|_| "write a number, or auto".to_owned()),
     }
 }
 
-fn zero_copy(text: &str) -> Result<ZeroCopyMode, String> {
-    match text {
-        "auto" => Ok(ZeroCopyMode::Auto),
-        "always" => Ok(ZeroCopyMode::Always),
-        "never" => Ok(ZeroCopyMode::Never),
-        _ => Err("write auto, always or never".to_owned()),
+/// A limit of what is downloaded.
+pub(super) fn download_limit(text: &str) -> Result<ByteRate, String> {
+    match text.parse() {
+        Ok(ByteRate(0)) => Err("at a rate of 0 nothing is ever downloaded; give one above 0".to_owned()),
+        Ok(rate) => Ok(rate),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// Takes one of these words, which shells offer.
+fn words<T: Clone + Send + Sync + 'static>(
+    read: fn(String) -> Option<T>,
+    words: impl Into<PossibleValuesParser>,
+) -> impl TypedValueParser<Value = T> {
+    words.into().try_map(move |word| read(word).ok_or("it is none of the words offered"))
+}
+
+fn zero_copy(word: String) -> Option<ZeroCopyMode> {
+    match word.as_str() {
+        "auto" => Some(ZeroCopyMode::Auto),
+        "always" => Some(ZeroCopyMode::Always),
+        "never" => Some(ZeroCopyMode::Never),
+        _ => None,
+    }
+}
+
+fn encryption(word: String) -> Option<Encryption> {
+    word.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_under_which_nothing_could_happen_are_refused_with_their_cure() {
+        assert!(slots("0").unwrap_err().contains("--upload-limit 0"));
+        assert_eq!(slots("1"), Ok(Slots::Fixed(1)));
+        assert!(download_limit("0").unwrap_err().contains("above 0"));
+        assert!(download_limit("0kB/s").unwrap_err().contains("above 0"));
+        assert_eq!(download_limit("1kB/s"), Ok(ByteRate(1000)));
     }
 }

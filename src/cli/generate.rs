@@ -1,7 +1,7 @@
 //! `seedring generate`: man pages and shell completions, from the same description that parses the arguments,
 //! so that neither can lag behind. Packagers run it; nothing generated is kept in the repository.
 
-use super::{Cli, CommandError};
+use super::{Cli, CommandError, manual};
 use clap::{CommandFactory, ValueEnum};
 use clap_complete::Shell;
 use std::fs;
@@ -31,7 +31,7 @@ enum Kind {
 /// Runs the command.
 pub fn run(args: GenerateArgs) -> Result<(), CommandError> {
     let written = fs::create_dir_all(&args.folder).and_then(|()| match args.what {
-        Kind::Man => clap_mangen::generate_to(Cli::command(), &args.folder),
+        Kind::Man => manual::write_pages(Cli::command(), &args.folder),
         Kind::Completions => completions(&args.folder),
     });
     written.map_err(|error| format!("cannot write to {}: {error}", args.folder.display()).into())
@@ -76,6 +76,10 @@ mod tests {
         assert_eq!(names, ["_seedring", "_seedring.ps1", "seedring.bash", "seedring.elv", "seedring.fish"]);
         let bash = fs::read_to_string(folder.path().join("new/seedring.bash")).unwrap();
         assert!(bash.contains("--tracker-port"), "{bash}");
+        // Words that an option takes are offered, too.
+        for words in ["auto always never", "off allow prefer require"] {
+            assert!(bash.contains(words), "{words}: {bash}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::CommandError;
 use super::create::tracker_url;
-use super::engine_args::{EngineArgs, UnnamedPort};
+use super::engine_args::{EngineArgs, UnnamedPort, download_limit};
 use super::view::View;
 use crate::clock;
 use crate::engine::{Engine, EngineEvent};
@@ -37,7 +37,7 @@ use tokio::sync::mpsc;
     seedring get album.torrent --only '**/*.flac' --seed")]
 pub struct GetArgs {
     /// The .torrent file or magnet link
-    #[arg(value_name = "TORRENT|MAGNET")]
+    #[arg(value_name = "TORRENT|MAGNET", value_hint = clap::ValueHint::FilePath)]
     torrent: String,
     /// The folder to save in; made if it is not there
     #[arg(short, long, value_name = "DIR", default_value = ".")]
@@ -68,7 +68,7 @@ pub struct GetArgs {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     seed_time: Option<Duration>,
     /// Download limit, as 10MB/s
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = download_limit)]
     download_limit: Option<ByteRate>,
     /// Take pieces in order, to play while downloading; slower for everybody
     #[arg(long)]

@@ -16,6 +16,7 @@ mod generate;
 mod get;
 mod lab;
 mod limited;
+mod manual;
 mod progress;
 mod seed;
 mod show;

@@ -1,8 +1,10 @@
 //! Figures: curves over one axis, written as SVG or PNG by the file's name.
 //!
-//! The ground is always light and opaque, so that a figure reads the same on a dark page.
+//! The ground is opaque, so that a figure reads the same on any page: light, or dark for those who ask for it.
+//! An axis is logarithmic when the longest curve would flatten the others.
 
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::FontStyle;
 use std::fs::{self, File};
@@ -26,8 +28,60 @@ const COLOURS: [RGBColor; 12] = [
     RGBColor(51, 34, 136),
 ];
 
-/// Height of a legend's line, as a part of what is drawn above the axis.
-const LEGEND_LINE: f64 = 0.06;
+/// The same for a dark ground.
+const COLOURS_ON_DARK: [RGBColor; 12] = [
+    RGBColor(86, 180, 233),
+    RGBColor(230, 159, 0),
+    RGBColor(0, 190, 140),
+    RGBColor(224, 150, 195),
+    RGBColor(240, 228, 66),
+    RGBColor(160, 160, 160),
+    RGBColor(240, 120, 60),
+    RGBColor(245, 245, 245),
+    RGBColor(204, 102, 119),
+    RGBColor(102, 204, 187),
+    RGBColor(187, 187, 85),
+    RGBColor(150, 140, 230),
+];
+
+/// Height of a line of the legend, and the room of a curve's sample before its name, in pixels.
+const LEGEND_LINE: i32 = 22;
+const LEGEND_SAMPLE: i32 = 32;
+/// A curve that ends so many times as far out as another takes the whole axis from it.
+const FLATTENED: f64 = 6.0;
+
+/// What a figure is drawn on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ground {
+    /// White.
+    #[default]
+    Light,
+    /// Nearly black.
+    Dark,
+}
+
+impl Ground {
+    const fn colour(self) -> RGBColor {
+        match self {
+            Self::Light => WHITE,
+            Self::Dark => RGBColor(13, 17, 23),
+        }
+    }
+
+    const fn ink(self) -> RGBColor {
+        match self {
+            Self::Light => BLACK,
+            Self::Dark => RGBColor(230, 237, 243),
+        }
+    }
+
+    const fn colours(self) -> &'static [RGBColor; 12] {
+        match self {
+            Self::Light => &COLOURS,
+            Self::Dark => &COLOURS_ON_DARK,
+        }
+    }
+}
 
 /// Why a figure was not drawn.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +130,8 @@ pub struct Figure {
     pub x: String,
     /// What goes up, with its unit.
     pub y: String,
+    /// What goes to the right is counted: ticks stand at whole numbers only.
+    pub whole_x: bool,
     /// Its curves.
     pub series: Vec<Series>,
 }
@@ -110,57 +166,169 @@ fn unwritable(path: &Path, reason: &dyn std::fmt::Display) -> PlotError {
 
 impl Figure {
     /// Draws it into a file, which is replaced.
-    pub fn write(&self, path: &Path) -> Result<(), PlotError> {
+    pub fn write(&self, path: &Path, ground: Ground) -> Result<(), PlotError> {
         let font = epaint_default_fonts::UBUNTU_LIGHT;
         // Registered again it is the same.
         let _ = plotters::style::register_font("sans-serif", FontStyle::Normal, font);
         let drawn = match kind(path)? {
-            Kind::Svg => self.draw(&SVGBackend::new(path, SIZE).into_drawing_area()),
-            Kind::Png => self.draw(&BitMapBackend::new(path, SIZE).into_drawing_area()),
+            Kind::Svg => self.draw(&SVGBackend::new(path, SIZE).into_drawing_area(), ground),
+            Kind::Png => self.draw(&BitMapBackend::new(path, SIZE).into_drawing_area(), ground),
         };
         drawn.map_err(|error| unwritable(path, &error))
     }
 
-    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String> {
-        let end = |of: fn(&(f64, f64)) -> f64| {
-            let values = self.series.iter().flat_map(|series| series.points.iter().map(of));
-            values.fold(0.0_f64, f64::max).max(f64::MIN_POSITIVE)
-        };
-        // Clouds of points leave no corner free, so the legend gets room above them.
-        let is_cloud = self.series.iter().any(|series| series.mark == Mark::Points);
-        let legend = if is_cloud { LEGEND_LINE * self.series.len() as f64 } else { 0.0 };
-        let (right, top) = (end(|point| point.0) * 1.02, end(|point| point.1) * (1.05 + legend));
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, ground: Ground) -> Result<(), String> {
         let failed = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
-        area.fill(&WHITE).map_err(failed)?;
+        area.fill(&ground.colour()).map_err(failed)?;
+        let title = ("sans-serif", 24).into_font().color(&ground.ink());
+        let area = area.margin(10, 0, 0, 0).titled(&self.title, title).map_err(failed)?;
+        let (legend, area) = area.split_vertically(LEGEND_LINE * self.legend_rows(&area)?.len() as i32 + 8);
+        self.draw_legend(&legend, ground)?;
+        // Logarithmic from a little below the first point that has a place there.
+        match (self.axis(|point| point.0), self.axis(|point| point.1)) {
+            (Axis::Linear(x), Axis::Linear(y)) => {
+                self.draw_curves(&area, ground, 0.0..x * 1.02, 0.0..y * 1.05)
+            }
+            (Axis::Log(least, x), Axis::Linear(y)) => {
+                self.draw_curves(&area, ground, (least..x * 1.1).log_scale(), 0.0..y * 1.05)
+            }
+            (Axis::Linear(x), Axis::Log(least, y)) => {
+                self.draw_curves(&area, ground, 0.0..x * 1.02, (least..y * 1.2).log_scale())
+            }
+            (Axis::Log(left, x), Axis::Log(bottom, y)) => {
+                let (x, y) = ((left..x * 1.1).log_scale(), (bottom..y * 1.2).log_scale());
+                self.draw_curves(&area, ground, x, y)
+            }
+        }
+    }
+
+    fn axis(&self, of: fn(&(f64, f64)) -> f64) -> Axis {
+        let values = |series: &Series| series.points.iter().map(of).collect::<Vec<f64>>();
+        let ends: Vec<f64> = self
+            .series
+            .iter()
+            .filter_map(|series| values(series).into_iter().reduce(f64::max))
+            .filter(|end| *end > 0.0)
+            .collect();
+        let (least, most) =
+            (ends.iter().copied().fold(f64::MAX, f64::min), ends.iter().copied().fold(0.0, f64::max));
+        let above_zero = self.series.iter().flat_map(values).filter(|value| *value > 0.0);
+        let first = above_zero.fold(f64::MAX, f64::min);
+        // Of what is counted each number has its place.
+        if most > least * FLATTENED && !self.whole_x && first < most {
+            // A curve that begins at next to nothing would take all the room for it.
+            return Axis::Log(first.max(least / 100.0), most);
+        }
+        Axis::Linear(most.max(f64::MIN_POSITIVE))
+    }
+
+    fn draw_curves<B, X, Y>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+        ground: Ground,
+        x: X,
+        y: Y,
+    ) -> Result<(), String>
+    where
+        B: DrawingBackend,
+        X: AsRangedCoord<Value = f64>,
+        Y: AsRangedCoord<Value = f64>,
+        X::CoordDescType: ValueFormatter<f64>,
+        Y::CoordDescType: ValueFormatter<f64>,
+    {
+        let failed = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
         let mut chart = ChartBuilder::on(area)
-            .caption(&self.title, ("sans-serif", 24))
             .margin(16)
             .x_label_area_size(48)
             .y_label_area_size(72)
-            .build_cartesian_2d(0.0..right, 0.0..top)
+            .build_cartesian_2d(x, y)
             .map_err(failed)?;
+        let (right, top) = (chart.x_range(), chart.y_range());
+        let ink = ground.ink();
+        let style = ("sans-serif", 16).into_font().color(&ink);
+        let whole = self.whole_x;
+        let across =
+            move |value: &f64| if whole && value.fract() != 0.0 { String::new() } else { number(value) };
         let mut mesh = chart.configure_mesh();
-        // `5` rather than `5.0`.
-        let number = |value: &f64| ((value * 1000.0).round() / 1000.0).to_string();
-        mesh.x_label_formatter(&number).y_label_formatter(&number);
-        mesh.x_desc(&self.x).y_desc(&self.y).label_style(("sans-serif", 16)).light_line_style(WHITE);
-        mesh.draw().map_err(failed)?;
-        for (series, colour) in self.series.iter().zip(COLOURS.iter().cycle()) {
-            let points = series.points.iter().copied().filter(|_| series.mark != Mark::Points);
-            let line = LineSeries::new(points, colour.stroke_width(2));
-            let drawn = chart.draw_series(line).map_err(failed)?;
-            let sample = |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(3));
-            drawn.label(&series.name).legend(sample);
-            if series.mark != Mark::Line {
-                let dots = series.points.iter().map(|&point| Circle::new(point, 4, colour.filled()));
+        mesh.x_label_formatter(&across).y_label_formatter(&number).x_desc(&self.x).y_desc(&self.y);
+        mesh.label_style(style).axis_style(ink.mix(0.6)).bold_line_style(ink.mix(0.15));
+        mesh.light_line_style(ground.colour()).draw().map_err(failed)?;
+        let inside = |&(x, y): &(f64, f64)| (x.max(right.start), y.max(top.start));
+        for (series, colour) in self.series.iter().zip(ground.colours().iter().cycle()) {
+            let points: Vec<(f64, f64)> = series.points.iter().map(inside).collect();
+            if series.mark != Mark::Points {
+                let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
+                chart.draw_series(line).map_err(failed)?;
+            }
+            // A line of one point would not be seen.
+            if series.mark != Mark::Line || points.len() == 1 {
+                let dots = points.iter().map(|&point| Circle::new(point, 4, colour.filled()));
                 chart.draw_series(dots).map_err(failed)?;
             }
         }
-        let mut labels = chart.configure_series_labels();
-        labels.position(SeriesLabelPosition::UpperLeft).background_style(WHITE).border_style(BLACK.mix(0.3));
-        labels.label_font(("sans-serif", 16)).draw().map_err(failed)?;
         area.present().map_err(failed)
     }
+
+    /// Where each curve's name stands in the legend: as many in a row as fit.
+    fn legend_rows<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<Vec<Vec<i32>>, String> {
+        let width = area.dim_in_pixel().0 as i32 - 88 - 16;
+        let style = ("sans-serif", 16).into_text_style(area);
+        let mut rows: Vec<Vec<i32>> = vec![Vec::new()];
+        let mut left = 0;
+        for series in &self.series {
+            let (text, _) =
+                area.estimate_text_size(&series.name, &style).map_err(|error| error.to_string())?;
+            let len = LEGEND_SAMPLE + text as i32 + 24;
+            if left > 0 && left + len > width {
+                rows.push(Vec::new());
+                left = 0;
+            }
+            rows.last_mut().expect("there is always a row").push(left);
+            left += len;
+        }
+        Ok(rows)
+    }
+
+    /// The names of the curves, above them, where they cover nothing.
+    fn draw_legend<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+        ground: Ground,
+    ) -> Result<(), String> {
+        let failed = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
+        let style = ("sans-serif", 16).into_font().color(&ground.ink());
+        let rows = self.legend_rows(area)?;
+        let places =
+            (0..).zip(rows).flat_map(|(row, lefts)| lefts.into_iter().map(move |left| (88 + left, row)));
+        let curves = self.series.iter().zip(ground.colours().iter().cycle());
+        for ((series, colour), (left, row)) in curves.zip(places) {
+            let middle = LEGEND_LINE * row + LEGEND_LINE / 2;
+            if series.mark != Mark::Points {
+                let ends = [(left, middle), (left + LEGEND_SAMPLE - 8, middle)];
+                area.draw(&PathElement::new(ends, colour.stroke_width(3))).map_err(failed)?;
+            }
+            if series.mark != Mark::Line {
+                let centre = (left + (LEGEND_SAMPLE - 8) / 2, middle);
+                area.draw(&Circle::new(centre, 4, colour.filled())).map_err(failed)?;
+            }
+            let text = Text::new(series.name.as_str(), (left + LEGEND_SAMPLE, middle - 8), style.clone());
+            area.draw(&text).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// How the values of one direction are laid out.
+enum Axis {
+    /// From zero to this.
+    Linear(f64),
+    /// Logarithmic, between these.
+    Log(f64, f64),
+}
+
+/// `5` rather than `5.0`.
+fn number(value: &f64) -> String {
+    ((value * 1000.0).round() / 1000.0).to_string()
 }
 
 #[cfg(test)]
@@ -170,17 +338,17 @@ mod tests {
     fn figure() -> Figure {
         let points = vec![(1.0, 2.0), (2.0, 3.0), (35.0, 3.5)];
         let series = vec![Series { name: "client-server".into(), mark: Mark::Dots, points }];
-        Figure { title: "Time".into(), x: "peers".into(), y: "hours".into(), series }
+        Figure { title: "Time".into(), x: "peers".into(), y: "hours".into(), whole_x: true, series }
     }
 
     #[test]
     fn both_kinds_are_written_and_others_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (svg, png) = (dir.path().join("a.svg"), dir.path().join("a.png"));
-        figure().write(&svg).unwrap();
+        figure().write(&svg, Ground::Light).unwrap();
         let text = std::fs::read_to_string(&svg).unwrap();
         assert!(text.starts_with("<svg") && text.contains("client-server") && text.contains("hours"));
-        figure().write(&png).unwrap();
+        figure().write(&png, Ground::Dark).unwrap();
         assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
         assert!(matches!(check(&dir.path().join("a.pdf")), Err(PlotError::UnknownKind(_))));
         for path in [Path::new("/nowhere/a.svg"), Path::new("/proc/a.svg"), &dir.path().join("folder.svg")] {
@@ -204,6 +372,60 @@ mod tests {
     fn nothing_to_draw_is_drawn_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let figure = Figure { series: Vec::new(), ..figure() };
-        figure.write(&dir.path().join("empty.svg")).unwrap();
+        figure.write(&dir.path().join("empty.svg"), Ground::Light).unwrap();
+    }
+
+    /// The text of a figure as SVG.
+    fn drawn(figure: &Figure, ground: Ground) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.svg");
+        figure.write(&path, ground).unwrap();
+        std::fs::read_to_string(&path).unwrap()
+    }
+
+    #[test]
+    fn a_curve_of_one_point_is_seen() {
+        let series = vec![Series { name: "formula".into(), mark: Mark::Line, points: vec![(40.0, 3.0)] }];
+        assert!(drawn(&Figure { series, ..figure() }, Ground::Light).contains("<circle"));
+    }
+
+    #[test]
+    fn what_is_counted_has_ticks_at_whole_numbers_only() {
+        let series =
+            vec![Series { name: "n".into(), mark: Mark::Dots, points: vec![(1.0, 2.0), (3.0, 2.0)] }];
+        let labels = |whole_x| {
+            let text = drawn(
+                &Figure { series: series.clone(), whole_x, y: String::new(), ..figure() },
+                Ground::Light,
+            );
+            let lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+            lines
+                .into_iter()
+                .filter(|line| line.parse::<f64>().is_ok_and(|value| value.fract() != 0.0))
+                .count()
+        };
+        assert!(labels(true) < labels(false), "{} and {}", labels(true), labels(false));
+    }
+
+    #[test]
+    fn a_curve_that_goes_far_beyond_the_others_does_not_flatten_them() {
+        let curve = |name: &str, end: f64| {
+            let points = (1..=100).map(|step| (end * f64::from(step) / 100.0, f64::from(step))).collect();
+            Series { name: name.into(), mark: Mark::Line, points }
+        };
+        let figure = Figure { whole_x: false, series: vec![curve("a", 4.0), curve("b", 54.0)], ..figure() };
+        assert!(matches!(figure.axis(|point| point.0), Axis::Log(_, 54.0)));
+        assert!(matches!(figure.axis(|point| point.1), Axis::Linear(100.0)));
+        // The first curve takes a good part of the width.
+        let (least, most) = (0.04_f64, 54.0_f64);
+        assert!((4.0_f64 / least).ln() / (most / least).ln() > 0.5);
+        drawn(&figure, Ground::Light);
+    }
+
+    #[test]
+    fn a_dark_figure_has_a_dark_ground_and_light_letters() {
+        let (light, dark) = (drawn(&figure(), Ground::Light), drawn(&figure(), Ground::Dark));
+        assert!(light.contains("#FFFFFF") && !light.contains("#0D1117"));
+        assert!(dark.contains("#0D1117") && dark.contains("#E6EDF3"));
     }
 }

@@ -40,13 +40,13 @@ pub struct Target {
     pub content: Content,
 }
 
-/// When a run is over, whichever comes first of what is set here and the target giving up.
+/// When a run is over: whichever comes first of this and the target giving up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Until {
+pub struct Until {
     /// So long after the first unchoke.
-    Elapsed(Duration),
+    pub elapsed: Duration,
     /// So many bytes of blocks, over all connections.
-    Bytes(u64),
+    pub bytes: Option<u64>,
 }
 
 /// How to ask.
@@ -141,9 +141,7 @@ impl Shared {
 
     fn note_bytes(&self, bytes: u64, until: Until) {
         let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if let Until::Bytes(limit) = until
-            && total >= limit
-        {
+        if until.bytes.is_some_and(|limit| total >= limit) {
             self.stop.store(true, Ordering::Relaxed);
         }
     }
@@ -160,8 +158,11 @@ impl Shared {
     }
 }
 
-/// Runs the load and tells what came of it. `tick` is called about once a second with the bytes received so
-/// far; when it returns false the run ends early and is reported as usual.
+/// Time between two calls of the caller's `tick`.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Runs the load and tells what came of it. `tick` is called five times a second with the bytes received so far; when it
+/// returns false the run ends early and is reported as usual.
 ///
 /// # Errors
 /// When the run could not be made. What the target did wrong is in the report ([`Report::complaint`]).
@@ -180,6 +181,7 @@ pub fn run(
     let mut rng = Rng::from_seed(options.seed);
     let mut tally = Tally::default();
     let mut outcomes: Vec<ConnectionOutcome> = Vec::new();
+    let mut interrupted = false;
     std::thread::scope(|scope| -> Result<(), LoadError> {
         let (finished, wait) = std::sync::mpsc::channel::<()>();
         let workers: Vec<_> = (0..threads)
@@ -205,8 +207,9 @@ pub fn run(
             .collect();
         drop(finished);
         // Nothing is ever sent: the channel closes when the last thread is done.
-        while wait.recv_timeout(Duration::from_secs(1)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+        while wait.recv_timeout(TICK) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             if !tick(shared.bytes.load(Ordering::Relaxed)) {
+                interrupted = true;
                 shared.stop.store(true, Ordering::Relaxed);
             }
         }
@@ -219,7 +222,7 @@ pub fn run(
     })?;
     let finished = clock::now();
     let cpu = clock::process_cpu_time().saturating_sub(cpu_before);
-    let measured = Measured { started, finished, tally: &tally, outcomes: &outcomes, cpu };
+    let measured = Measured { started, finished, tally: &tally, outcomes: &outcomes, cpu, interrupted };
     Ok(Report::new(target, options, &measured))
 }
 

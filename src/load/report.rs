@@ -5,7 +5,7 @@
 
 use super::requester::{Milestones, Requester, TargetFault};
 use super::tally::Tally;
-use super::{Options, Target, Until};
+use super::{Options, Target};
 use crate::time::{Duration, Instant};
 use crate::units::{ByteRate, ByteSize};
 use hdrhistogram::Histogram;
@@ -132,8 +132,15 @@ pub struct Report {
     pub own_cpu_seconds_per_gib: f64,
     /// Why connections were lost, most frequent first.
     pub errors: Vec<ErrorCount>,
-    /// Bytes asked for with `--bytes`, when that was the end.
+    /// Bytes asked for with `--bytes`.
     pub bytes_wanted: Option<u64>,
+    /// The run was ended by its user before its time.
+    pub interrupted: bool,
+    /// What the figures may hide, as one sentence.
+    pub note: Option<String>,
+    /// Why a run with `--bytes` that came to fewer was over, unless the target ended it.
+    #[serde(skip)]
+    ended_early: Option<&'static str>,
 }
 
 /// Connections that reached a stage.
@@ -208,11 +215,12 @@ pub(super) struct Measured<'a> {
     pub tally: &'a Tally,
     pub outcomes: &'a [ConnectionOutcome],
     pub cpu: Duration,
+    pub interrupted: bool,
 }
 
 impl Report {
     pub(super) fn new(target: &Target, options: &Options, measured: &Measured<'_>) -> Self {
-        let Measured { started, finished, tally, outcomes, cpu } = *measured;
+        let Measured { started, finished, tally, outcomes, cpu, interrupted } = *measured;
         let first_unchoke = outcomes.iter().filter_map(|outcome| outcome.milestones.unchoked).min();
         let served = match (first_unchoke, tally.last_block) {
             (Some(first), Some(last)) => last.since(first).as_secs_f64(),
@@ -257,9 +265,15 @@ impl Report {
             own_cpu_seconds,
             own_cpu_seconds_per_gib: if tally.bytes > 0 { own_cpu_seconds / gibibytes } else { 0.0 },
             errors: count_errors(outcomes),
-            bytes_wanted: match options.until {
-                Until::Bytes(bytes) => Some(bytes),
-                Until::Elapsed(_) => None,
+            bytes_wanted: options.until.bytes,
+            interrupted,
+            note: takes_one_of_an_address(options, outcomes),
+            ended_early: match first_unchoke {
+                _ if interrupted => Some("the run was ended before"),
+                Some(first) if finished.since(first) >= options.until.elapsed => {
+                    Some("its time was up; --duration gives it more")
+                }
+                _ => None,
             },
         }
     }
@@ -277,7 +291,8 @@ impl Report {
                 self.target
             ));
         }
-        let most = self.errors.first().map_or("it stopped serving", |error| &error.reason);
+        let most = self.errors.first().map(|error| error.reason.as_str());
+        let most = self.ended_early.or(most).unwrap_or("it stopped serving");
         if let Some(wanted) = self.bytes_wanted
             && self.bytes < wanted
         {
@@ -357,6 +372,24 @@ fn jain(shares: &[u64]) -> f64 {
     if squares > 0.0 { sum * sum / (shares.len() as f64 * squares) } else { 1.0 }
 }
 
+/// Transmission takes one connection of an address and closes the others without a word.
+fn takes_one_of_an_address(options: &Options, outcomes: &[ConnectionOutcome]) -> Option<String> {
+    let addresses = usize::from(options.source_addresses.max(1));
+    let handshaken = outcomes.iter().filter(|outcome| outcome.milestones.handshaken.is_some()).count();
+    let turned_away = |outcome: &&ConnectionOutcome| {
+        let is_closed = matches!(outcome.ending, Ending::ClosedByTarget | Ending::Io(Errno::CONNRESET));
+        is_closed && outcome.milestones.connected.is_some() && outcome.milestones.handshaken.is_none()
+    };
+    let turned_away = outcomes.iter().filter(turned_away).count();
+    (turned_away > 0 && handshaken > 0 && handshaken <= addresses && handshaken + turned_away == outcomes.len()).then(|| {
+        format!(
+            "the target took {handshaken} of {} connections and closed the others before their handshake: it may take one \
+             of an address, as Transmission does; --source-addresses N gives them more on loopback",
+            outcomes.len()
+        )
+    })
+}
+
 fn count_errors(outcomes: &[ConnectionOutcome]) -> Vec<ErrorCount> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for outcome in outcomes.iter().filter(|outcome| outcome.ending != Ending::Finished) {
@@ -399,7 +432,13 @@ impl fmt::Display for Report {
         for error in &self.errors {
             write!(f, "\nlost          {}: {}", error.connections, error.reason)?;
         }
-        Ok(())
+        if self.interrupted {
+            write!(f, "\nended         by its user, before its time")?;
+        }
+        match &self.note {
+            Some(note) => write!(f, "\nnote          {note}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -420,7 +459,7 @@ impl fmt::Display for Micros {
 mod tests {
     use super::*;
     use crate::id::InfoHash;
-    use crate::load::{Content, Order};
+    use crate::load::{Content, Order, Until};
 
     fn outcome(bytes: u64, ending: Ending) -> ConnectionOutcome {
         let at = |millis| Instant::ZERO + Duration::from_millis(millis);
@@ -471,10 +510,14 @@ mod tests {
         let finished = Instant::ZERO + Duration::from_secs(9);
         let started = Instant::ZERO + Duration::from_secs(1);
         let cpu = Duration::from_secs(2);
-        Report::new(&target, &options, &Measured { started, finished, tally, outcomes, cpu })
+        Report::new(
+            &target,
+            &options,
+            &Measured { started, finished, tally, outcomes, cpu, interrupted: false },
+        )
     }
 
-    const TEN_SECONDS: Until = Until::Elapsed(Duration::from_secs(10));
+    const TEN_SECONDS: Until = Until { elapsed: Duration::from_secs(10), bytes: None };
 
     #[test]
     fn rates_are_over_the_time_from_the_first_unchoke_to_the_last_block() {
@@ -514,13 +557,40 @@ mod tests {
         let mut tally = Tally::default();
         tally.record_block(Instant::from_nanos(7), 100, None);
         let outcomes = [outcome(100, Ending::ClosedByTarget)];
-        let short = report(&tally, &outcomes, Until::Bytes(2048)).complaint().unwrap();
+        let short =
+            report(&tally, &outcomes, Until { bytes: Some(2048), ..TEN_SECONDS }).complaint().unwrap();
         assert!(short.contains("served 100 B of 2.0 KiB: the target closed the connection"), "{short}");
         let lost = report(&tally, &outcomes, TEN_SECONDS).complaint().unwrap();
         assert!(lost.contains("ended all 1 connections"), "{lost}");
         tally.record_piece(crate::units::PieceIndex(3), false);
         let wrong = report(&tally, &outcomes, TEN_SECONDS).complaint().unwrap();
         assert!(wrong.contains("1 of 1 pieces failed their hash, the first was piece 3"), "{wrong}");
+    }
+
+    #[test]
+    fn a_run_for_bytes_that_its_time_ended_says_so() {
+        let mut tally = Tally::default();
+        tally.record_block(Instant::from_nanos(7), 100, None);
+        let until = Until { elapsed: Duration::from_secs(5), bytes: Some(2048) };
+        let slow = report(&tally, &[outcome(100, Ending::Finished)], until).complaint().unwrap();
+        assert!(slow.contains("served 100 B of 2.0 KiB: its time was up; --duration"), "{slow}");
+    }
+
+    #[test]
+    fn a_target_that_takes_one_connection_of_an_address_is_recognised() {
+        let turned_away = || {
+            let mut outcome = outcome(0, Ending::ClosedByTarget);
+            (outcome.milestones.handshaken, outcome.milestones.unchoked) = (None, None);
+            outcome
+        };
+        let served = || outcome(100, Ending::Finished);
+        let note = |outcomes: &[ConnectionOutcome]| report(&Tally::default(), outcomes, TEN_SECONDS).note;
+        let said = note(&[served(), turned_away(), turned_away()]).unwrap();
+        assert!(said.contains("took 1 of 3 connections") && said.contains("--source-addresses"), "{said}");
+        assert_eq!(note(&[served()]), None);
+        assert_eq!(note(&[served(), served(), turned_away()]), None);
+        assert_eq!(note(&[turned_away(), turned_away()]), None);
+        assert_eq!(note(&[served(), refused()]), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::content::Walk;
 use super::report::{ConnectionOutcome, Ending};
 use super::requester::{RequestPlan, Requester, TargetFault};
 use super::tally::Tally;
-use super::{LoadError, Options, Shared, Target, Until, source_address};
+use super::{LoadError, Options, Shared, Target, source_address};
 use crate::clock;
 use crate::id::{InfoHash, PeerId};
 use crate::rng::Rng;
@@ -159,27 +159,19 @@ impl Worker<'_> {
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        let elapsed = match self.options.until {
-            Until::Elapsed(limit) => {
-                self.shared.first_unchoke().is_some_and(|first| now.since(first) >= limit)
-            }
-            Until::Bytes(_) => false,
-        };
+        let until = self.options.until;
+        let elapsed = self.shared.first_unchoke().is_some_and(|first| now.since(first) >= until.elapsed);
         let all_lost = self.open == 0 && self.connections.len() == self.seat.connections;
-        let bored = match self.options.until {
-            Until::Elapsed(_) => {
-                self.shared.first_unchoke().is_none() && now.since(self.progress_at) > PATIENCE
-            }
-            Until::Bytes(_) => now.since(self.progress_at) > PATIENCE,
-        };
+        let waits_for_bytes = until.bytes.is_some() || self.shared.first_unchoke().is_none();
+        let bored = waits_for_bytes && now.since(self.progress_at) > PATIENCE;
         elapsed || all_lost || bored || self.shared.stopped()
     }
 
     /// Until the next thing that no socket announces.
     fn wait_limit(&self, now: Instant) -> Duration {
         let mut wait = WAIT_MAX;
-        if let (Until::Elapsed(limit), Some(first)) = (self.options.until, self.shared.first_unchoke()) {
-            wait = wait.min((first + limit).since(now));
+        if let Some(first) = self.shared.first_unchoke() {
+            wait = wait.min((first + self.options.until.elapsed).since(now));
         }
         if let Some(pacer) = &self.pacer
             && !self.waiting.is_empty()

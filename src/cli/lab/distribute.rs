@@ -7,7 +7,7 @@ use super::super::progress::Progress;
 use super::super::{CommandError, UsageError};
 use crate::choker::Slots;
 use crate::lab::distribute::{PeerClass, Question, Run};
-use crate::lab::plot::{self, Figure, Mark, Series};
+use crate::lab::plot::{self, Figure, Ground, Mark, Series};
 use crate::lab::{middle, run_all};
 use crate::service;
 use crate::sim::swarm::Policies;
@@ -78,6 +78,9 @@ pub struct DistributeArgs {
     /// Draw a figure: FILE.svg or FILE.png
     #[arg(long, value_name = "FILE", value_parser = figure_file)]
     plot: Option<PathBuf>,
+    /// Draw it on a dark ground
+    #[arg(long, requires = "plot")]
+    dark: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -168,7 +171,8 @@ pub fn run(args: DistributeArgs) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
-    let drawn = args.plot.as_ref().map_or(Ok(()), |path| figure(&question, &rows).write(path));
+    let drawn =
+        args.plot.as_ref().map_or(Ok(()), |path| figure(&question, &rows).write(path, ground(args.dark)));
     if let Some((peers, problem)) = problem {
         return Err(format!("the real run with {peers} peers: {problem}").into());
     }
@@ -369,8 +373,13 @@ fn figure(question: &Question, rows: &[Row]) -> Figure {
         title: format!("Time to give {} to N peers", ByteSize(question.size)),
         x: "number of peers N".into(),
         y: format!("time until all have it ({name})"),
+        whole_x: true,
         series: all.into_iter().filter(|series| !series.points.is_empty()).collect(),
     }
+}
+
+pub(super) fn ground(dark: bool) -> Ground {
+    if dark { Ground::Dark } else { Ground::Light }
 }
 
 pub(super) fn figure_file(text: &str) -> Result<PathBuf, plot::PlotError> {

@@ -5,7 +5,7 @@ mod report;
 
 use super::super::progress::Progress;
 use super::super::{CommandError, UsageError};
-use super::distribute::{PEERS_MAX, class, clock_time, figure_file, rate, size};
+use super::distribute::{PEERS_MAX, class, clock_time, figure_file, ground, rate, size};
 use crate::choker::Slots;
 use crate::lab::distribute::PeerClass;
 use crate::lab::observe::{End, Observation};
@@ -113,6 +113,9 @@ pub struct SwarmArgs {
     /// Draw a figure: FILE.svg or FILE.png
     #[arg(long, value_name = "FILE", value_parser = figure_file)]
     plot: Option<PathBuf>,
+    /// Draw it on a dark ground
+    #[arg(long, requires = "plot")]
+    dark: bool,
     /// What the figure shows
     #[arg(long, value_enum, default_value = "diversity")]
     figure: FigureKind,
@@ -181,7 +184,10 @@ pub fn run(args: SwarmArgs) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
-    let drawn = args.plot.as_ref().map_or(Ok(()), |path| args.figure.draw(&crowd, &rows).write(path));
+    let drawn = args
+        .plot
+        .as_ref()
+        .map_or(Ok(()), |path| args.figure.draw(&crowd, &rows).write(path, ground(args.dark)));
     if cancel.load(Relaxed) {
         return Err("stopped; what was known by then stands above".into());
     }

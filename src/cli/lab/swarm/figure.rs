@@ -57,7 +57,7 @@ impl FigureKind {
             ),
         };
         let title = format!("{what}: {} peers, {}", crowd.peers, ByteSize(crowd.size));
-        Figure { title, x, y, series }
+        Figure { title, x, y, whole_x: false, series }
     }
 
     /// The longest time of a run that it shows, in seconds.
