@@ -522,6 +522,28 @@ pub const BIND_PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two such tries.
 pub const BIND_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
+// --- The first announce of each torrent ------------------------------------------------------------------------
+
+/// Time between the first announces of two torrents that wait for theirs: fifty a second.
+pub const FIRST_ANNOUNCE_SPREAD: Duration = Duration::from_millis(20);
+
+// --- Torrents that come and go ------------------------------------------------------------------------------
+
+/// Looks at torrents of one group (a folder, or a torrent that was named) under way at once: those that hang with their file
+/// system hold no more.
+pub const LOOKS_PER_GROUP_MAX: usize = 4;
+/// Time until what has vanished is looked for again; twice as long each time.
+pub const LOOK_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest such time: content that comes back is served within a minute.
+pub const LOOK_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Time between two listings of a folder of which the kernel tells nothing: others may write to a network mount.
+pub const FOLDER_LIST_INTERVAL: Duration = Duration::from_secs(10);
+/// So many times what a listing takes is the shortest time between two: a slow folder costs a twentieth of its time.
+pub const FOLDER_LIST_SHARE: u32 = 20;
+/// Torrents that have left and are remembered for their return; above it those of the smallest info-hashes are forgotten, whose totals
+/// are then read from their resume files.
+pub const DEPARTED_MAX: usize = 100_000;
+
 // --- Files that are numbered anew ----------------------------------------------------------------------------
 
 /// Pieces of a torrent whose hashes are kept to look again at files that have other numbers than before; one in each of so many

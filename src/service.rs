@@ -49,6 +49,21 @@ pub fn shutdown_signal() -> Result<impl Future<Output = ()>, ServiceError> {
     })
 }
 
+/// [`shutdown_signal`] of a command that has nothing to read again: SIGHUP, as from a terminal that is closed, ends it as
+/// well.
+///
+/// # Errors
+/// When the system refuses to tell of signals.
+pub fn shutdown_or_hangup() -> Result<impl Future<Output = ()>, ServiceError> {
+    let (shutdown, mut hangups) = (shutdown_signal()?, hangups()?);
+    Ok(async move {
+        tokio::select! {
+            () = shutdown => {}
+            _ = hangups.recv() => {}
+        }
+    })
+}
+
 /// A flag that the first SIGINT or SIGTERM sets, for work on threads of its own; the next one ends the program as ever.
 ///
 /// # Errors

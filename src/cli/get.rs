@@ -129,7 +129,7 @@ async fn get(
     metrics: Option<MetricsServer>,
     view: Arc<View>,
 ) -> Result<(), CommandError> {
-    let mut shutdown = std::pin::pin!(service::shutdown_signal()?);
+    let mut shutdown = std::pin::pin!(service::shutdown_or_hangup()?);
     let state_dir = args.state_dir.clone().or_else(default_state_dir);
     let mut rng = clock::random_rng();
     // The fetch of a magnet link's description and the download are one client to trackers.

@@ -20,6 +20,7 @@ mod manual;
 mod progress;
 mod seed;
 mod show;
+mod terminal;
 mod tracker;
 mod view;
 

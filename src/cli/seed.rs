@@ -1,23 +1,29 @@
 //! `seedring seed`: files and folders become torrents, torrents are served until the user has had enough.
 
 mod inputs;
+mod keep;
 mod load;
 
 use super::CommandError;
 use super::create::{piece_length, tracker_url};
 use super::engine_args::{EngineArgs, UnnamedPort};
+use super::terminal::Terminal;
 use super::view::View;
 use crate::engine::{Engine, EngineEvent};
 use crate::picker::Order;
 use crate::secret_url::{Keys, TrackerUrl};
 use crate::service;
+use crate::session::content::Located;
 use crate::session::metrics_server::MetricsServer;
 use crate::session::seeding::{
-    Ending, OwnTracker, Seeding, SeedingSettings, Until, announce_urls, reachable, reaches_nobody,
+    Ending, OwnTracker, Seeding, SeedingSettings, SessionEvent, Until, announce_urls, reachable,
+    reaches_nobody,
 };
 use crate::storage::{Content, default_state_dir, raise_file_limit};
 use crate::tracker_server::{TrackerConfig, TrackerServer};
 use crate::units::ByteRate;
+use keep::ToKeeper;
+use load::Loader;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +34,10 @@ use tokio::sync::mpsc;
 ///
 /// A file or folder is hashed and becomes NAME.torrent in the current folder. A .torrent is served from the
 /// content under --data: at once when its files have not changed since they were last checked, otherwise
-/// after a check. Give others the .torrent or the magnet link; SIGINT (Ctrl-C) ends it cleanly.
+/// after a check. Give others the .torrent or the magnet link; SIGINT (Ctrl-C) or SIGTERM ends it cleanly.
+///
+/// It goes on until then: content that vanishes is served again when it is back, and folders of --torrents are watched,
+/// empty ones, too. SIGHUP has folders, torrent files and content that is missing looked at again at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  seedring seed holiday-videos\n  \
     seedring seed debian.torrent --data /srv/iso --upload-limit 50MB/s\n  \
@@ -43,9 +52,10 @@ pub struct SeedArgs {
     /// The folder that holds the content of .torrent files [default: the folder of each .torrent]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Seed every .torrent in this folder
+    /// Seed every .torrent in this folder, those that come, change or go later, too; folders in it are not looked into;
+    /// repeatable
     #[arg(long, value_name = "DIR")]
-    torrents: Option<PathBuf>,
+    torrents: Vec<PathBuf>,
     /// A tracker to announce to, in place of the embedded one and besides those of the torrents; repeatable. Private
     /// torrents are announced to their own trackers only
     #[arg(long, value_name = "URL", value_parser = tracker_url)]
@@ -111,7 +121,7 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
         OwnTracker::WhenNeeded { .. } | OwnTracker::Never => args.tracker.clone(),
     };
     let state_dir = args.state_dir.clone().or_else(default_state_dir);
-    let inputs = inputs::gather(&args, &trackers, state_dir.as_deref())?;
+    let (inputs, located) = inputs::gather(&args, &trackers, state_dir.as_deref())?;
     let peers: Vec<SocketAddr> = engine.addresses().iter().copied().map(reachable).collect();
     let metrics_address = metrics.as_ref().map(|metrics| reachable(metrics.address()));
     view.begin(&peers, &trackers, metrics_address);
@@ -131,7 +141,7 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
         state_dir,
     };
     let sockets = Sockets { tracker, metrics };
-    service::run(serve(settings, engine, engine_events, sockets, inputs, view))?
+    service::run(serve(settings, engine, engine_events, sockets, (inputs, located), view))?
 }
 
 /// What listens beside the engine.
@@ -145,13 +155,32 @@ async fn serve(
     engine: Engine<Content>,
     engine_events: mpsc::Receiver<EngineEvent>,
     sockets: Sockets,
-    inputs: inputs::Inputs,
+    (inputs, located): (inputs::Inputs, Vec<Located>),
     view: View,
 ) -> Result<(), CommandError> {
-    let shutdown = service::shutdown_signal()?;
-    let view = Arc::new(view);
+    let terminal = Terminal::at_start();
+    let signal = service::shutdown_signal()?;
+    let mut hangups = service::hangups()?;
+    let (inputs, view) = (Arc::new(inputs), Arc::new(view));
     let cancel = Arc::new(AtomicBool::new(false));
-    let arrivals = load::start(inputs, Arc::clone(&cancel), Arc::clone(&view))?;
+    let (loader, arrivals) = Loader::new(Arc::clone(&cancel), Arc::clone(&view));
+    let keeper = keep::start(&inputs, &loader)?;
+    loader.start(located, inputs, keeper.clone())?;
+    let reload = (keeper.clone(), Arc::clone(&view));
+    let hangup = async move {
+        let (keeper, view) = reload;
+        while hangups.recv().await.is_some() && !terminal.is_gone() {
+            view.reloading();
+            // It ends after this.
+            let _ = keeper.send(ToKeeper::Hangup);
+        }
+    };
+    let shutdown = async {
+        tokio::select! {
+            () = signal => {}
+            () = hangup => {}
+        }
+    };
     let mut session = Seeding::start(settings, engine, engine_events, sockets.tracker)?;
     if let Some(metrics) = sockets.metrics {
         session.serve_metrics(metrics)?;
@@ -159,12 +188,18 @@ async fn serve(
     let mut failure = None;
     let ending = session
         .run(arrivals, shutdown, |event| {
+            if let SessionEvent::Lost { info_hash } = &event {
+                // It is looked for from now on.
+                let _ = keeper.send(ToKeeper::Lost(*info_hash));
+            }
             if let Err(error) = view.tell(event) {
                 failure.get_or_insert(error);
             }
         })
         .await;
     cancel.store(true, Relaxed);
+    // It may be waiting for nobody any more.
+    let _ = keeper.send(ToKeeper::End);
     view.end();
     // A fault of content that nobody seeds any more harms nobody.
     let _ = session.stop().await;

@@ -113,6 +113,15 @@ impl View {
         }
     }
 
+    /// The user has asked for everything to be looked at again.
+    pub fn reloading(&self) {
+        if self.json {
+            let _ = self.line(&object!({ "event": "reloading" }));
+        } else {
+            self.above(|| eprintln!("looking again at folders, torrent files and content that is missing"));
+        }
+    }
+
     /// Shows an event of the session.
     pub fn tell(&self, event: SessionEvent) -> io::Result<()> {
         match event {
@@ -130,6 +139,19 @@ impl View {
                     }));
                 }
                 self.above(|| eprintln!("seedring: {} is not seeded: {}", Plain(&name), Plain(&reason)));
+                Ok(())
+            }
+            // That it has failed was told.
+            SessionEvent::Lost { .. } => Ok(()),
+            SessionEvent::Removed { name, info_hash } => {
+                if self.json {
+                    return self.line(&object!({
+                        "event": "removed", "name": name, "info_hash": info_hash.to_string(),
+                    }));
+                }
+                self.above(|| {
+                    eprintln!("seedring: {} is seeded no longer: its torrent file is gone", Plain(&name))
+                });
                 Ok(())
             }
             SessionEvent::Tracker { info_hash, tracker, error } => {
@@ -201,6 +223,9 @@ impl View {
         if self.json {
             return self.line(&object!({ "event": "ready", "torrents": torrents }));
         }
+        if torrents == 0 {
+            return self.print("ready       no torrent yet; those that come into the folder are seeded\n");
+        }
         if torrents > 1 { self.print(&format!("ready       {torrents} torrents\n")) } else { Ok(()) }
     }
 
@@ -228,7 +253,12 @@ impl View {
                 "piece_count": serving.piece_count,
                 "problems": serving.problems,
                 "notes": serving.notes,
+                "back": serving.is_back,
             }));
+        }
+        if serving.is_back && serving.problems.is_empty() {
+            self.above(|| eprintln!("seedring: {} is seeded again", Plain(&serving.name)));
+            return Ok(());
         }
         if told > TORRENTS_TOLD_MAX && serving.problems.is_empty() && serving.left == 0 {
             return Ok(());

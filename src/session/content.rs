@@ -167,6 +167,19 @@ impl Located {
         Ok(Self { metainfo, torrent_file, layout, root, remembered, made_here, shelved, shelf })
     }
 
+    /// The files as they are now: a system call for each.
+    pub fn files(&self) -> Option<Fingerprint> {
+        Fingerprint::take(&self.layout, &self.root).ok()
+    }
+
+    /// Whether every file is there, and as long as it has to be: a system call for each.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn find_files(&self) -> Result<(), StorageError> {
+        ShelvedContent::new(Arc::clone(&self.layout), self.root.clone(), &self.shelf).map(drop)
+    }
+
     /// Whether a check has to come first.
     pub fn needs_check(&self) -> bool {
         self.remembered.as_ref().is_none_or(|remembered| remembered.verified.is_none())

@@ -1,7 +1,9 @@
 //! What a command does, in the user's terms: torrents made, torrents read, torrents downloaded and served.
 
+pub mod collection;
 pub mod content;
 pub mod downloading;
+pub mod folder_watch;
 pub mod magnet_fetch;
 pub mod make_torrent;
 pub mod metrics;

@@ -5,8 +5,11 @@
 //! anything: faults stay with their content and are looked for every second, figures are read, not told.
 
 mod announce_plan;
+mod completions;
+mod departed;
 mod embedded;
 mod figures;
+mod first_announces;
 mod terms;
 
 pub use embedded::{OwnTracker, announce_urls, reachable, reaches_nobody};
@@ -24,7 +27,7 @@ use crate::choker::Role;
 use crate::clock;
 use crate::engine::{Download, Engine, EngineEvent, SharedTorrent, TorrentCounts};
 use crate::id::{InfoHash, PeerId};
-use crate::limits::ANNOUNCE_JITTER_PERCENT;
+use crate::limits::{ANNOUNCE_JITTER_PERCENT, FIRST_ANNOUNCE_SPREAD};
 use crate::metainfo::{Magnet, Metainfo};
 use crate::meter::Meter;
 use crate::peer::{InfoDictionary, TorrentFacts};
@@ -41,9 +44,12 @@ use crate::tracker_client::{
 };
 use crate::tracker_wire::{AddressFamily, AnnounceEvent};
 use announce_plan::{AnnouncePlan, Means, Told};
+use completions::Completions;
+use departed::{Departed, announce_after};
 use embedded::EmbeddedTracker;
 use figures::missing_len;
-use std::collections::{BTreeMap, BTreeSet};
+use first_announces::FirstAnnounces;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -58,8 +64,6 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_millis(3500);
 const FULL_LOOK_TICKS: u32 = 60;
 /// Candidates taken from one tracker's answer.
 const CANDIDATES_PER_ANNOUNCE_MAX: usize = 200;
-/// Time between the first announces of two torrents: fifty a second.
-const ANNOUNCE_SPREAD_PER_TORRENT: Duration = Duration::from_millis(20);
 /// Completed downloads remembered for `--once`; above it the oldest names are forgotten and may count twice.
 const COMPLETED_MAX: usize = 100_000;
 
@@ -75,8 +79,9 @@ pub struct Seeding {
     tracker_events: (mpsc::Sender<TrackerEvent>, mpsc::Receiver<TrackerEvent>),
     working_trackers: BTreeMap<(InfoHash, String), bool>,
     watcher: Watcher,
-    completed: BTreeSet<(InfoHash, PeerId)>,
-    completed_count: u64,
+    completed: Completions,
+    first_announces: FirstAnnounces,
+    departed: Departed,
     rate: Meter,
     download_rate: Meter,
     banned: u64,
@@ -84,6 +89,8 @@ pub struct Seeding {
     metrics: Option<Scrapes>,
     rng: Rng,
     has_served: bool,
+    /// Torrents may come as long as it runs.
+    more_may_come: bool,
     ticks_to_full_look: u32,
 }
 
@@ -133,8 +140,9 @@ impl Seeding {
             tracker_events: mpsc::channel(1024),
             working_trackers: BTreeMap::new(),
             watcher,
-            completed: BTreeSet::new(),
-            completed_count: 0,
+            completed: Completions::remembering(COMPLETED_MAX),
+            first_announces: FirstAnnounces::default(),
+            departed: Departed::default(),
             rate: Meter::new(),
             download_rate: Meter::new(),
             banned: 0,
@@ -142,6 +150,7 @@ impl Seeding {
             metrics: None,
             rng: clock::random_rng(),
             has_served: false,
+            more_may_come: false,
             ticks_to_full_look: 0,
         })
     }
@@ -156,7 +165,8 @@ impl Seeding {
     }
 
     /// Serves until `shutdown` is ready or there is nothing more to do. Torrents come through `arrivals` as
-    /// they are found good; the channel's end says that no more will.
+    /// they are found good; the channel's end says that no more will, and then the session ends with its last torrent. As long as
+    /// it is open the session goes on without any, once it has served one or [`Arrival::Started`] has said that more may come.
     pub async fn run(
         &mut self,
         mut arrivals: mpsc::Receiver<Arrival>,
@@ -166,16 +176,21 @@ impl Seeding {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut tick = tokio::time::interval(TICK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut more_arrive = true;
+        let (mut more_arrive, mut is_starting) = (true, true);
         let ending = loop {
             tokio::select! {
                 () = &mut shutdown => break Ending::Asked,
                 arrival = arrivals.recv(), if more_arrive => match arrival {
+                    Some(Arrival::Started { more_may_come }) => {
+                        is_starting = false;
+                        self.more_may_come = more_may_come;
+                        self.tell_ready(&mut tell);
+                    }
                     Some(arrival) => self.handle_arrival(arrival, &mut tell),
                     None => {
                         more_arrive = false;
-                        if !self.torrents.is_empty() {
-                            tell(SessionEvent::Ready { torrents: self.torrents.len() });
+                        if std::mem::take(&mut is_starting) {
+                            self.tell_ready(&mut tell);
                         }
                     }
                 },
@@ -190,21 +205,29 @@ impl Seeding {
                 }
                 _ = tick.tick() => self.tick(&mut tell),
             }
-            if self.settings.once.is_some_and(|wanted| self.completed_count >= wanted) {
+            if self.settings.once.is_some_and(|wanted| self.completed.count() >= wanted) {
                 break Ending::Served;
             }
-            if !more_arrive && self.torrents.is_empty() {
+            // What has been served once may come back, and so may what a folder is watched for.
+            let may_come = more_arrive && (is_starting || self.has_served || self.more_may_come);
+            if !may_come && self.torrents.is_empty() {
                 break Ending::NothingLeft;
             }
-            if !more_arrive && self.has_given_enough() {
+            if !is_starting && self.has_given_enough() {
                 break Ending::Downloaded;
             }
         };
         // The last figures of a run are those that count.
-        if self.has_served {
+        if self.has_served || self.more_may_come {
             tell(SessionEvent::Status(Box::new(self.status())));
         }
         ending
+    }
+
+    fn tell_ready(&self, tell: &mut impl FnMut(SessionEvent)) {
+        if !self.torrents.is_empty() || self.more_may_come {
+            tell(SessionEvent::Ready { torrents: self.torrents.len() });
+        }
     }
 
     /// Tells trackers, closes connections, stores what is on its way, writes resume files. Within the five seconds of
@@ -215,7 +238,8 @@ impl Seeding {
     pub async fn stop(mut self) -> Result<u64, String> {
         self.metrics = None;
         let torrents = std::mem::take(&mut self.torrents);
-        let (mut announcers, mut left, mut names) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut announcers: Vec<_> = std::mem::take(&mut self.departed).into_announcers().collect();
+        let (mut left, mut names) = (Vec::new(), BTreeMap::new());
         for (info_hash, running) in torrents {
             running.report_progress();
             drop(running.commands);
@@ -262,10 +286,13 @@ impl Seeding {
             Arrival::Failed { name, info_hash, reason } => {
                 tell(SessionEvent::Failed { name, info_hash, reason });
             }
+            Arrival::Gone { info_hash, is_replaced } => self.take_away(info_hash, is_replaced, tell),
+            // It is heard of where torrents come.
+            Arrival::Started { .. } => {}
         }
     }
 
-    fn add(&mut self, checked: Checked, tell: &mut impl FnMut(SessionEvent)) {
+    fn add(&mut self, mut checked: Checked, tell: &mut impl FnMut(SessionEvent)) {
         let info = checked.metainfo.info();
         let info_hash = checked.metainfo.info_hash();
         let name = info.name().to_owned();
@@ -281,6 +308,10 @@ impl Seeding {
         if plan.hosted {
             self.tracker.start().into_iter().for_each(&mut *tell);
         }
+        let departed = self.departed.take(info_hash);
+        let is_back = departed.is_some();
+        // Its resume file may not have been written yet.
+        checked.uploaded = checked.uploaded.max(departed.as_ref().map_or(0, |(uploaded, _)| *uploaded));
         let piece_count = info.piece_count();
         let complete = checked.verified.is_full();
         let layout = Arc::clone(checked.content.layout());
@@ -299,6 +330,7 @@ impl Seeding {
             problems: checked.problems,
             notes: plan.notes.clone(),
             left: if is_download { left } else { 0 },
+            is_back,
         })));
         let stored: Arc<SharedBitfield> = Arc::new(checked.verified.clone().into());
         let metainfo = Arc::new(checked.metainfo);
@@ -374,7 +406,8 @@ impl Seeding {
             self.tracker.admit(info_hash, complete.then(|| SocketAddr::new(ip, self.port())));
         }
         let progress = watch::Sender::new(Progress { uploaded: 0, downloaded: 0, left, partial: false });
-        let (commands, announcer) = self.announce(plan, &shared, progress.subscribe());
+        let stopping = departed.map(|(_, stopping)| stopping);
+        let (commands, announcer) = self.announce(plan, &shared, progress.subscribe(), stopping);
         let uploaded_before = checked.uploaded;
         let download = wanted.map(|pieces| Wanted {
             len: missing_len(&layout, &pieces, |_| false),
@@ -402,6 +435,7 @@ impl Seeding {
         plan: AnnouncePlan,
         shared: &SharedTorrent<Content>,
         progress: watch::Receiver<Progress>,
+        stopping: Option<JoinHandle<()>>,
     ) -> (mpsc::Sender<Command>, JoinHandle<()>) {
         let is_told =
             |url: &TrackerUrl| plan.hosted && shared.facts.have.is_full() && self.tracker.is_named_by(url);
@@ -412,10 +446,9 @@ impl Seeding {
             jitter_percent: ANNOUNCE_JITTER_PERCENT,
             ..AnnouncerConfig::default()
         };
-        let before = u32::try_from(self.torrents.len()).unwrap_or(u32::MAX);
-        let jitter = self.rng.below(ANNOUNCE_SPREAD_PER_TORRENT.as_nanos() as u64);
-        let delay = ANNOUNCE_SPREAD_PER_TORRENT.saturating_mul(before) + Duration::from_nanos(jitter);
-        let announcer = Announcer::beside(&plan.others, &tiers, config, clock::now() + delay, &mut self.rng);
+        let jitter = Duration::from_nanos(self.rng.below(FIRST_ANNOUNCE_SPREAD.as_nanos() as u64));
+        let turn = self.first_announces.turn(clock::now()) + jitter;
+        let announcer = Announcer::beside(&plan.others, &tiers, config, turn, &mut self.rng);
         let identity = Identity {
             info_hash: shared.facts.info_hash,
             peer_id: shared.peer_id,
@@ -426,9 +459,8 @@ impl Seeding {
         let (commands, receiver) = mpsc::channel(4);
         let events = self.tracker_events.0.clone();
         let client = Rc::clone(&self.client);
-        let task =
-            tokio::task::spawn_local(run_announcer(client, announcer, identity, progress, receiver, events));
-        (commands, task)
+        let announcing = run_announcer(client, announcer, identity, progress, receiver, events);
+        (commands, tokio::task::spawn_local(announce_after(stopping, announcing)))
     }
 
     /// Who may know of a torrent.
@@ -468,7 +500,12 @@ impl Seeding {
     fn handle_engine_event(&mut self, event: EngineEvent, tell: &mut impl FnMut(SessionEvent)) {
         match event {
             EngineEvent::PeerComplete { torrent, peer_id } => self.count_completed(torrent, peer_id, tell),
-            EngineEvent::TorrentFailed { torrent, reason } => self.fail(torrent, reason, tell),
+            EngineEvent::TorrentFailed { torrent, reason } => {
+                // The fault stays with its content; what comes late of a torrent that has left is not told of its successor.
+                if self.torrents.get(&torrent).is_some_and(|it| it.shared.content.fault().is_some()) {
+                    self.fail(torrent, reason, tell);
+                }
+            }
             EngineEvent::AcceptFailed { reason } => tell(SessionEvent::Warning(reason)),
             EngineEvent::Satisfied { torrent } => self.handle_satisfied(torrent, tell),
             EngineEvent::StorageRefused { torrent, reason } => {
@@ -492,6 +529,10 @@ impl Seeding {
 
     fn handle_satisfied(&mut self, info_hash: InfoHash, tell: &mut impl FnMut(SessionEvent)) {
         let Some(running) = self.torrents.get_mut(&info_hash) else { return };
+        if !running.shared.facts.wants_nothing() {
+            // Told late, of a torrent that has left.
+            return;
+        }
         if let Some(wanted) = &mut running.download {
             wanted.done_at = Some(clock::now());
         }
@@ -518,24 +559,10 @@ impl Seeding {
             })
     }
 
-    fn fail(&mut self, info_hash: InfoHash, reason: String, tell: &mut impl FnMut(SessionEvent)) {
-        let Some(running) = self.torrents.remove(&info_hash) else { return };
-        self.engine.remove(info_hash);
-        self.watcher.forget(info_hash);
-        self.tracker.dismiss(info_hash);
-        // Its announcer says `stopped` once its commands end, by itself.
-        tell(SessionEvent::Failed { name: running.name, info_hash, reason });
-    }
-
     fn count_completed(&mut self, torrent: InfoHash, peer_id: PeerId, tell: &mut impl FnMut(SessionEvent)) {
-        if !self.torrents.contains_key(&torrent) || !self.completed.insert((torrent, peer_id)) {
-            return;
+        if self.torrents.contains_key(&torrent) && self.completed.add(torrent, peer_id) {
+            tell(SessionEvent::Completed { info_hash: torrent, count: self.completed.count() });
         }
-        if self.completed.len() > COMPLETED_MAX {
-            self.completed.pop_first();
-        }
-        self.completed_count += 1;
-        tell(SessionEvent::Completed { info_hash: torrent, count: self.completed_count });
     }
 
     fn handle_tracker_event(&mut self, event: TrackerEvent, tell: &mut impl FnMut(SessionEvent)) {
@@ -572,7 +599,7 @@ impl Seeding {
             self.fail(info_hash, reason, tell);
         }
         // The first thing the user hears is a torrent, or why there is none.
-        if self.has_served {
+        if self.has_served || self.more_may_come {
             tell(SessionEvent::Status(Box::new(self.status())));
         }
     }
@@ -592,6 +619,18 @@ pub enum Arrival {
         /// Why, and what to do.
         reason: String,
     },
+    /// One that is served and is not to be any more.
+    Gone {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Whether another takes its place.
+        is_replaced: bool,
+    },
+    /// All that was there at the start has arrived.
+    Started {
+        /// Whether others may come as long as the session runs.
+        more_may_come: bool,
+    },
 }
 
 impl Arrival {
@@ -603,6 +642,13 @@ impl Arrival {
     ) -> Self {
         let (name, info_hash) = (located.metainfo.info().name().to_owned(), located.metainfo.info_hash());
         match located.check(on_progress, cancel) {
+            Ok(checked) if checked.verified.count() == 0 && !checked.verified.is_empty() => {
+                let first = checked.problems.first().map_or(String::new(), |problem| format!(" ({problem})"));
+                let count = checked.verified.len();
+                let reason =
+                    format!("none of its {count} pieces is good{first}; name its content with --data");
+                Self::Failed { name, info_hash, reason }
+            }
             Ok(checked) => Self::Ready(Box::new(checked)),
             Err(error) => Self::Failed { name, info_hash, reason: error.to_string() },
         }

@@ -27,7 +27,7 @@ pub enum StorageError {
     #[error("{} is missing; put it back, or name the folder that holds it", .0.display())]
     Missing(PathBuf),
     /// The file was there when the torrent was added.
-    #[error("{} has vanished since it was added; put it back and add the torrent again", .0.display())]
+    #[error("{} has vanished since it was added; put it back", .0.display())]
     Vanished(PathBuf),
     /// Another file has taken its place.
     #[error("{} has been replaced by another file since it was added; check the torrent again", .0.display())]

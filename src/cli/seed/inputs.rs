@@ -7,24 +7,39 @@ use super::super::progress::Progress;
 use super::SeedArgs;
 use crate::clock;
 use crate::secret_url::TrackerUrl;
+use crate::session::collection::Stamp;
 use crate::session::content::Located;
+use crate::session::folder_watch::{is_torrent_name, list};
 use crate::session::make_torrent::{MakeOptions, Plan};
 use crate::session::torrent_file::{read_torrent, write_torrent};
 use crate::storage::{Shelf, open_files_max};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What is to be served.
 pub(super) struct Inputs {
-    /// The torrents that the user named one by one, found on disk.
-    pub located: Vec<Located>,
-    /// The torrent files of a folder, sorted; not looked at yet, for there may be ten thousand.
-    pub torrent_files: Vec<PathBuf>,
+    /// The torrent files of folders, sorted; not looked at yet, for there may be ten thousand.
+    pub torrent_files: Vec<TorrentFile>,
+    /// Those folders.
+    pub folders: Vec<PathBuf>,
+    /// Where the content of torrents lies that were made here, by torrent file.
+    made: BTreeMap<PathBuf, PathBuf>,
     /// Where their content lies; each beside its torrent file when `None`.
     pub data: Option<PathBuf>,
     /// Where resume files lie.
     pub state_dir: Option<PathBuf>,
     /// What opens their content.
     pub shelf: Shelf,
+}
+
+/// A torrent file, and where it was found.
+#[derive(Clone, Debug)]
+pub(super) struct TorrentFile {
+    pub path: PathBuf,
+    /// The number of the folder that it lies in; numbers behind those for each that was named.
+    pub group: usize,
+    /// As it was listed, in a folder.
+    pub stamp: Option<Stamp>,
 }
 
 /// Whether a torrent is going to be made.
@@ -38,10 +53,12 @@ pub(super) fn gather(
     args: &SeedArgs,
     trackers: &[TrackerUrl],
     state_dir: Option<&Path>,
-) -> Result<Inputs, CommandError> {
+) -> Result<(Inputs, Vec<Located>), CommandError> {
+    let mut all = Vec::new();
     let mut inputs = Inputs {
-        located: Vec::new(),
         torrent_files: Vec::new(),
+        folders: args.torrents.clone(),
+        made: BTreeMap::new(),
         data: args.data.clone(),
         state_dir: state_dir.map(Path::to_owned),
         shelf: Shelf::new(open_files_max()),
@@ -52,31 +69,27 @@ pub(super) fn gather(
     }
     for path in &args.paths {
         if is_torrent(path) {
-            let located = inputs.find(path)?;
-            inputs.located.push(located);
+            all.push(inputs.find(path)?);
         } else {
             let located = make(path, args, trackers, state_dir, &inputs.shelf)?;
-            inputs.located.push(located);
+            if let Some(torrent) = &located.torrent_file {
+                inputs.made.insert(torrent.clone(), located.root.clone());
+            }
+            all.push(located);
         }
     }
-    if let Some(folder) = &args.torrents {
-        let read = |error| format!("cannot read the folder {}: {error}", folder.display());
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(read)? {
-            files.push(entry.map_err(read)?.path());
-        }
-        files.retain(|path| is_torrent(path));
-        files.sort();
-        inputs.torrent_files = files;
-        if inputs.located.is_empty() && inputs.torrent_files.is_empty() {
-            return Err(format!("{} holds no .torrent that can be seeded", folder.display()).into());
-        }
+    for (group, folder) in args.torrents.iter().enumerate() {
+        let listing = list(folder).map_err(|error| {
+            format!("cannot read the folder {}: {error}", Plain(&folder.to_string_lossy()))
+        })?;
+        let of_folder = |(path, stamp)| TorrentFile { path, group, stamp: Some(stamp) };
+        inputs.torrent_files.extend(listing.files.into_iter().map(of_folder));
     }
-    Ok(inputs)
+    Ok((inputs, all))
 }
 
 fn is_torrent(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("torrent")) && !path.is_dir()
+    is_torrent_name(path) && !path.is_dir()
 }
 
 impl Inputs {
@@ -85,7 +98,7 @@ impl Inputs {
         let metainfo = read_torrent(torrent)?;
         let beside =
             torrent.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let data = self.data.as_deref();
+        let data = self.made.get(torrent).map(PathBuf::as_path).or(self.data.as_deref());
         let located = Located::find(metainfo, data.unwrap_or(beside), self.state_dir.as_deref(), &self.shelf);
         let mut located = located.map_err(|error| {
             let hint = if data.is_none() { "; name the content's folder with --data" } else { "" };

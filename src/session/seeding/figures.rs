@@ -56,7 +56,7 @@ impl Seeding {
             upload_rate: self.rate.smoothed(),
             served: engine.payload_sent,
             ratio: if total == 0 { 0.0 } else { uploaded as f64 / total as f64 },
-            completed: self.completed_count,
+            completed: self.completed.count(),
             download,
             wasted,
             banned: self.banned,
@@ -99,7 +99,7 @@ impl Seeding {
             histograms: self.engine.histograms(),
             torrents: self.torrents.len(),
             peers: self.peers(),
-            completed: self.completed_count,
+            completed: self.completed.count(),
             upload_rate: self.rate.smoothed(),
             each: self.shown_one_by_one().into_iter().map(named).collect(),
         })

@@ -98,7 +98,8 @@ pub enum SessionEvent {
     },
     /// A torrent is served from now on.
     Serving(Box<Serving>),
-    /// Every torrent that was there at the start is served, or was told to have failed. Not told when none is served.
+    /// Every torrent that was there at the start is served, or was told to have failed. Not told when none is served and none
+    /// may come.
     Ready {
         /// Torrents served.
         torrents: usize,
@@ -111,6 +112,18 @@ pub enum SessionEvent {
         info_hash: InfoHash,
         /// Why, and what to do.
         reason: String,
+    },
+    /// A torrent that was served has just failed; its content may come back.
+    Lost {
+        /// The torrent.
+        info_hash: InfoHash,
+    },
+    /// A torrent is served no longer: the user has taken its torrent file away.
+    Removed {
+        /// The torrent's name.
+        name: String,
+        /// The torrent.
+        info_hash: InfoHash,
     },
     /// A tracker's answer is worth a line: the first good one, the first bad one after a good one.
     Tracker {
@@ -155,6 +168,8 @@ pub struct Serving {
     pub notes: Vec<&'static str>,
     /// Bytes still to be downloaded.
     pub left: u64,
+    /// Whether it was served before in this run, and had left.
+    pub is_back: bool,
 }
 
 /// The session's figures at one moment.
@@ -219,7 +234,7 @@ pub enum Ending {
     Asked,
     /// As many downloads as were wanted have been completed.
     Served,
-    /// No torrent is left that could be served.
+    /// There is no torrent that could be served, and none may come.
     NothingLeft,
     /// Everything is downloaded, and was given on as far as was wanted.
     Downloaded,

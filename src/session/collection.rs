@@ -1,0 +1,378 @@
+//! Which torrents of a collection are served: torrent files come, change and go, content vanishes and comes back.
+//!
+//! Pure: it is told what folders list, what a look at a torrent has found, and what the session has lost, and says what is to be
+//! looked at when. A look may hang with its file system, so that no more than a few of one group (a folder, a torrent that was named) are
+//! under way at once, and those of other groups go on. Invariant: an answer to a look counts only while its ticket is the torrent's
+//! newest one. Deliberately absent: any file system and any thread.
+
+use crate::id::InfoHash;
+use crate::limits::{LOOK_RETRY_MAX, LOOK_RETRY_MIN, LOOKS_PER_GROUP_MAX};
+use crate::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Time for which content that has to be checked must not change before it is.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
+
+/// What tells one state of a torrent file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Bytes.
+    pub len: u64,
+    /// Last write, seconds since 1970 and nanoseconds.
+    pub mtime: (i64, i64),
+    /// Number of the file.
+    pub inode: u64,
+}
+
+/// A look at one torrent that is to be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Its torrent file.
+    pub path: PathBuf,
+    /// For the answer.
+    pub ticket: u64,
+    /// To which group it belongs.
+    pub group: usize,
+    /// Whether it was served in this run: then all of its content is waited for.
+    pub was_served: bool,
+}
+
+/// What a look has found: a torrent, and its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// What tells its trackers from others.
+    pub trackers: u64,
+    /// Whether its content has to be checked first.
+    pub needs_check: bool,
+    /// What tells this state of its files from others, when it has to be checked.
+    pub files: u64,
+}
+
+/// What becomes of what was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is to be served at once.
+    Serve,
+    /// It is to be checked, and then served.
+    Check,
+    /// Nothing is to be done.
+    Leave,
+}
+
+/// What is not to be served any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// Whether something else is to be served in its place.
+    pub is_replaced: bool,
+}
+
+/// Torrents by their torrent files.
+#[derive(Debug, Default)]
+pub struct Collection {
+    entries: BTreeMap<PathBuf, Entry>,
+    /// From which file each torrent is served.
+    served: BTreeMap<InfoHash, PathBuf>,
+    /// By time, what is to be looked at.
+    due: BTreeSet<(Instant, PathBuf)>,
+    /// Looks under way, by group.
+    looking: BTreeMap<usize, usize>,
+    tickets: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    group: usize,
+    /// As it was listed; none of a file that was named.
+    stamp: Option<Stamp>,
+    ticket: u64,
+    state: State,
+    info_hash: Option<InfoHash>,
+    trackers: u64,
+    /// Looks in a row that have led to nothing.
+    failures: u32,
+    /// What the user was told last.
+    told: Option<String>,
+    /// Its content at the last look that found it in need of a check.
+    seen: Option<u64>,
+    /// Its content when a check led to nothing.
+    refused: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It is looked at then.
+    Due(Instant),
+    /// It is being looked at, or checked.
+    Busy,
+    /// It is served, or was handed over to be.
+    Served,
+    /// Another file has the same torrent.
+    Double,
+}
+
+impl Entry {
+    fn new(group: usize, stamp: Option<Stamp>, state: State) -> Self {
+        Self {
+            group,
+            stamp,
+            ticket: 0,
+            state,
+            info_hash: None,
+            trackers: 0,
+            failures: 0,
+            told: None,
+            seen: None,
+            refused: None,
+        }
+    }
+
+    /// When it is tried again after so many failures.
+    fn retry_at(&self, now: Instant) -> Instant {
+        let shift = self.failures.saturating_sub(1).min(16);
+        now + (LOOK_RETRY_MIN * (1 << shift)).min(LOOK_RETRY_MAX)
+    }
+}
+
+impl Collection {
+    /// Somebody else looks at this file first, and tells what came of it.
+    pub fn add_expected(&mut self, path: PathBuf, group: usize, stamp: Option<Stamp>) {
+        self.entries.insert(path, Entry::new(group, stamp, State::Busy));
+    }
+
+    /// A torrent is served from this file, or about to be.
+    pub fn add_served(
+        &mut self,
+        path: PathBuf,
+        group: usize,
+        stamp: Option<Stamp>,
+        info_hash: InfoHash,
+        trackers: u64,
+    ) {
+        let state = if self.served.contains_key(&info_hash) { State::Double } else { State::Served };
+        let entry = Entry { info_hash: Some(info_hash), trackers, ..Entry::new(group, stamp, state) };
+        if state == State::Served {
+            self.served.insert(info_hash, path.clone());
+        }
+        self.entries.insert(path, entry);
+    }
+
+    /// A torrent could not be served from this file; the user was told why.
+    pub fn add_failed(
+        &mut self,
+        now: Instant,
+        path: PathBuf,
+        group: usize,
+        stamp: Option<Stamp>,
+        told: String,
+    ) {
+        let mut entry = Entry { failures: 1, told: Some(told), ..Entry::new(group, stamp, State::Busy) };
+        let at = entry.retry_at(now);
+        entry.state = State::Due(at);
+        self.due.insert((at, path.clone()));
+        self.entries.insert(path, entry);
+    }
+
+    /// The torrent files of a folder, all of them: what is new or changed is looked at, and what is gone is answered.
+    pub fn handle_listing(
+        &mut self,
+        now: Instant,
+        group: usize,
+        files: &BTreeMap<PathBuf, Stamp>,
+    ) -> Vec<Gone> {
+        let of_group =
+            self.entries.iter().filter(|(path, it)| it.group == group && !files.contains_key(*path));
+        let missing: Vec<PathBuf> = of_group.map(|(path, _)| path.clone()).collect();
+        let gone = missing.iter().filter_map(|path| self.remove(now, path)).collect();
+        for (path, stamp) in files {
+            match self.entries.get_mut(path) {
+                Some(entry) if entry.stamp == Some(*stamp) => {}
+                Some(entry) => {
+                    entry.stamp = Some(*stamp);
+                    (entry.failures, entry.refused) = (0, None);
+                    self.look_soon(now, path);
+                }
+                None => {
+                    self.entries.insert(path.clone(), Entry::new(group, Some(*stamp), State::Busy));
+                    self.look_soon(now, path);
+                }
+            }
+        }
+        gone
+    }
+
+    /// The session serves a torrent no longer: its content has failed, or it had none that is right.
+    pub fn handle_lost(&mut self, now: Instant, info_hash: InfoHash) {
+        let Some(path) = self.served.remove(&info_hash) else { return };
+        if let Some(entry) = self.entries.get_mut(&path) {
+            entry.failures += 1;
+            // What the session tells of it is told; what the first looks find is the same in other words.
+            entry.told = None;
+            let at = entry.retry_at(now);
+            self.look_at(at, &path);
+        }
+    }
+
+    /// The user wants everything looked at again.
+    pub fn handle_hangup(&mut self, now: Instant) {
+        let again = |entry: &Entry| entry.stamp.is_none() || matches!(entry.state, State::Due(_));
+        let paths: Vec<PathBuf> =
+            self.entries.iter().filter(|(_, entry)| again(entry)).map(|(path, _)| path.clone()).collect();
+        for path in paths {
+            if let Some(entry) = self.entries.get_mut(&path) {
+                (entry.failures, entry.refused) = (0, None);
+                self.look_soon(now, &path);
+            }
+        }
+    }
+
+    /// The next look that is due and may begin.
+    pub fn poll_look(&mut self, now: Instant) -> Option<Look> {
+        let looking = &self.looking;
+        let may_begin = |path: &PathBuf| {
+            let group = self.entries.get(path).map_or(0, |entry| entry.group);
+            looking.get(&group).is_none_or(|&count| count < LOOKS_PER_GROUP_MAX)
+        };
+        let due = self.due.iter().take_while(|(at, _)| *at <= now).find(|(_, path)| may_begin(path));
+        let (at, path) = due?.clone();
+        self.due.remove(&(at, path.clone()));
+        let entry = self.entries.get_mut(&path)?;
+        self.tickets += 1;
+        (entry.ticket, entry.state) = (self.tickets, State::Busy);
+        *self.looking.entry(entry.group).or_default() += 1;
+        let was_served = entry.info_hash.is_some();
+        Some(Look { path, ticket: entry.ticket, group: entry.group, was_served })
+    }
+
+    /// When the next look is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// A look has found a torrent and its content. Also answers what it takes the place of.
+    pub fn handle_found(&mut self, now: Instant, look: &Look, found: Found) -> (Verdict, Option<Gone>) {
+        self.end_look(look);
+        let path = &look.path;
+        let Some(entry) = self.entries.get_mut(path).filter(|entry| entry.ticket == look.ticket) else {
+            return (Verdict::Leave, None);
+        };
+        let before = entry.info_hash.filter(|hash| self.served.get(hash) == Some(path));
+        if before == Some(found.info_hash) && entry.trackers == found.trackers {
+            entry.state = State::Served;
+            return (Verdict::Leave, None);
+        }
+        let is_elsewhere = self.served.get(&found.info_hash).is_some_and(|other| other != path);
+        if !is_elsewhere && found.needs_check {
+            if entry.refused == Some(found.files) {
+                // Nothing has changed since it was found to be no use.
+                entry.failures += 1;
+                let at = entry.retry_at(now);
+                self.look_at(at, path);
+                return (Verdict::Leave, None);
+            }
+            if entry.seen.replace(found.files) != Some(found.files) {
+                self.look_at(now + SETTLE_TIME, path);
+                return (Verdict::Leave, None);
+            }
+        }
+        (entry.info_hash, entry.trackers) = (Some(found.info_hash), found.trackers);
+        let gone = before.map(|info_hash| Gone { info_hash, is_replaced: true });
+        entry.state = if is_elsewhere { State::Double } else { State::Served };
+        if let Some(before) = before {
+            self.free(now, before);
+        }
+        if is_elsewhere {
+            return (Verdict::Leave, gone);
+        }
+        self.served.insert(found.info_hash, path.clone());
+        (if found.needs_check { Verdict::Check } else { Verdict::Serve }, gone)
+    }
+
+    /// A look has found no torrent, or no content. Answers whether the user is to be told so.
+    pub fn handle_not_found(&mut self, now: Instant, look: &Look, why: &str) -> bool {
+        self.end_look(look);
+        let Some(entry) = self.entries.get_mut(&look.path).filter(|entry| entry.ticket == look.ticket) else {
+            return false;
+        };
+        if let Some(info_hash) = entry.info_hash.filter(|hash| self.served.get(hash) == Some(&look.path)) {
+            // What is served is served on: a torrent file that cannot be read now is no torrent that is gone.
+            entry.state = State::Served;
+            tracing::debug!(%info_hash, %why, "its torrent file cannot be read now");
+            return false;
+        }
+        // A file that has just come may not have been written to its end: it is told when it stays so. What was lost has been
+        // told by the session.
+        let is_new = entry.info_hash.is_none() && entry.failures > 0;
+        let is_told = is_new && entry.told.as_deref() != Some(why);
+        if is_told {
+            entry.told = Some(why.to_owned());
+        }
+        entry.failures += 1;
+        let at = entry.retry_at(now);
+        self.look_at(at, &look.path);
+        is_told
+    }
+
+    /// What was to be checked, or served, has not become a torrent that is served.
+    /// Its files were `files` then; as they were found when `None`.
+    pub fn handle_refused(&mut self, now: Instant, info_hash: InfoHash, files: Option<u64>) {
+        let Some(path) = self.served.get(&info_hash) else { return };
+        if let Some(entry) = self.entries.get_mut(path) {
+            entry.refused = files.or(entry.seen);
+        }
+        self.handle_lost(now, info_hash);
+    }
+
+    /// What is served from a file that is gone, or from none.
+    fn remove(&mut self, now: Instant, path: &Path) -> Option<Gone> {
+        let entry = self.entries.remove(path)?;
+        if let State::Due(at) = entry.state {
+            self.due.remove(&(at, path.to_owned()));
+        }
+        let info_hash = entry.info_hash.filter(|hash| self.served.get(hash).is_some_and(|of| of == path))?;
+        let is_replaced = self.free(now, info_hash);
+        Some(Gone { info_hash, is_replaced })
+    }
+
+    /// A torrent is served from its file no longer: another file that has it may take its place.
+    fn free(&mut self, now: Instant, info_hash: InfoHash) -> bool {
+        self.served.remove(&info_hash);
+        let is_double = |entry: &Entry| entry.state == State::Double && entry.info_hash == Some(info_hash);
+        let double = self.entries.iter().find(|(_, entry)| is_double(entry)).map(|(path, _)| path.clone());
+        if let Some(double) = &double {
+            self.look_soon(now, double);
+        }
+        double.is_some()
+    }
+
+    fn look_soon(&mut self, now: Instant, path: &Path) {
+        self.look_at(now, path);
+    }
+
+    fn look_at(&mut self, at: Instant, path: &Path) {
+        let Some(entry) = self.entries.get_mut(path) else { return };
+        if let State::Due(before) = entry.state {
+            self.due.remove(&(before, path.to_owned()));
+        }
+        // What is under way says nothing any more.
+        entry.ticket = 0;
+        entry.state = State::Due(at);
+        self.due.insert((at, path.to_owned()));
+    }
+
+    fn end_look(&mut self, look: &Look) {
+        if let Some(count) = self.looking.get_mut(&look.group) {
+            *count -= 1;
+            if *count == 0 {
+                self.looking.remove(&look.group);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

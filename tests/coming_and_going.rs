@@ -1,0 +1,249 @@
+//! A `seedring seed` as a process outlives its torrents: content that vanishes is served again when it is back, folders are
+//! followed, SIGHUP reads again, and nothing but being told to ends it.
+
+mod getting;
+mod support;
+
+use getting::Run;
+use rustix::process::Signal;
+use std::fs;
+use std::path::PathBuf;
+use support::library::Work;
+
+const PIECE: usize = 16 << 10;
+
+fn work(name: &str, seed: u64) -> Work {
+    Work::new(seed, name, PIECE, &[("one", 100_000), ("two", 50_000)], 0)
+}
+
+/// A folder of torrents and one of content.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        ["torrents", "data"].iter().for_each(|name| fs::create_dir(place.path(name)).unwrap());
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn put(&self, work: &Work) {
+        work.write_content(&self.path("data"));
+        work.write_torrent(&self.path("torrents"));
+    }
+
+    fn command(&self) -> std::process::Command {
+        let mut command = getting::seedring("seed");
+        command.arg("--data").arg(self.path("data")).arg("--state-dir").arg(self.path("state"));
+        command.args(["--tracker-port", "0"]);
+        command
+    }
+
+    /// Seeds what the folder holds.
+    fn watch(&self) -> Run {
+        let mut run = Run::start(self.command().arg("--torrents").arg(self.path("torrents")));
+        run.wait_for("ready");
+        run
+    }
+}
+
+fn assert_ends(run: Run) {
+    run.signal(Signal::TERM);
+    let (status, _, said) = run.ended();
+    assert!(status.success(), "{said}");
+}
+
+/// How often each of these was told.
+fn told(run: &Run, names: &[&str]) -> Vec<usize> {
+    let count = |name: &&str| run.heard.iter().filter(|event| event["event"] == **name).count();
+    names.iter().map(count).collect()
+}
+
+#[test]
+fn content_that_vanishes_and_comes_back_is_served_again_and_told_once_each_way() {
+    let (place, work) = (Place::new(), work("film", 1));
+    place.put(&work);
+    let torrent = place.path("torrents/film.torrent");
+    let mut run = Run::start(place.command().arg(&torrent));
+    run.wait_for("ready");
+    let mut staying = work.join(run.address());
+    for round in 1..3 {
+        fs::rename(place.path("data/film"), place.path("away")).unwrap();
+        let failed = run.wait_for("failed");
+        assert_eq!(failed["info_hash"], work.info_hash.to_string());
+        // It stays away for some looks.
+        for _ in 0..3 {
+            run.wait_for("status");
+        }
+        fs::rename(place.path("away"), place.path("data/film")).unwrap();
+        let started = run.wait_for("started");
+        assert_eq!((&started["back"], &started["pieces"]), (&true.into(), &started["piece_count"]));
+        assert_eq!(told(&run, &["failed", "started", "checking"]), [round, round + 1, 1]);
+        staying = work.join(run.address());
+        assert!(work.fetch(&mut staying) == work.content);
+    }
+    drop(staying);
+    assert_ends(run);
+}
+
+#[test]
+fn a_single_file_or_one_of_several_that_vanishes_is_waited_for_and_nothing_is_checked() {
+    let place = Place::new();
+    let (single, several) = (Work::new(4, "film.mkv", PIECE, &[("", 200_000)], 0), work("album", 5));
+    place.put(&single);
+    place.put(&several);
+    let mut run = place.watch();
+    let mut expected = vec![0, 2, 2];
+    for (name, work) in [("film.mkv", &single), ("album/two", &several)] {
+        fs::rename(place.path("data").join(name), place.path("away")).unwrap();
+        // It is found missing by whoever asks for it, or in its turn.
+        let mut peer = work.meet(run.address());
+        peer.say(&[seedring::wire::Message::HaveNone]);
+        assert_eq!(run.wait_for("failed")["info_hash"], work.info_hash.to_string());
+        for _ in 0..6 {
+            run.wait_for("status");
+        }
+        fs::rename(place.path("away"), place.path("data").join(name)).unwrap();
+        assert_eq!(run.wait_for("started")["info_hash"], work.info_hash.to_string());
+        (expected[0], expected[1]) = (expected[0] + 1, expected[1] + 1);
+        assert_eq!(told(&run, &["failed", "started", "checking"]), expected);
+        assert!(work.fetch(&mut work.join(run.address())) == work.content);
+    }
+    assert_ends(run);
+}
+
+#[test]
+fn an_empty_folder_is_waited_for_and_followed() {
+    let place = Place::new();
+    let mut run = Run::start(place.command().arg("--torrents").arg(place.path("torrents")));
+    assert_eq!(run.wait_for("ready")["torrents"], 0);
+    let (one, two) = (work("one", 1), work("two", 2));
+    place.put(&one);
+    assert_eq!(run.wait_for("started")["info_hash"], one.info_hash.to_string());
+    assert!(one.fetch(&mut one.join(run.address())) == one.content);
+    place.put(&two);
+    assert_eq!(run.wait_for("started")["info_hash"], two.info_hash.to_string());
+    fs::remove_file(place.path("torrents/one.torrent")).unwrap();
+    assert_eq!(run.wait_for("removed")["info_hash"], one.info_hash.to_string());
+    assert!(two.fetch(&mut two.join(run.address())) == two.content);
+    // Another torrent under the name of the one before.
+    let three = work("three", 3);
+    three.write_content(&place.path("data"));
+    fs::write(place.path("torrents/two.torrent"), &three.torrent).unwrap();
+    assert_eq!(run.wait_for("started")["info_hash"], three.info_hash.to_string());
+    while run.wait_for("status")["torrents"] != 1 {}
+    fs::remove_file(place.path("torrents/two.torrent")).unwrap();
+    run.wait_for("removed");
+    while run.wait_for("status")["torrents"] != 0 {}
+    assert_ends(run);
+}
+
+#[test]
+fn content_that_comes_after_its_torrent_is_served_when_it_is_whole() {
+    let (place, one, late) = (Place::new(), work("one", 1), work("late", 2));
+    place.put(&one);
+    late.write_torrent(&place.path("torrents"));
+    let mut run = place.watch();
+    assert_eq!(told(&run, &["started", "warning"]), [1, 1]);
+    late.write_content(&place.path("data"));
+    run.signal(Signal::HUP);
+    assert_eq!(run.wait_for("started")["info_hash"], late.info_hash.to_string());
+    assert_eq!(told(&run, &["warning", "reloading"]), [1, 1]);
+    assert!(late.fetch(&mut late.join(run.address())) == late.content);
+    assert_ends(run);
+}
+
+#[test]
+fn a_hangup_ends_nothing_and_totals_are_there_after_it() {
+    let (place, work) = (Place::new(), work("film", 1));
+    place.put(&work);
+    let mut run = place.watch();
+    assert!(work.fetch(&mut work.join(run.address())) == work.content);
+    for _ in 0..3 {
+        run.signal(Signal::HUP);
+        run.wait_for("reloading");
+    }
+    assert!(work.fetch(&mut work.join(run.address())) == work.content);
+    assert_eq!(told(&run, &["failed", "removed", "started"]), [0, 0, 1]);
+    assert_ends(run);
+    let resume = seedring::storage::resume_path(&place.path("state"), work.info_hash);
+    let resume = seedring::storage::Resume::load(&resume).unwrap();
+    assert_eq!(resume.uploaded, 2 * work.content.len() as u64);
+}
+
+#[test]
+fn totals_outlive_a_time_without_content() {
+    let (place, work) = (Place::new(), work("film", 1));
+    place.put(&work);
+    let mut run = place.watch();
+    assert!(work.fetch(&mut work.join(run.address())) == work.content);
+    fs::rename(place.path("torrents/film.torrent"), place.path("film.torrent")).unwrap();
+    run.wait_for("removed");
+    fs::rename(place.path("film.torrent"), place.path("torrents/film.torrent")).unwrap();
+    run.wait_for("started");
+    assert!(work.fetch(&mut work.join(run.address())) == work.content);
+    assert_ends(run);
+    let resume = seedring::storage::resume_path(&place.path("state"), work.info_hash);
+    let resume = seedring::storage::Resume::load(&resume).unwrap();
+    assert_eq!(resume.uploaded, 2 * work.content.len() as u64);
+}
+
+#[test]
+fn a_folder_that_is_gone_for_a_while_ends_nothing() {
+    let (place, work) = (Place::new(), work("film", 1));
+    place.put(&work);
+    let mut run = place.watch();
+    fs::rename(place.path("torrents"), place.path("away")).unwrap();
+    let said = run.wait_for("warning")["message"].clone();
+    assert!(said.as_str().unwrap().contains("served on"), "{said}");
+    assert!(work.fetch(&mut work.join(run.address())) == work.content);
+    fs::rename(place.path("away"), place.path("torrents")).unwrap();
+    run.signal(Signal::HUP);
+    let said = run.wait_for("warning")["message"].clone();
+    assert!(said.as_str().unwrap().contains("can be read again"), "{said}");
+    assert_eq!(told(&run, &["failed", "removed", "started"]), [0, 0, 1]);
+    assert_ends(run);
+}
+
+#[test]
+fn folders_below_a_folder_of_torrents_are_told_and_several_folders_are_read() {
+    let (place, one, two) = (Place::new(), work("one", 1), work("two", 2));
+    place.put(&one);
+    fs::create_dir(place.path("torrents/more")).unwrap();
+    two.write_content(&place.path("data"));
+    two.write_torrent(&place.path("torrents/more"));
+    let mut run = Run::start(place.command().arg("--torrents").arg(place.path("torrents")));
+    let said = run.wait_for("warning")["message"].clone();
+    assert!(said.as_str().unwrap().contains("are not looked for; name those folders, too"), "{said}");
+    assert_ends(run);
+    let mut both = place.command();
+    both.arg("--torrents").arg(place.path("torrents")).arg("--torrents").arg(place.path("torrents/more"));
+    let mut run = Run::start(&mut both);
+    assert_eq!(run.wait_for("ready")["torrents"], 2);
+    assert_ends(run);
+}
+
+#[test]
+fn content_of_which_nothing_is_good_is_not_said_to_be_seeded() {
+    let (place, work) = (Place::new(), work("film", 1));
+    place.put(&work);
+    for (file, len) in [("one", 100_000), ("two", 50_000)] {
+        fs::write(place.path("data/film").join(file), vec![1; len]).unwrap();
+    }
+    // Named by itself there is nothing to do; what a folder holds may be mended.
+    let run = Run::start(place.command().arg(place.path("torrents/film.torrent")));
+    let (status, heard, said) = run.ended();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(heard.iter().all(|event| event["event"] != "started"));
+    let failed = heard.iter().find(|event| event["event"] == "failed").expect("it says so");
+    assert!(failed["reason"].as_str().unwrap().contains("none of its 10 pieces is good"), "{failed}");
+    let mut run = Run::start(place.command().arg("--torrents").arg(place.path("torrents")));
+    assert_eq!(run.wait_for("ready")["torrents"], 0);
+    work.write_content(&place.path("data"));
+    assert_eq!(run.wait_for("started")["pieces"], 10);
+    assert!(work.fetch(&mut work.join(run.address())) == work.content);
+    assert_ends(run);
+}
