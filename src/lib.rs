@@ -5,6 +5,7 @@
 
 // 0 · vocabulary
 pub mod units;
+pub mod shape;
 pub mod time;
 pub mod rng;
 pub mod id;

@@ -4,14 +4,22 @@ use crate::time::Duration;
 
 // --- Torrent files -----------------------------------------------------------------------------------------
 
-/// Bytes of a .torrent file we read. libtorrent's default; a larger file is refused.
-pub const TORRENT_FILE_LEN_MAX: u64 = 10 * 1024 * 1024;
+/// Bytes of a .torrent file we read, which the user has chosen: room for `PIECES_MAX` hashes and the names of a few
+/// hundred thousand files. A larger file is refused.
+pub const TORRENT_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of a .torrent file that we make: libtorrent and what is built on it read no more unless told to.
+pub const NEW_TORRENT_FILE_LEN_MAX: u64 = 10 * 1024 * 1024;
 /// Nesting of lists and dictionaries. Real torrents use 5; deeper input is an error.
 pub const BENCODE_DEPTH_MAX: usize = 100;
-/// Values in one bencoded document; more is an error in bounded time.
-pub const BENCODE_TOKENS_MAX: usize = 3_000_000;
+/// Values in one bencoded document, twelve bytes each; more is an error in bounded time. The longest torrent file we read
+/// has no more when each of its files takes 64 bytes there, which is eight values.
+pub const BENCODE_TOKENS_MAX: usize = 8_000_000;
 /// Pieces of one torrent (libtorrent's default); the bitfield then has 256 KiB.
 pub const PIECES_MAX: u32 = 2_097_152;
+/// Bytes of one piece at least, of a torrent that has more than one. BEP 3 has no bound, but every piece costs a job of the
+/// storage threads and tens of bytes on each connection, whatever its length: below this they are more than the content,
+/// and one peer's line would buy a million jobs a second.
+pub const PIECE_LEN_MIN: u32 = 1024;
 /// Bytes of one piece we accept. BEP 3 has no bound; nobody ships more than 256 MiB.
 pub const PIECE_LEN_MAX: u32 = 256 * 1024 * 1024;
 /// Components of a file's path below the torrent's own folder.
@@ -139,8 +147,9 @@ pub const WASTE_FREE_LEN: u64 = 4 * 1024 * 1024;
 pub const CANCELS_REMEMBERED_MAX: usize = 1024;
 /// Bytes of a peer's client name (`v`, BEP 10) that we keep for show; the rest is cut off.
 pub const CLIENT_NAME_LEN_MAX: usize = 64;
-/// Bytes of an info dictionary that we would take from peers; a larger `metadata_size` is ignored.
-pub const METADATA_LEN_MAX: u32 = 10 * 1024 * 1024;
+/// Bytes of an info dictionary that we take from peers and give to them; a larger `metadata_size` is ignored. Peers choose
+/// it, so it is half of what a file of the user's own may have: 1.6 million pieces.
+pub const METADATA_LEN_MAX: u32 = 32 * 1024 * 1024;
 /// Pieces of the info dictionary that a peer may have asked for and not got yet; above it they are rejected.
 pub const METADATA_REQUESTS_QUEUED_MAX: usize = 64;
 /// Time in which a peer that has had the info dictionary twice earns one more piece of it.
@@ -157,8 +166,11 @@ pub const METADATA_REJECT_PATIENCE_MAX: Duration = Duration::from_secs(120);
 pub const METADATA_PEERS_MAX: usize = 100;
 /// Lengths told by peers that are followed at once.
 pub const METADATA_SIZES_MAX: usize = 16;
-/// Bytes held for all of them: three of the longest.
-pub const METADATA_HELD_LEN_MAX: usize = 3 * METADATA_LEN_MAX as usize;
+/// Bytes held for all of them: two of the longest, so that one that never becomes whole leaves room for another.
+pub const METADATA_HELD_LEN_MAX: usize = 2 * METADATA_LEN_MAX as usize;
+/// Time in which a dictionary that has memory while others wait for some has to gain a piece a second; otherwise it goes
+/// behind them. Who tells a great length and drips cannot keep the right one out.
+pub const METADATA_TURN: Duration = Duration::from_secs(60);
 /// Time a connection has to complete its handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which a connection is closed. BEP 3 has peers send keep-alives every two minutes.

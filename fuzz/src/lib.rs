@@ -2,12 +2,13 @@
 //! dictionary and a tracker's words have to keep.
 
 use seedring::limits::{
-    PATH_COMPONENT_LEN_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX, PIECE_LEN_MAX, PIECES_MAX, TRACKER_MESSAGE_LEN_MAX,
+    PATH_COMPONENT_LEN_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX, PIECE_LEN_MAX, PIECE_LEN_MIN, PIECES_MAX,
+    TRACKER_MESSAGE_LEN_MAX,
 };
 use seedring::metainfo::{Info, RelativePath};
 use seedring::rng::Rng;
 use seedring::storage::Layout;
-use seedring::units::{BLOCK_LEN, PieceIndex};
+use seedring::units::PieceIndex;
 use std::path::Component;
 
 /// A stream in parts, most of them short.
@@ -40,7 +41,8 @@ impl<'a> Iterator for Parts<'a> {
 /// The promises of `metainfo`, and that storage agrees with them.
 pub fn check_info(info: &Info) {
     let piece_length = info.piece_length();
-    assert!(piece_length > 0 && piece_length <= PIECE_LEN_MAX && piece_length.is_multiple_of(BLOCK_LEN));
+    assert!((1..=PIECE_LEN_MAX).contains(&piece_length));
+    assert!(piece_length >= PIECE_LEN_MIN || info.piece_count() == 1);
     assert!((1..=PIECES_MAX).contains(&info.piece_count()));
     assert_eq!(u64::from(info.piece_count()), info.total_len().div_ceil(piece_length.into()));
     assert!(info.piece_hash(PieceIndex(info.piece_count() - 1)).is_some());
@@ -52,6 +54,10 @@ pub fn check_info(info: &Info) {
         offset += file.len();
         check_path(file.path());
         file.attributes().symlink.iter().for_each(check_path);
+        for path in info.spellings(file) {
+            assert!(path.components().count() > 0);
+            assert!(path.components().all(|component| matches!(component, Component::Normal(_))), "{path:?}");
+        }
         assert!(info.single_file() || file.path().as_str().starts_with(&format!("{}/", info.name())));
     }
     assert_eq!(offset, info.total_len());

@@ -6,27 +6,23 @@
 //! "Ciphers with Arbitrary Finite Domains", 2002). Good enough to defeat read-ahead, no cipher.
 
 use crate::metainfo::Info;
-use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
+use crate::shape::PieceShape;
+use crate::units::{BlockSpan, PieceIndex};
 use sha1::{Digest, Sha1};
 
 /// The pieces of a torrent that is asked for.
 #[derive(Clone, Debug)]
 pub struct Content {
-    piece_length: u32,
-    total_len: u64,
+    shape: PieceShape,
     hashes: Box<[[u8; 20]]>,
 }
 
 impl Content {
     /// `None` when there is no byte to ask for, or not one hash for each piece.
     pub fn new(piece_length: u32, total_len: u64, hashes: Box<[[u8; 20]]>) -> Option<Self> {
-        let pieces = total_len.checked_div(u64::from(piece_length))?
-            + u64::from(!total_len.is_multiple_of(u64::from(piece_length)));
-        (total_len > 0 && pieces == hashes.len() as u64 && u32::try_from(pieces).is_ok()).then_some(Self {
-            piece_length,
-            total_len,
-            hashes,
-        })
+        let shape = PieceShape::new(piece_length, total_len)?;
+        let is_whole = total_len > 0 && shape.piece_count as usize == hashes.len();
+        is_whole.then_some(Self { shape, hashes })
     }
 
     /// From a torrent's info dictionary; `None` when it has no byte to ask for.
@@ -37,24 +33,22 @@ impl Content {
 
     /// Number of pieces, at least one.
     pub fn pieces(&self) -> u32 {
-        self.hashes.len() as u32
+        self.shape.piece_count
     }
 
     /// Bytes of all pieces.
     pub const fn total_len(&self) -> u64 {
-        self.total_len
+        self.shape.total_len
     }
 
     /// Bytes of one piece; zero out of range.
     pub fn piece_len(&self, piece: PieceIndex) -> u32 {
-        let start = u64::from(piece.0) * u64::from(self.piece_length);
-        u32::try_from(self.total_len.saturating_sub(start).min(u64::from(self.piece_length))).unwrap_or(0)
+        self.shape.piece_len(piece)
     }
 
     /// The block of a piece that begins at `begin`; `None` at the piece's end.
     pub fn block(&self, piece: PieceIndex, begin: u32) -> Option<BlockSpan> {
-        let len = self.piece_len(piece).saturating_sub(begin).min(BLOCK_LEN);
-        (len > 0).then_some(BlockSpan { piece, begin, len })
+        self.shape.block_at(piece, begin)
     }
 
     /// Whether the bytes are the piece's.
@@ -131,6 +125,7 @@ const fn mix(key: u64, value: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::BLOCK_LEN;
     use proptest::prelude::*;
 
     #[test]

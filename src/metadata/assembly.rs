@@ -3,7 +3,7 @@
 //! Peers tell how long the dictionary is, and a lie about that would mix what does not belong together: so there is one
 //! [`Heap`] of pieces for each length told, and a peer gives to its own only. The heaps share one bound of memory,
 //! those that are soonest done or refuted first: a heap that nobody feeds, or that has been wrong before, or that is
-//! long, waits for the others. Nothing is ever allocated for a length told, only for bytes that came.
+//! long, waits for the others, and one that gains hardly anything gives way to who waits. Nothing is ever allocated for a length told, only for bytes that came.
 //!
 //! A whole heap is hashed. When the hash is wrong, all of it is thrown away, and from then on the heap is fed by one
 //! peer at a time: the next wrong hash has exactly one culprit, who is convicted and not asked again. So an honest
@@ -15,7 +15,7 @@
 use crate::id::{ConnId, InfoHash};
 use crate::limits::{
     METADATA_HELD_LEN_MAX, METADATA_LEN_MAX, METADATA_PEERS_MAX, METADATA_REJECT_PATIENCE_MAX,
-    METADATA_REJECT_PATIENCE_MIN, METADATA_REQUEST_TIMEOUT, METADATA_SIZES_MAX,
+    METADATA_REJECT_PATIENCE_MIN, METADATA_REQUEST_TIMEOUT, METADATA_SIZES_MAX, METADATA_TURN,
 };
 use crate::time::Instant;
 use crate::wire::{METADATA_PIECE_LEN, metadata_piece_count};
@@ -93,6 +93,11 @@ struct Heap {
     feeder: Option<ConnId>,
     /// Within the bound of memory. Others get no piece.
     admitted: bool,
+    /// When its present turn began, and the pieces that it had then.
+    turn_began: Instant,
+    pieces_then: usize,
+    /// Turns in which it gained too little while others waited.
+    slow_turns: u32,
 }
 
 impl MetadataAssembly {
@@ -131,6 +136,7 @@ impl MetadataAssembly {
     /// The piece to ask this peer for now, if any.
     pub fn pick(&mut self, now: Instant, conn: ConnId) -> Option<u32> {
         self.lapse(now);
+        self.end_turns(now);
         let peer = self.peers.get(&conn)?;
         if peer.convicted || now < peer.ready_at || peer.is_asked() {
             return None;
@@ -265,6 +271,29 @@ impl MetadataAssembly {
         }
     }
 
+    /// Heaps that gained less than a piece a second in their turn go behind those that wait for memory.
+    fn end_turns(&mut self, now: Instant) {
+        let peers = &self.peers;
+        let someone_waits = self.heaps.iter().any(|heap| !heap.admitted && heap.is_fed(peers));
+        let mut changed = false;
+        for heap in self.heaps.iter_mut().filter(|heap| heap.admitted) {
+            if now < heap.turn_began + METADATA_TURN {
+                continue;
+            }
+            let gained = heap.pieces.len().saturating_sub(heap.pieces_then) as u64;
+            if someone_waits && gained < METADATA_TURN.as_secs() {
+                heap.slow_turns = heap.slow_turns.saturating_add(1);
+                changed = true;
+            }
+            heap.begin_turn(now);
+        }
+        if changed {
+            self.admit();
+            // A turn begins when a heap has memory.
+            self.heaps.iter_mut().filter(|heap| heap.pieces.is_empty()).for_each(|heap| heap.begin_turn(now));
+        }
+    }
+
     /// Whether `conn` is the one peer that feeds a heap that was wrong once; chooses it where there is none, or none
     /// that still gives.
     fn may_feed_alone(&mut self, now: Instant, conn: ConnId, place: usize) -> bool {
@@ -303,7 +332,7 @@ impl MetadataAssembly {
             }
         }
         let peers = &self.peers;
-        self.heaps.sort_by_key(|heap| (!heap.is_fed(peers), heap.failures, heap.len));
+        self.heaps.sort_by_key(|heap| (!heap.is_fed(peers), heap.failures, heap.slow_turns, heap.len));
         let mut reserved = 0;
         for (place, heap) in self.heaps.iter_mut().enumerate() {
             reserved += heap.len as usize;
@@ -334,7 +363,20 @@ impl Peer {
 
 impl Heap {
     fn new(len: u32) -> Self {
-        Self { len, pieces: BTreeMap::new(), failures: 0, feeder: None, admitted: false }
+        Self {
+            len,
+            pieces: BTreeMap::new(),
+            failures: 0,
+            feeder: None,
+            admitted: false,
+            turn_began: Instant::ZERO,
+            pieces_then: 0,
+            slow_turns: 0,
+        }
+    }
+
+    fn begin_turn(&mut self, now: Instant) {
+        (self.turn_began, self.pieces_then) = (now, self.pieces.len());
     }
 
     fn is_told(&self, peers: &BTreeMap<ConnId, Peer>) -> bool {

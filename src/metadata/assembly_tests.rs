@@ -170,6 +170,50 @@ fn many_lengths_share_one_bound_of_memory() {
     assert!(assembly.held_len() > 0);
 }
 
+// HOSTILE 32
+#[test]
+fn who_tells_great_lengths_and_drips_keeps_the_right_one_out_for_minutes_only() {
+    let mut assembly = MetadataAssembly::new(InfoHash::of(&info()));
+    let honest_len = METADATA_LEN_MAX / 2 + 4;
+    let lengths =
+        [METADATA_LEN_MAX / 2, METADATA_LEN_MAX / 2 + 1, METADATA_LEN_MAX / 2 + 2, METADATA_LEN_MAX / 2 + 3];
+    for (slot, len) in (1..).zip(lengths) {
+        assert!(assembly.handle_peer(conn(slot), len));
+    }
+    assert!(assembly.handle_peer(conn(9), honest_len));
+    let bytes = vec![0; METADATA_PIECE_LEN as usize];
+    let (mut asked_at, mut given) = (None, 0);
+    // The honest peer gives ten pieces a second, the others one in nine seconds.
+    for second in 0..1800 {
+        for slot in (1..=4).filter(|_| second % 9 == 0) {
+            if let Some(piece) = assembly.pick(later(second), conn(slot)) {
+                assembly.handle_data(conn(slot), piece, None, &bytes);
+            }
+        }
+        for _ in 0..10 {
+            if let Some(piece) = assembly.pick(later(second), conn(9)) {
+                asked_at.get_or_insert(second);
+                given += u32::from(assembly.handle_data(conn(9), piece, None, &bytes) == Outcome::Kept);
+            }
+        }
+        assert!(assembly.held_len() <= METADATA_HELD_LEN_MAX);
+    }
+    assert!(asked_at.is_some_and(|second| second <= 180), "{asked_at:?}");
+    // All but the last of its pieces, which would be judged, came in one go.
+    assert!(given >= metadata_piece_count(honest_len) - 1, "{given}");
+}
+
+#[test]
+fn a_slow_dictionary_is_left_in_peace_while_nobody_waits() {
+    let mut assembly = with_peers(&[1]);
+    for (turn, piece) in [0, 1].into_iter().enumerate() {
+        let now = later(600 * turn as u64);
+        assert_eq!(assembly.pick(now, conn(1)), Some(piece));
+        assembly.handle_data(conn(1), piece, None, &piece_of(&info(), piece));
+    }
+    assert_eq!(feed(&mut assembly, later(1800), 1, &info()), Outcome::Complete(info().into()));
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Manner {
     Honest,

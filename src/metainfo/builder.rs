@@ -5,7 +5,7 @@
 
 use super::{FileAttributes, Info, Metainfo, MetainfoError};
 use crate::bencode::{self, DictWriter};
-use crate::limits::{NEW_TORRENT_PIECES_WANTED, PIECE_LEN_MAX, TORRENT_FILE_LEN_MAX};
+use crate::limits::{NEW_TORRENT_FILE_LEN_MAX, NEW_TORRENT_PIECES_WANTED, PIECE_LEN_MAX};
 use crate::secret_url::{TrackerUrl, WebSeedUrl};
 use crate::units::BLOCK_LEN;
 
@@ -14,7 +14,7 @@ pub const PIECE_LENGTH_USUAL: u32 = 256 * 1024;
 /// Bytes of a piece beyond which we rather have many pieces: a peer shares a piece only when it is whole.
 const PIECE_LENGTH_WANTED_MAX: u32 = 16 * 1024 * 1024;
 /// Pieces whose hashes fill half of the longest torrent file; the other half is for names.
-const PIECES_FIT_MAX: u64 = TORRENT_FILE_LEN_MAX / 2 / 20;
+const PIECES_FIT_MAX: u64 = NEW_TORRENT_FILE_LEN_MAX / 2 / 20;
 
 /// What a new torrent says, hashes apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub enum BuildError {
     },
     /// More names and hashes than fit a torrent file.
     #[error(
-        "the torrent file would have more than {TORRENT_FILE_LEN_MAX} bytes, which clients refuse; choose longer pieces or share fewer files at once"
+        "the torrent file would have more than {NEW_TORRENT_FILE_LEN_MAX} bytes, which many clients refuse; choose longer pieces or share fewer files at once"
     )]
     TooLong,
     /// The torrent would be unusable.
@@ -122,10 +122,12 @@ impl Builder {
         // A sum that overflows has more pieces than fit, too.
         let total_len = self.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.len));
         let pieces = total_len.div_ceil(u64::from(self.piece_length));
-        if pieces > TORRENT_FILE_LEN_MAX / 20 {
+        if pieces > NEW_TORRENT_FILE_LEN_MAX / 20 {
             return Err(BuildError::TooLong);
         }
-        let info = Info::parse(&self.info_bytes(&vec![[0; 20]; pieces as usize]))?;
+        let info_bytes = self.info_bytes(&vec![[0; 20]; pieces as usize]);
+        refuse_long(&info_bytes)?;
+        let info = Info::parse(&info_bytes)?;
         self.refuse_changed_names(&info)?;
         Ok(info)
     }
@@ -160,6 +162,7 @@ impl Builder {
                     .list("url-list", |list| self.web_seeds.iter().for_each(|url| list.bytes(url.reveal())));
             }
         });
+        refuse_long(&bytes)?;
         let metainfo = Metainfo::parse(&bytes)?;
         self.refuse_changed_names(metainfo.info())?;
         Ok((bytes, metainfo))
@@ -198,6 +201,10 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+fn refuse_long(bytes: &[u8]) -> Result<(), BuildError> {
+    if bytes.len() as u64 > NEW_TORRENT_FILE_LEN_MAX { Err(BuildError::TooLong) } else { Ok(()) }
 }
 
 fn file_keys(dict: &mut DictWriter<'_>, file: &NewFile) {
@@ -265,10 +272,12 @@ mod tests {
 
     #[test]
     fn refuses_names_that_would_change_and_files_nobody_can_use() {
-        let changed = builder(vec![file(&["a\nb"], 5)]).draft();
-        assert!(matches!(changed, Err(BuildError::NameChanges { .. })));
-        let unusable =
-            [vec![], vec![file(&["a"], 0)], vec![file(&["a"], 1), file(&["a"], 1)], vec![file(&[".."], 1)]];
+        for files in
+            [vec![file(&["a\nb"], 5)], vec![file(&["a"], 1), file(&["a"], 1)], vec![file(&[".."], 1)]]
+        {
+            assert!(matches!(builder(files).draft(), Err(BuildError::NameChanges { .. })));
+        }
+        let unusable = [vec![], vec![file(&["a"], 0)]];
         for files in unusable {
             assert!(matches!(builder(files).draft(), Err(BuildError::Unusable(_))));
         }

@@ -1,11 +1,11 @@
 //! Why bytes are no torrent or no magnet link we can use. It is always their fault, so the messages say what
 //! is wrong with them and, where there is something, what to do about it.
 
-use super::RelativePath;
 use crate::bencode::BencodeError;
 use crate::id::InfoHash;
 use crate::limits::{
-    MAGNET_LEN_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX, PIECE_LEN_MAX, PIECES_MAX, TORRENT_FILE_LEN_MAX,
+    MAGNET_LEN_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX, PIECE_LEN_MAX, PIECE_LEN_MIN, PIECES_MAX,
+    TORRENT_FILE_LEN_MAX,
 };
 
 /// What is wrong with a torrent file or an info dictionary.
@@ -30,19 +30,11 @@ pub enum MetainfoError {
     /// The name is missing or no string.
     #[error("the torrent has no name")]
     NameMissing,
-    /// The name cannot be a file's name.
-    #[error("the torrent's name {name:?} is no name for a file")]
-    Name {
-        /// As the torrent has it, unreadable bytes replaced.
-        name: String,
-        /// Why.
-        source: PathError,
-    },
     /// The piece length is missing or no integer.
     #[error("the torrent does not say how long its pieces are")]
     PieceLengthMissing,
     /// The piece length is out of range.
-    #[error("pieces of {0} bytes are not supported: it has to be a multiple of 16384 up to {PIECE_LEN_MAX}")]
+    #[error("pieces of {0} bytes are not supported: they may have {PIECE_LEN_MIN} to {PIECE_LEN_MAX}")]
     PieceLength(i64),
     /// The piece hashes are missing or no string.
     #[error("the torrent has no piece hashes")]
@@ -87,17 +79,6 @@ pub enum MetainfoError {
         /// Why.
         source: PathError,
     },
-    /// Two files have one path.
-    #[error("two files of the torrent have the same path {0:?}")]
-    PathTwice(RelativePath),
-    /// A file lies in another file.
-    #[error("the torrent's file {file:?} would have to be a folder too, for {inside:?}")]
-    FileIsFolder {
-        /// The file.
-        file: RelativePath,
-        /// The other.
-        inside: RelativePath,
-    },
     /// The info dictionary is not the one its magnet link names.
     #[error("the info dictionary has hash {found} where {wanted} was asked for")]
     WrongInfoHash {
@@ -115,9 +96,6 @@ pub enum PathError {
     /// There is none, or something else than strings.
     #[error("it is missing or malformed")]
     Malformed,
-    /// A component is `..`.
-    #[error("it leads out of its folder with `..`, which only a hostile torrent does")]
-    LeavesFolder,
     /// Nothing usable is left.
     #[error("it is empty")]
     Empty,

@@ -1,28 +1,36 @@
 //! The info dictionary: what the info-hash names and peers check each other's pieces against.
 
-use super::{MetainfoError, PathError, RelativePath, links};
+use super::spelling::{self, RawPath};
+use super::{MetainfoError, PathError, RelativePath, links, unique};
 use crate::bencode::{self, Value};
-use crate::limits::{PIECE_LEN_MAX, PIECES_MAX, TORRENT_FILE_LEN_MAX};
-use crate::units::{BLOCK_LEN, PieceIndex};
+use crate::id::InfoHash;
+use crate::limits::{PIECE_LEN_MAX, PIECE_LEN_MIN, PIECES_MAX, TORRENT_FILE_LEN_MAX};
+use crate::shape::PieceShape;
+use crate::units::PieceIndex;
+use encoding_rs::Encoding;
+use std::path::PathBuf;
 
 /// A validated info dictionary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
     name: String,
-    piece_length: u32,
+    shape: PieceShape,
     piece_hashes: Box<[u8]>,
     files: Vec<FileEntry>,
-    total_len: u64,
     single_file: bool,
     private: bool,
     hybrid: bool,
     source: Option<String>,
+    /// The encoding that the torrent file says its texts are in.
+    encoding: Option<&'static Encoding>,
 }
 
 /// One file of a torrent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileEntry {
-    path: RelativePath,
+    pub(super) path: RelativePath,
+    /// What the torrent has in place of `path`, when that is anything out of the ordinary.
+    raw: Option<Box<RawPath>>,
     len: u64,
     offset: u64,
     pub(super) attributes: FileAttributes,
@@ -50,11 +58,12 @@ impl Info {
         if info_bytes.len() as u64 > TORRENT_FILE_LEN_MAX {
             return Err(MetainfoError::TooLong);
         }
-        Self::from_value(bencode::parse(info_bytes)?.root())
+        Self::from_value(bencode::parse(info_bytes)?.root(), None)
     }
 
-    /// The one place where an info dictionary becomes an `Info`.
-    pub(super) fn from_value(info: Value<'_, '_>) -> Result<Self, MetainfoError> {
+    /// The one place where an info dictionary becomes an `Info`. `encoding` is what the torrent file around it says of
+    /// itself; it changes no path, so that a torrent has the same ones however it was come by.
+    pub(super) fn from_value(info: Value<'_, '_>, encoding: Option<&[u8]>) -> Result<Self, MetainfoError> {
         if info.kind() != bencode::Kind::Dict {
             return Err(MetainfoError::InfoMissing);
         }
@@ -64,26 +73,26 @@ impl Info {
             return Err(if v2 { MetainfoError::V2Only } else { MetainfoError::PieceHashesMissing });
         };
         let piece_length = piece_length(info)?;
-        let name = name(info)?;
+        let name = TorrentName::of(info)?;
         let (mut files, single_file) = match (info.lookup(b"length"), info.lookup(b"files")) {
-            (Some(_), None) => (vec![file_entry(info, 0, name.clone())?], true),
+            (Some(_), None) => (vec![file_entry(info, 0, name.path.clone(), name.raw_file())?], true),
             (None, Some(files)) => (file_entries(files, &name)?, false),
             _ => return Err(MetainfoError::FilesMissing),
         };
         let total_len = place(&mut files)?;
-        check_piece_count(piece_hashes.len(), total_len, piece_length)?;
-        refuse_shared_paths(&files)?;
+        let shape = shape(piece_hashes.len(), total_len, piece_length)?;
+        unique::tell_apart(&mut files)?;
         links::drop_unusable(&mut files);
         Ok(Self {
-            name: name.as_str().to_owned(),
-            piece_length,
+            name: name.path.as_str().to_owned(),
+            shape,
             piece_hashes: piece_hashes.into(),
             files,
-            total_len,
             single_file,
             private: info.lookup(b"private").and_then(Value::as_int) == Some(1),
             hybrid: v2,
             source: super::text(info, b"source"),
+            encoding: encoding.and_then(spelling::encoding_of),
         })
     }
 
@@ -92,22 +101,25 @@ impl Info {
         &self.name
     }
 
-    /// Bytes of each piece but the last: a multiple of 16 KiB, at most `PIECE_LEN_MAX`.
+    /// How the content is cut into pieces and blocks.
+    pub fn shape(&self) -> PieceShape {
+        self.shape
+    }
+
+    /// Bytes of each piece but the last: `PIECE_LEN_MIN` to `PIECE_LEN_MAX`, of any length above zero when there is one
+    /// piece only. Not always a multiple of 16 KiB.
     pub fn piece_length(&self) -> u32 {
-        self.piece_length
+        self.shape.piece_length
     }
 
     /// Number of pieces: 1 to `PIECES_MAX`.
     pub fn piece_count(&self) -> u32 {
-        // The constructor keeps the number of hashes at or below PIECES_MAX.
-        (self.piece_hashes.len() / 20) as u32
+        self.shape.piece_count
     }
 
     /// Bytes of one piece; the last may be shorter. Zero beyond the last.
     pub fn piece_len(&self, piece: PieceIndex) -> u32 {
-        let start = u64::from(piece.0) * u64::from(self.piece_length);
-        let rest = self.total_len.saturating_sub(start);
-        u32::try_from(rest).map_or(self.piece_length, |rest| rest.min(self.piece_length))
+        self.shape.piece_len(piece)
     }
 
     /// SHA-1 of one piece; `None` beyond the last.
@@ -121,9 +133,16 @@ impl Info {
         &self.files
     }
 
+    /// Other paths under which another client may have saved `file`, one of this torrent's: raw bytes, other encodings,
+    /// other ways to clean a name. All of them stay below the save folder; most files have none. Which of them is there, if
+    /// any, only the disk can tell, and two files may share one.
+    pub fn spellings(&self, file: &FileEntry) -> Vec<PathBuf> {
+        file.raw.as_ref().map_or_else(Vec::new, |raw| raw.spellings(file.path.as_str(), self.encoding))
+    }
+
     /// Bytes of all files, padding included: 1 to 2^63 - 1.
     pub fn total_len(&self) -> u64 {
-        self.total_len
+        self.shape.total_len
     }
 
     /// Whether the torrent is one file without a folder.
@@ -179,31 +198,103 @@ fn piece_length(info: Value<'_, '_>) -> Result<u32, MetainfoError> {
     let value = value.ok_or(MetainfoError::PieceLengthMissing)?;
     u32::try_from(value)
         .ok()
-        .filter(|&len| len > 0 && len <= PIECE_LEN_MAX && len.is_multiple_of(BLOCK_LEN))
+        .filter(|len| (1..=PIECE_LEN_MAX).contains(len))
         .ok_or(MetainfoError::PieceLength(value))
 }
 
-/// The torrent's name as a path of one component. `name.utf-8` is what old programs wrote beside a name in
-/// the letters of their own system.
-fn name(info: Value<'_, '_>) -> Result<RelativePath, MetainfoError> {
-    let utf8 = info.lookup(b"name.utf-8").and_then(Value::as_str).map(str::as_bytes);
-    let raw = utf8.or_else(|| info.lookup(b"name").and_then(Value::as_bytes));
-    let raw = raw.ok_or(MetainfoError::NameMissing)?;
-    RelativePath::from_components([raw])
-        .map_err(|source| MetainfoError::Name { name: String::from_utf8_lossy(raw).into_owned(), source })
+/// The torrent's name.
+struct TorrentName<'a> {
+    /// Cleaned: a path of one component.
+    path: RelativePath,
+    plain: Option<&'a [u8]>,
+    /// `name.utf-8` is what old programs wrote beside a name in the letters of their own system.
+    utf8: Option<&'a [u8]>,
 }
 
-fn file_entries(files: Value<'_, '_>, name: &RelativePath) -> Result<Vec<FileEntry>, MetainfoError> {
+impl<'a> TorrentName<'a> {
+    /// A name that names nothing, as `..`, gives way to the info-hash, as with other clients.
+    fn of(info: Value<'_, 'a>) -> Result<Self, MetainfoError> {
+        let plain = info.lookup(b"name").and_then(Value::as_bytes);
+        let utf8 = info.lookup(b"name.utf-8").and_then(Value::as_str).map(str::as_bytes);
+        let best = utf8.or(plain).ok_or(MetainfoError::NameMissing)?;
+        let path = RelativePath::from_components([best]).or_else(|_| {
+            let hash = InfoHash::of(info.raw()).to_string();
+            RelativePath::from_components([hash.as_bytes()]).map_err(|_| MetainfoError::NameMissing)
+        })?;
+        Ok(Self { path, plain, utf8 })
+    }
+
+    /// The name in the letters of its maker's system.
+    fn plain(&self) -> &'a [u8] {
+        self.plain.or(self.utf8).unwrap_or_default()
+    }
+
+    /// The spellings of a single file, which has the torrent's name.
+    fn raw_file(&self) -> Option<Box<RawPath>> {
+        RawPath::of(vec![self.plain()], self.utf8.map(|name| vec![name]), self.path.as_str())
+    }
+
+    /// The path of a file below the name, and its spellings. Padding needs no path of its own.
+    fn path_of(
+        &self,
+        file: Value<'_, 'a>,
+        is_padding: bool,
+    ) -> Result<(RelativePath, Option<Box<RawPath>>), PathError> {
+        let plain = file.lookup(b"path").and_then(parts);
+        let is_readable = |path: &Value<'_, '_>| {
+            path.as_list().is_some_and(|mut parts| parts.all(|part| part.as_str().is_some()))
+        };
+        let utf8 = file.lookup(b"path.utf-8").filter(is_readable).and_then(parts);
+        let Some(best) = utf8.as_ref().or(plain.as_ref()) else {
+            let padding = self.below([b".pad".as_slice(), b"0"])?;
+            return if is_padding { Ok((padding, None)) } else { Err(PathError::Malformed) };
+        };
+        let mut path = self.below(best.iter().copied())?;
+        if path == self.path {
+            path = self.below([b"_".as_slice()])?;
+        }
+        let with = |name: &'a [u8], parts: Vec<&'a [u8]>| std::iter::once(name).chain(parts).collect();
+        let utf8 = match (self.utf8, utf8) {
+            (None, None) => None,
+            (name, parts) => {
+                let parts = parts.or_else(|| plain.clone()).unwrap_or_default();
+                Some(with(name.unwrap_or(self.plain()), parts))
+            }
+        };
+        let plain = plain.map(|parts| with(self.plain(), parts)).or_else(|| utf8.clone());
+        let raw = plain.and_then(|plain| RawPath::of(plain, utf8, path.as_str()));
+        Ok((path, raw.filter(|_| !is_padding)))
+    }
+
+    /// Where a link leads, when that is below the name: one that climbs is none of ours.
+    fn link_target(&self, file: Value<'_, 'a>) -> Option<RelativePath> {
+        let parts = parts(file.lookup(b"symlink path")?)?;
+        if parts.iter().any(|part| *part == b"..") { None } else { self.below(parts).ok() }
+    }
+
+    fn below<'p>(&'p self, parts: impl IntoIterator<Item = &'p [u8]>) -> Result<RelativePath, PathError> {
+        RelativePath::from_components(std::iter::once(self.path.as_str().as_bytes()).chain(parts))
+    }
+}
+
+/// The components of a path; `None` when it is no list of strings.
+fn parts<'a>(path: Value<'_, 'a>) -> Option<Vec<&'a [u8]>> {
+    path.as_list()?.map(Value::as_bytes).collect()
+}
+
+fn file_entries(files: Value<'_, '_>, name: &TorrentName<'_>) -> Result<Vec<FileEntry>, MetainfoError> {
     let files = files.as_list().ok_or(MetainfoError::FilesMissing)?;
     let mut entries = Vec::new();
     for (number, file) in files.enumerate() {
         if file.kind() != bencode::Kind::Dict {
             return Err(MetainfoError::FileMalformed(number));
         }
-        let path = file_path(file, name).map_err(|source| MetainfoError::FilePath { number, source })?;
-        let mut entry = file_entry(file, number, path)?;
+        let is_padding = flags(file).contains(&b'p');
+        let path = name.path_of(file, is_padding);
+        let (path, raw) = path.map_err(|source| MetainfoError::FilePath { number, source })?;
+        let mut entry = file_entry(file, number, path, raw)?;
         if entry.attributes.symlink.is_some() {
-            entry.attributes.symlink = link_target(file, name);
+            entry.attributes.symlink = name.link_target(file);
             if entry.attributes.symlink.is_none() {
                 continue;
             }
@@ -213,9 +304,18 @@ fn file_entries(files: Value<'_, '_>, name: &RelativePath) -> Result<Vec<FileEnt
     if entries.is_empty() { Err(MetainfoError::NoFiles) } else { Ok(entries) }
 }
 
+fn flags<'a>(file: Value<'_, 'a>) -> &'a [u8] {
+    file.lookup(b"attr").and_then(Value::as_bytes).unwrap_or_default()
+}
+
 /// Length and attributes. A link's target is filled in by the caller; a link has no bytes, whatever it says.
-fn file_entry(file: Value<'_, '_>, number: usize, path: RelativePath) -> Result<FileEntry, MetainfoError> {
-    let flags = file.lookup(b"attr").and_then(Value::as_bytes).unwrap_or_default();
+fn file_entry(
+    file: Value<'_, '_>,
+    number: usize,
+    path: RelativePath,
+    raw: Option<Box<RawPath>>,
+) -> Result<FileEntry, MetainfoError> {
+    let flags = flags(file);
     let len = file.lookup(b"length").and_then(Value::as_uint);
     let symlink = flags.contains(&b'l').then(|| path.clone());
     let len = if symlink.is_some() { 0 } else { len.ok_or(MetainfoError::FileLength(number))? };
@@ -225,29 +325,7 @@ fn file_entry(file: Value<'_, '_>, number: usize, path: RelativePath) -> Result<
         hidden: flags.contains(&b'h'),
         symlink,
     };
-    Ok(FileEntry { path, len, offset: 0, attributes })
-}
-
-/// The torrent's name and the file's own path below it.
-fn file_path(file: Value<'_, '_>, name: &RelativePath) -> Result<RelativePath, PathError> {
-    let readable = |path: &Value<'_, '_>| {
-        path.as_list().is_some_and(|mut parts| parts.all(|part| part.as_str().is_some()))
-    };
-    let path = file.lookup(b"path.utf-8").filter(readable).or_else(|| file.lookup(b"path"));
-    let path = path.ok_or(PathError::Malformed)?;
-    let below = below_name(path, name)?;
-    if below == *name { Err(PathError::Empty) } else { Ok(below) }
-}
-
-fn link_target(file: Value<'_, '_>, name: &RelativePath) -> Option<RelativePath> {
-    below_name(file.lookup(b"symlink path")?, name).ok()
-}
-
-fn below_name(path: Value<'_, '_>, name: &RelativePath) -> Result<RelativePath, PathError> {
-    let parts: Option<Vec<&[u8]>> =
-        path.as_list().ok_or(PathError::Malformed)?.map(Value::as_bytes).collect();
-    let top = name.as_str().as_bytes();
-    RelativePath::from_components(std::iter::once(top).chain(parts.ok_or(PathError::Malformed)?))
+    Ok(FileEntry { path, raw, len, offset: 0, attributes })
 }
 
 /// Sets the offsets; returns the total length.
@@ -261,7 +339,8 @@ fn place(files: &mut [FileEntry]) -> Result<u64, MetainfoError> {
     if offset == 0 { Err(MetainfoError::NoContent) } else { Ok(offset) }
 }
 
-fn check_piece_count(hashes_len: usize, total_len: u64, piece_length: u32) -> Result<(), MetainfoError> {
+/// Pieces and hashes have to agree. A single piece is as long as its content, whatever the torrent calls its length.
+fn shape(hashes_len: usize, total_len: u64, piece_length: u32) -> Result<PieceShape, MetainfoError> {
     if !hashes_len.is_multiple_of(20) {
         return Err(MetainfoError::PieceHashesRagged(hashes_len));
     }
@@ -270,21 +349,10 @@ fn check_piece_count(hashes_len: usize, total_len: u64, piece_length: u32) -> Re
     if hashes != pieces {
         return Err(MetainfoError::PieceCount { hashes, pieces });
     }
-    if pieces > u64::from(PIECES_MAX) { Err(MetainfoError::TooManyPieces(pieces)) } else { Ok(()) }
-}
-
-/// Padding is never stored, and programs give all padding of one length one path.
-fn refuse_shared_paths(files: &[FileEntry]) -> Result<(), MetainfoError> {
-    let stored = files.iter().filter(|file| !file.attributes.padding);
-    let mut paths: Vec<&RelativePath> = stored.map(|file| &file.path).collect();
-    paths.sort_unstable();
-    for pair in paths.windows(2) {
-        if pair[0] == pair[1] {
-            return Err(MetainfoError::PathTwice(pair[0].clone()));
-        }
-        if pair[0].is_folder_of(pair[1]) {
-            return Err(MetainfoError::FileIsFolder { file: pair[0].clone(), inside: pair[1].clone() });
-        }
+    if pieces > 1 && piece_length < PIECE_LEN_MIN {
+        return Err(MetainfoError::PieceLength(piece_length.into()));
     }
-    Ok(())
+    PieceShape::new(piece_length, total_len)
+        .filter(|shape| shape.piece_count <= PIECES_MAX)
+        .ok_or(MetainfoError::TooManyPieces(pieces))
 }

@@ -16,6 +16,8 @@ mod links;
 mod magnet;
 mod path;
 mod selection;
+mod spelling;
+mod unique;
 
 pub use error::{MagnetError, MetainfoError, PathError};
 pub use info::{FileAttributes, FileEntry, Info};
@@ -39,6 +41,7 @@ pub struct Metainfo {
     comment: Option<String>,
     created_by: Option<String>,
     creation_date: Option<u64>,
+    trailing_len: usize,
 }
 
 impl Metainfo {
@@ -46,19 +49,19 @@ impl Metainfo {
     ///
     /// # Errors
     /// Whatever makes the torrent unusable; the message says what. Odd data that does no harm (trackers that
-    /// are no URL, a negative date) is left out instead.
+    /// are no URL, a negative date, bytes behind the end) is left out instead.
     pub fn parse(bytes: &[u8]) -> Result<Self, MetainfoError> {
         if bytes.len() as u64 > TORRENT_FILE_LEN_MAX {
             return Err(MetainfoError::TooLong);
         }
-        let document = bencode::parse(bytes)?;
+        let (document, trailing) = bencode::parse_prefix(bytes)?;
         let root = document.root();
         if root.kind() != bencode::Kind::Dict {
             return Err(MetainfoError::NotADictionary);
         }
         let info = root.lookup(b"info").ok_or(MetainfoError::InfoMissing)?;
         Ok(Self {
-            info: Info::from_value(info)?,
+            info: Info::from_value(info, root.lookup(b"encoding").and_then(Value::as_bytes))?,
             info_hash: InfoHash::of(info.raw()),
             info_bytes: info.raw().into(),
             tiers: tiers(root),
@@ -66,6 +69,7 @@ impl Metainfo {
             comment: text(root, b"comment.utf-8").or_else(|| text(root, b"comment")),
             created_by: text(root, b"created by"),
             creation_date: root.lookup(b"creation date").and_then(Value::as_uint),
+            trailing_len: trailing.len(),
         })
     }
 
@@ -87,6 +91,7 @@ impl Metainfo {
             comment: None,
             created_by: None,
             creation_date: None,
+            trailing_len: 0,
         })
     }
 
@@ -137,6 +142,12 @@ impl Metainfo {
     /// The program that made the torrent. Escape before showing.
     pub fn created_by(&self) -> Option<&str> {
         self.created_by.as_deref()
+    }
+
+    /// Bytes behind the torrent's end in its file. They are ignored: tools and transfers leave line ends and worse there,
+    /// and the info-hash is over the info dictionary alone.
+    pub fn trailing_len(&self) -> usize {
+        self.trailing_len
     }
 
     /// When the torrent was made, in seconds since 1970.

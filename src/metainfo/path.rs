@@ -2,11 +2,11 @@
 //!
 //! Invariant of [`RelativePath`]: one to [`PATH_DEPTH_MAX`] components joined by `/`, each one to
 //! [`PATH_COMPONENT_LEN_MAX`] bytes of UTF-8, none of them `.` or `..`, none with a control character, a
-//! slash, a backslash or a character that overrides the direction of text.
+//! slash or a character that overrides the direction of text.
 //!
 //! Names that Linux can store and a person can read are kept byte for byte, so that our layout equals that
-//! of other clients. Deliberately absent: the rules of other systems (trailing dots, reserved device names,
-//! letters that differ only in case); this program runs on Linux only.
+//! of other clients. Deliberately absent: the rules of other systems (backslashes, trailing dots, reserved device
+//! names, letters that differ only in case); this program runs on Linux only.
 
 use super::PathError;
 use crate::limits::{PATH_COMPONENT_LEN_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX};
@@ -21,18 +21,15 @@ pub struct RelativePath(Box<str>);
 impl RelativePath {
     /// The path of sanitised components.
     ///
-    /// Empty components and `.` are left out, characters that cannot stand in a name become `_`, names
-    /// longer than the file system allows lose the end of their stem.
+    /// Empty components, `.` and `..` are left out, as other clients do, so that no path climbs; characters that cannot
+    /// stand in a name become `_`, names longer than the file system allows lose the end of their stem.
     ///
     /// # Errors
-    /// A component `..`, nothing left, too many components, too long a path.
+    /// Nothing left, too many components, too long a path.
     pub fn from_components<'a>(components: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, PathError> {
         let mut path = String::new();
         let mut depth = 0;
         for raw in components {
-            if raw == b".." {
-                return Err(PathError::LeavesFolder);
-            }
             let Some(component) = sanitise(raw) else { continue };
             depth += 1;
             if depth > PATH_DEPTH_MAX {
@@ -62,6 +59,21 @@ impl RelativePath {
     /// The components from the top.
     pub fn components(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.0.split('/')
+    }
+
+    /// The path with a number before the extension of its last component, which is shortened where that is too long.
+    /// `None` when the path has no room for it.
+    pub(super) fn numbered(&self, number: u32) -> Option<Self> {
+        let (folder, name) = self.0.rsplit_once('/').map_or(("", &*self.0), |(folder, name)| (folder, name));
+        let (stem, extension) = split_extension(name);
+        let mark = format!(".{number}");
+        let mut end = stem.len().min(PATH_COMPONENT_LEN_MAX - extension.len() - mark.len());
+        while !stem.is_char_boundary(end) {
+            end -= 1;
+        }
+        let name = format!("{}{mark}{extension}", &stem[..end]);
+        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+        (path.len() <= PATH_LEN_MAX).then(|| Self(path.into()))
     }
 
     /// Whether `self` names a folder on the way to `other`.
@@ -108,10 +120,8 @@ impl fmt::Debug for RelativePath {
     }
 }
 
-/// One component as it may stand in a path; `None` when nothing is left of it. Idempotent.
-///
-/// `..` is the caller's to refuse; here it would become nothing.
-fn sanitise(raw: &[u8]) -> Option<String> {
+/// One component as it may stand in a path; `None` when it names nothing. Idempotent.
+pub(super) fn sanitise(raw: &[u8]) -> Option<String> {
     let mut name = String::with_capacity(raw.len());
     for chunk in raw.utf8_chunks() {
         name.extend(chunk.valid().chars().map(|c| if is_unfit(c) { '_' } else { c }));
@@ -130,20 +140,40 @@ fn sanitise(raw: &[u8]) -> Option<String> {
 
 /// Characters that separate, hide or reorder. Plain direction marks stay: Arabic and Hebrew names have them.
 fn is_unfit(c: char) -> bool {
-    c.is_control() || matches!(c, '/' | '\\' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control() || matches!(c, '/' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Characters that set the direction of text, of which libtorrent keeps none.
+pub(super) fn is_reordering(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}')
 }
 
 /// Cuts the end of the stem and keeps a short extension, so that a film stays a film.
 fn shorten(name: &mut String) {
-    const EXTENSION_LEN_MAX: usize = 16;
-    let extension_at = name.rfind('.').filter(|&at| at > 0 && name.len() - at <= EXTENSION_LEN_MAX);
-    let extension = extension_at.map_or(String::new(), |at| name.split_off(at));
+    let (stem, extension) = split_extension(name);
     let mut end = PATH_COMPONENT_LEN_MAX - extension.len();
-    while !name.is_char_boundary(end) {
+    while !stem.is_char_boundary(end) {
         end -= 1;
     }
-    name.truncate(end);
-    name.push_str(&extension);
+    *name = format!("{}{extension}", &stem[..end]);
+}
+
+/// [`shorten`] of a name that may be no UTF-8, at a byte.
+pub(super) fn shorten_bytes(name: &mut Vec<u8>) {
+    if let Ok(text) = std::str::from_utf8(name) {
+        let mut text = text.to_owned();
+        shorten(&mut text);
+        *name = text.into_bytes();
+    } else {
+        name.truncate(PATH_COMPONENT_LEN_MAX);
+    }
+}
+
+/// A name's stem, and its extension with the dot when that is short.
+fn split_extension(name: &str) -> (&str, &str) {
+    const EXTENSION_LEN_MAX: usize = 16;
+    let at = name.rfind('.').filter(|&at| at > 0 && name.len() - at <= EXTENSION_LEN_MAX);
+    name.split_at(at.unwrap_or(name.len()))
 }
 
 #[cfg(test)]
@@ -165,9 +195,9 @@ mod tests {
     }
 
     #[test]
-    fn refuses_dot_dot_and_leaves_out_what_names_nothing() {
-        assert!(matches!(path(&[b"top", b"..", b"x"]), Err(PathError::LeavesFolder)));
-        assert!(matches!(path(&[b"", b"."]), Err(PathError::Empty)));
+    fn leaves_out_what_climbs_and_what_names_nothing() {
+        assert_eq!(path(&[b"top", b"..", b"..", b"x"]).unwrap().as_str(), "top/x");
+        assert!(matches!(path(&[b"", b".", b".."]), Err(PathError::Empty)));
         assert_eq!(path(&[b"", b"etc", b".", b"passwd"]).unwrap().as_str(), "etc/passwd");
     }
 
@@ -175,7 +205,7 @@ mod tests {
     fn replaces_what_separates_hides_or_reorders() {
         for (raw, name) in [
             (&b"/etc/passwd"[..], "_etc_passwd"),
-            (b"..\\..\\x", ".._.._x"),
+            (b"..\\..\\x", "..\\..\\x"),
             (b"../x", ".._x"),
             (b"a\0b\nc\x1b[31m\x7f", "a_b_c_[31m_"),
             ("a\u{202e}gpj.exe".as_bytes(), "a_gpj.exe"),
@@ -192,6 +222,18 @@ mod tests {
         assert_eq!(shortened.as_str(), format!("{}.mkv", "東".repeat(83)));
         let without = path(&["x".repeat(300).as_bytes()]).unwrap();
         assert_eq!(without.as_str().len(), PATH_COMPONENT_LEN_MAX);
+    }
+
+    #[test]
+    fn numbers_stand_before_the_extension_and_always_fit() {
+        let numbered =
+            |name: &str, number| path(&[b"top", name.as_bytes()]).unwrap().numbered(number).unwrap();
+        assert_eq!(numbered("a.txt", 1).as_str(), "top/a.1.txt");
+        assert_eq!(numbered("a", 12).as_str(), "top/a.12");
+        assert_eq!(numbered(".hidden", 1).as_str(), "top/.hidden.1");
+        let long = numbered(&format!("{}.mkv", "東".repeat(83)), u32::MAX);
+        assert_eq!(long.as_str(), format!("top/{}.4294967295.mkv", "東".repeat(80)));
+        assert_eq!(path(&[b"alone"]).unwrap().numbered(2).unwrap().as_str(), "alone.2");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::bencode::{DictWriter, ListWriter};
-use crate::limits::{BENCODE_TOKENS_MAX, PIECE_LEN_MAX};
+use crate::limits::{
+    BENCODE_TOKENS_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX, PIECE_LEN_MAX, PIECES_MAX, TORRENT_FILE_LEN_MAX,
+};
 use crate::units::PieceIndex;
 use proptest::prelude::*;
 
@@ -213,19 +215,87 @@ fn the_info_hash_is_over_the_raw_bytes_even_when_keys_are_out_of_order() {
 
 // HOSTILE 5
 #[test]
-fn a_torrent_with_trailing_bytes_is_refused() {
-    let bytes = [&single(|_| {})[..], b"\n"].concat();
-    assert!(matches!(Metainfo::parse(&bytes), Err(MetainfoError::Bencode(_))));
+fn bytes_behind_the_torrent_are_counted_and_change_nothing() {
+    let torrent = single(|_| {});
+    let plain = Metainfo::parse(&torrent).unwrap();
+    assert_eq!(plain.trailing_len(), 0);
+    for tail in [&b"\n"[..], b"\r\n", b" \t\n", b"\0\0\0", b"e", b"d4:infode", b"<html>not found</html>"] {
+        let tailed = Metainfo::parse(&[&torrent[..], tail].concat()).unwrap();
+        assert_eq!(tailed.trailing_len(), tail.len());
+        assert_eq!((tailed.info(), tailed.info_hash()), (plain.info(), plain.info_hash()));
+        assert_eq!(tailed.info_bytes(), plain.info_bytes());
+    }
+    assert!(matches!(Metainfo::parse(&[b"\n", &torrent[..]].concat()), Err(MetainfoError::Bencode(_))));
+    // An info dictionary from peers is all that its hash is of, so nothing may follow it.
+    assert!(matches!(Info::parse(&[plain.info_bytes(), b"\n"].concat()), Err(MetainfoError::Bencode(_))));
 }
 
 // HOSTILE 6
 #[test]
 fn piece_lengths_out_of_range_are_refused() {
-    for len in [0, -1, 1, PIECE + 1, i64::from(PIECE_LEN_MAX) + PIECE, 1 << 31, 1 << 32, i64::MAX, i64::MIN] {
-        let error = Metainfo::parse(&single(|info| info.int("piece length", len))).unwrap_err();
-        assert_eq!(error, MetainfoError::PieceLength(len));
+    let of = |len: i64| Metainfo::parse(&single(|info| info.int("piece length", len)));
+    for len in [0, -1, i64::from(PIECE_LEN_MAX) + 1, 1 << 31, 1 << 32, i64::MAX, i64::MIN] {
+        assert_eq!(of(len).unwrap_err(), MetainfoError::PieceLength(len));
     }
-    assert!(Metainfo::parse(&single(|info| info.int("piece length", PIECE_LEN_MAX.into()))).is_ok());
+    assert!(of(PIECE_LEN_MAX.into()).is_ok());
+    // The torrent has 20 bytes and one hash: short pieces would be many.
+    for len in [1, 19] {
+        assert!(matches!(of(len).unwrap_err(), MetainfoError::PieceCount { hashes: 1, .. }));
+    }
+    assert!(of(20).is_ok(), "one piece is as long as its content");
+}
+
+#[test]
+fn pieces_need_not_be_a_whole_number_of_blocks() {
+    let of = |piece_length: i64, len: i64| {
+        Metainfo::parse(&single(|info| {
+            info.int("length", len);
+            info.int("piece length", piece_length);
+            info.bytes("pieces", vec![7; 20 * (len as u64).div_ceil(piece_length as u64) as usize]);
+        }))
+    };
+    for (piece_length, last) in [(270_544, 188_368), (827_392, 172_608), (1_024, 576), (PIECE + 1, 515)] {
+        let info = of(piece_length, 1_000_000).unwrap().info().clone();
+        assert_eq!(i64::from(info.piece_len(PieceIndex(0))), piece_length);
+        assert_eq!(info.piece_len(PieceIndex(info.piece_count() - 1)), last);
+    }
+    for piece_length in [1, 2, 1_023] {
+        assert_eq!(of(piece_length, 100_000).unwrap_err(), MetainfoError::PieceLength(piece_length));
+    }
+}
+
+/// A torrent of one file with as many pieces, and one of so many files.
+fn large(pieces: u32, files: u32) -> [Vec<u8>; 2] {
+    let length = i64::from(pieces) * PIECE;
+    let one = single(|info| {
+        info.int("length", length);
+        info.bytes("pieces", vec![7; 20 * pieces as usize]);
+    });
+    let many = bencode::dict(|torrent| {
+        torrent.dict("info", |info| {
+            info.list("files", |list| {
+                for number in 0..files {
+                    let name = format!("part {number:06} of a collection whose files have long names.pdf");
+                    file(list, &[format!("d{:04}", number / 100).as_bytes(), name.as_bytes()], 1, |_| {});
+                }
+            });
+            info.bytes("name", "collection");
+            info.int("piece length", PIECE);
+            info.bytes("pieces", vec![7; 20 * (i64::from(files) as u64).div_ceil(PIECE as u64) as usize]);
+        });
+    });
+    [one, many]
+}
+
+#[test]
+fn as_many_pieces_as_there_may_be_fit_a_torrent_file() {
+    let [pieces, files] = large(PIECES_MAX, 170_000);
+    assert!(pieces.len() as u64 <= TORRENT_FILE_LEN_MAX && files.len() > 10 << 20);
+    assert_eq!(Metainfo::parse(&pieces).unwrap().info().piece_count(), PIECES_MAX);
+    assert_eq!(Metainfo::parse(&files).unwrap().info().files().len(), 170_000);
+    let [more, _] = large(PIECES_MAX + 1, 1);
+    let many = u64::from(PIECES_MAX) + 1;
+    assert_eq!(Metainfo::parse(&more).unwrap_err(), MetainfoError::TooManyPieces(many));
 }
 
 // HOSTILE 7
@@ -254,16 +324,19 @@ fn negative_and_overflowing_lengths_are_refused() {
 // HOSTILE 9
 #[test]
 fn hostile_paths_are_refused_or_made_harmless() {
-    for path in [&[&b".."[..], b"x"][..], &[b"a", b"..", b"..", b"x"], &[b".."]] {
-        assert!(matches!(
-            folder_of(&[path]).unwrap_err(),
-            MetainfoError::FilePath { number: 0, source: PathError::LeavesFolder }
-        ));
+    for (path, cleaned) in [
+        (&[&b".."[..], b"x"][..], "top/x"),
+        (&[b"a", b"..", b"..", b"x"], "top/a/x"),
+        (&[b".."], "top/_"),
+        (&[], "top/_"),
+        (&[b""], "top/_"),
+        (&[b".", b""], "top/_"),
+    ] {
+        assert_eq!(paths(&folder_of(&[path]).unwrap()), [cleaned]);
     }
-    for path in [&[][..], &[&b""[..]], &[b".", b""]] {
-        let error = folder_of(&[path]).unwrap_err();
-        assert_eq!(error, MetainfoError::FilePath { number: 0, source: PathError::Empty });
-    }
+    let malformed = folder(|list| list.dict(|entry| entry.int("length", 1)));
+    let error = MetainfoError::FilePath { number: 0, source: PathError::Malformed };
+    assert_eq!(Metainfo::parse(&malformed).unwrap_err(), error);
     let metainfo = folder_of(&[
         &[b"/etc/passwd"],
         &[b"", b"etc", b"shadow"],
@@ -274,11 +347,12 @@ fn hostile_paths_are_refused_or_made_harmless() {
     ]);
     assert_eq!(
         paths(&metainfo.unwrap()),
-        ["top/_etc_passwd", "top/etc/shadow", "top/a_b_[2J", "top/_txt.exe", "top/__", "top/.._.._evil"]
+        ["top/_etc_passwd", "top/etc/shadow", "top/a_b_[2J", "top/_txt.exe", "top/__", "top/..\\..\\evil"]
     );
     for name in [&b".."[..], b"", b"."] {
-        let error = Metainfo::parse(&single(|info| info.bytes("name", name))).unwrap_err();
-        assert!(matches!(error, MetainfoError::Name { .. }));
+        let metainfo = Metainfo::parse(&single(|info| info.bytes("name", name))).unwrap();
+        assert_eq!(metainfo.info().name(), metainfo.info_hash().to_string());
+        assert_eq!(paths(&metainfo), [metainfo.info().name()]);
     }
     let absolute = Metainfo::parse(&single(|info| info.bytes("name", "/etc/cron.d/x"))).unwrap();
     assert_eq!((absolute.info().name(), paths(&absolute)), ("_etc_cron.d_x", vec!["_etc_cron.d_x"]));
@@ -298,15 +372,50 @@ fn ordinary_names_of_a_long_path_are_kept_byte_for_byte() {
 
 // HOSTILE 10
 #[test]
-fn two_files_at_one_place_are_refused() {
-    assert!(matches!(folder_of(&[&[b"a"], &[b"b"], &[b"a"]]).unwrap_err(), MetainfoError::PathTwice(_)));
-    assert!(matches!(folder_of(&[&[b"a\x01"], &[b"a\x02"]]).unwrap_err(), MetainfoError::PathTwice(_)));
-    for files in
-        [[&[&b"a"[..]][..], &[b"a.b"], &[b"a", b"b"]], [&[b"a", b"b", b"c"], &[b"a!"], &[b"a", b"b"]]]
-    {
-        assert!(matches!(folder_of(&files).unwrap_err(), MetainfoError::FileIsFolder { .. }));
-    }
-    assert!(folder_of(&[&[b"a"], &[b"A"]]).is_ok(), "Linux tells them apart");
+fn two_files_at_one_place_are_told_apart() {
+    let told = |files: &[&[&[u8]]]| -> Vec<String> {
+        paths(&folder_of(files).unwrap()).into_iter().map(str::to_owned).collect()
+    };
+    assert_eq!(told(&[&[b"a"], &[b"b"], &[b"a"], &[b"a"]]), ["top/a", "top/b", "top/a.1", "top/a.2"]);
+    assert_eq!(told(&[&[b"a\x01.txt"], &[b"a\x02.txt"]]), ["top/a_.txt", "top/a_.1.txt"]);
+    assert_eq!(told(&[&[b"a"], &[b"a"], &[b"a.1"]]), ["top/a", "top/a.2", "top/a.1"]);
+    assert_eq!(told(&[&[b"a"], &[b"a.b"], &[b"a", b"b"]]), ["top/a.1", "top/a.b", "top/a/b"]);
+    assert_eq!(told(&[&[b"a", b"b", b"c"], &[b"a!"], &[b"a", b"b"]]), ["top/a/b/c", "top/a!", "top/a/b.1"]);
+    assert_eq!(told(&[&[b"a"], &[b"a.1", b"x"], &[b"a"]]), ["top/a", "top/a.1/x", "top/a.2"]);
+    assert_eq!(told(&[&[b"a"], &[b"A"]]), ["top/a", "top/A"], "Linux tells them apart");
+}
+
+#[test]
+fn padding_needs_no_path() {
+    let bytes = folder(|list| {
+        file(list, &[b"a"], 5, |_| {});
+        list.dict(|entry| {
+            entry.bytes("attr", "p");
+            entry.int("length", 11);
+        });
+        file(list, &[], 11, |entry| entry.bytes("attr", "p"));
+        file(list, &[b"b"], 1, |_| {});
+    });
+    let metainfo = Metainfo::parse(&bytes).unwrap();
+    assert_eq!((paths(&metainfo)[0], paths(&metainfo)[3]), ("top/a", "top/b"));
+    assert!(metainfo.info().files()[1].attributes().padding && metainfo.info().total_len() == 28);
+}
+
+#[test]
+fn a_hundred_thousand_files_of_one_path_are_told_apart_in_bounded_work() {
+    let bytes = folder(|list| (0..100_000).for_each(|_| file(list, &[b"same.bin"], 0, |_| {})));
+    let bytes = String::from_utf8_lossy(&bytes).replacen("lengthi0e", "lengthi1e", 1).into_bytes();
+    let metainfo = Metainfo::parse(&bytes).unwrap();
+    assert_eq!(paths(&metainfo)[99_999], "top/same.99999.bin");
+}
+
+#[test]
+fn files_that_other_clients_spell_otherwise_say_how() {
+    let metainfo = folder_of(&[&[b"plain"], &[b"Beyonc\xe9"], &[b"back\\slash"]]).unwrap();
+    let info = metainfo.info();
+    let spelled: Vec<_> = info.files().iter().map(|file| info.spellings(file)).collect();
+    assert!(spelled[0].is_empty());
+    assert!(spelled[1].contains(&"top/Beyoncé".into()) && spelled[2].contains(&"top/backslash".into()));
 }
 
 // HOSTILE 11
@@ -341,7 +450,7 @@ fn endless_lists_of_files_end_in_an_error_in_bounded_time() {
     let empty_lists = b"le".repeat(BENCODE_TOKENS_MAX + 1);
     let bytes = single(|info| info.raw("files", &[b"l", &empty_lists[..], b"e"].concat()));
     assert!(matches!(Metainfo::parse(&bytes).unwrap_err(), MetainfoError::Bencode(_)));
-    let files = b"d6:lengthi0e4:pathl1:aee".repeat(10_000_000 / 20);
+    let files = b"d6:lengthi0e4:pathl1:aee".repeat(3_000_000);
     let bytes = folder(|list| list.raw(&files));
     assert_eq!(Metainfo::parse(&bytes).unwrap_err(), MetainfoError::TooLong);
     assert_eq!(Info::parse(&bytes).unwrap_err(), MetainfoError::TooLong);
@@ -350,7 +459,8 @@ fn endless_lists_of_files_end_in_an_error_in_bounded_time() {
 // HOSTILE 15 and 17
 #[test]
 fn an_info_dictionary_from_peers_passes_the_same_judgement() {
-    let evil = folder(|list| file(list, &[b"..", b"x"], 1, |_| {}));
+    let deep = vec![&b"d"[..]; PATH_DEPTH_MAX + 1];
+    let evil = folder(|list| file(list, &deep, 1, |_| {}));
     let info = &evil[b"d4:info".len()..evil.len() - 1];
     let from_file = Metainfo::parse(&evil).unwrap_err();
     assert_eq!(Info::parse(info).unwrap_err(), from_file);
@@ -367,6 +477,31 @@ fn an_info_dictionary_from_peers_passes_the_same_judgement() {
 }
 
 proptest! {
+    #[test]
+    fn every_file_has_a_path_of_its_own_below_the_folder_whatever_the_names_are(
+        files in prop::collection::vec(prop::collection::vec(prop_oneof![
+            "[ab]{0,2}(\\.1)?(\\.1)?".prop_map(String::into_bytes),
+            Just(b"..".to_vec()), Just(b"a\x01".to_vec()), Just(b"a\xff".to_vec()), Just(b"a/b".to_vec()),
+            "a{253,257}".prop_map(String::into_bytes),
+        ], 0..4), 1..12))
+    {
+        let files: Vec<Vec<&[u8]>> =
+            files.iter().map(|parts| parts.iter().map(Vec::as_slice).collect()).collect();
+        let files: Vec<&[&[u8]]> = files.iter().map(Vec::as_slice).collect();
+        let metainfo = folder_of(&files).unwrap();
+        let again = folder_of(&files).unwrap();
+        prop_assert_eq!(metainfo.info(), again.info());
+        let mut paths: Vec<&RelativePath> = metainfo.info().files().iter().map(FileEntry::path).collect();
+        for path in &paths {
+            prop_assert!(path.as_str().starts_with("top/") && path.as_str().len() <= PATH_LEN_MAX);
+            prop_assert!(path.as_path().components().all(|part| matches!(part, std::path::Component::Normal(_))));
+            let cleaned = RelativePath::from_components(path.components().map(str::as_bytes));
+            prop_assert_eq!(&cleaned.unwrap(), *path);
+        }
+        paths.sort_unstable();
+        prop_assert!(paths.windows(2).all(|pair| pair[0] != pair[1] && !pair[0].is_folder_of(pair[1])));
+    }
+
     #[test]
     fn changed_torrents_never_panic_and_keep_the_promises(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4))

@@ -4,6 +4,7 @@ use super::info_dictionary::InfoDictionary;
 use crate::bitfield::SharedBitfield;
 use crate::id::InfoHash;
 use crate::limits::{METADATA_LEN_MAX, REQUEST_LEN_MAX};
+use crate::shape::PieceShape;
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -77,11 +78,18 @@ impl TorrentFacts {
         self.have.len()
     }
 
+    /// How it is cut into pieces and blocks.
+    pub fn shape(&self) -> PieceShape {
+        PieceShape {
+            piece_count: self.piece_count(),
+            piece_length: self.piece_length,
+            total_len: self.total_len,
+        }
+    }
+
     /// Bytes of a piece: the last one may be shorter; zero out of range.
     pub fn piece_len(&self, piece: PieceIndex) -> u32 {
-        let start = u64::from(piece.0) * u64::from(self.piece_length);
-        let rest = self.total_len.saturating_sub(start);
-        if piece.0 >= self.piece_count() { 0 } else { rest.min(u64::from(self.piece_length)) as u32 }
+        self.shape().piece_len(piece)
     }
 
     /// Bytes of the info dictionary that we give out. That of a private torrent comes from its tracker's site only.
@@ -101,7 +109,7 @@ impl TorrentFacts {
         if !span.begin.is_multiple_of(BLOCK_LEN) {
             return Err(SpanFault::Unaligned);
         }
-        if u64::from(span.begin) + u64::from(span.len) > u64::from(self.piece_len(span.piece)) {
+        if !self.shape().contains(span) {
             return Err(SpanFault::BehindPiece);
         }
         if !self.have.contains(span.piece) {

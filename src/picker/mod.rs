@@ -35,7 +35,8 @@ mod terms;
 mod tests;
 mod words;
 
-pub use terms::{Allowed, Order, Others, PickerSettings, PieceShape, Priority, Received};
+pub use crate::shape::PieceShape;
+pub use terms::{Allowed, Order, Others, PickerSettings, Priority, Received};
 
 use crate::bitfield::Bitfield;
 use crate::id::ConnId;

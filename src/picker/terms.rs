@@ -1,49 +1,8 @@
-//! The picker's words: how a torrent is cut into pieces and blocks, what the user wants first, and what answers mean.
+//! The picker's words: what the user wants first, and what answers mean.
 
 use crate::id::ConnId;
 use crate::limits::{BLOCK_OWED_MAX, PIECES_IN_FLIGHT_MAX, RANDOM_FIRST_PIECES};
-use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
-
-/// How a torrent is cut into pieces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PieceShape {
-    /// Number of pieces.
-    pub piece_count: u32,
-    /// Bytes of every piece but the last.
-    pub piece_length: u32,
-    /// Bytes of all pieces together.
-    pub total_len: u64,
-}
-
-impl PieceShape {
-    /// Bytes of `piece`: shorter for the last one, zero for one out of range.
-    pub fn piece_len(&self, piece: PieceIndex) -> u32 {
-        if piece.0 >= self.piece_count {
-            return 0;
-        }
-        let begin = u64::from(piece.0) * u64::from(self.piece_length);
-        let rest = self.total_len.saturating_sub(begin);
-        u32::try_from(rest).unwrap_or(u32::MAX).min(self.piece_length)
-    }
-
-    /// Blocks of `piece`, the last of which may be short.
-    pub fn blocks_of(&self, piece: PieceIndex) -> u32 {
-        self.piece_len(piece).div_ceil(BLOCK_LEN)
-    }
-
-    /// The bytes of a piece's block number `block`; `None` out of range.
-    pub fn span(&self, piece: PieceIndex, block: u32) -> Option<BlockSpan> {
-        let begin = block.checked_mul(BLOCK_LEN)?;
-        let rest = self.piece_len(piece).checked_sub(begin)?;
-        (rest > 0).then(|| BlockSpan { piece, begin, len: rest.min(BLOCK_LEN) })
-    }
-
-    /// The number of the block that `span` is, within its piece; `None` when it is not exactly one of our blocks.
-    pub fn block_of(&self, span: BlockSpan) -> Option<u32> {
-        let block = span.begin / BLOCK_LEN;
-        (self.span(span.piece, block) == Some(span)).then_some(block)
-    }
-}
+use crate::units::PieceIndex;
 
 /// How much a piece is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

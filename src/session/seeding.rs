@@ -32,7 +32,6 @@ use crate::metainfo::{Magnet, Metainfo};
 use crate::meter::Meter;
 use crate::peer::{InfoDictionary, TorrentFacts};
 use crate::peer_list::Source;
-use crate::picker::PieceShape;
 use crate::pipeline::{RateGate, burst_for};
 use crate::rng::Rng;
 use crate::secret_url::TrackerUrl;
@@ -338,8 +337,7 @@ impl Seeding {
         let download = wanted.as_ref().filter(|_| is_download).and_then(|wanted| {
             let ServedContent::Open(content) = &checked.content else { return None };
             let content = Arc::clone(content);
-            let shape =
-                PieceShape { piece_count, piece_length: info.piece_length(), total_len: info.total_len() };
+            let shape = info.shape();
             let (have, wanted) = (checked.verified.clone(), wanted.clone());
             let first = checked.first.clone().unwrap_or_else(|| Bitfield::none(piece_count));
             let plan = DownloadPlan { shape, have, wanted, first, order: self.settings.order };

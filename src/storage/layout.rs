@@ -7,6 +7,7 @@
 
 use crate::limits;
 use crate::metainfo::Info;
+use crate::shape::PieceShape;
 use crate::units::{BlockSpan, PieceIndex};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
@@ -43,9 +44,7 @@ pub struct Layout {
     files: Box<[LayoutFile]>,
     /// Where each file begins in the string of all files; ascending, equal for a run of empty files.
     starts: Box<[u64]>,
-    piece_length: u32,
-    piece_count: u32,
-    total_len: u64,
+    shape: PieceShape,
 }
 
 /// Why files make no layout. All of them are faults of the torrent.
@@ -88,18 +87,27 @@ impl Layout {
                 .filter(|&sum| i64::try_from(sum).is_ok())
                 .ok_or(LayoutError::TooLong)?;
         }
-        let piece_count = total_len.div_ceil(u64::from(piece_length));
-        if piece_count > u64::from(limits::PIECES_MAX) {
-            return Err(LayoutError::TooManyPieces(piece_count));
-        }
+        let shape = PieceShape::new(piece_length, total_len)
+            .filter(|shape| shape.piece_count <= limits::PIECES_MAX)
+            .ok_or_else(|| LayoutError::TooManyPieces(total_len.div_ceil(u64::from(piece_length))))?;
         check_paths(&files)?;
-        Ok(Self {
-            files,
-            starts: starts.into_boxed_slice(),
-            piece_length,
-            piece_count: piece_count as u32,
-            total_len,
-        })
+        Ok(Self { files, starts: starts.into_boxed_slice(), shape })
+    }
+
+    /// The same files, each under the path that `rename` gives it by its number; padding, which is never on disk, keeps its
+    /// own. For content that is only read: two files may lie at one path, as they do where links lead both there.
+    pub(super) fn moved(
+        &self,
+        mut rename: impl FnMut(FileIndex, &LayoutFile) -> PathBuf,
+    ) -> Result<Self, LayoutError> {
+        let mut moved = self.clone();
+        for (index, file) in (0..).map(FileIndex).zip(&mut moved.files).filter(|(_, file)| !file.padding) {
+            file.path = rename(index, file);
+            if !is_plain(&file.path) {
+                return Err(LayoutError::UnsafePath(std::mem::take(&mut file.path)));
+            }
+        }
+        Ok(moved)
     }
 
     /// The layout of a torrent as its info dictionary has it, paths relative to the folder that content is saved in.
@@ -137,49 +145,41 @@ impl Layout {
 
     /// Number of pieces; zero for a torrent without bytes.
     pub fn piece_count(&self) -> u32 {
-        self.piece_count
+        self.shape.piece_count
     }
 
     /// Bytes of every piece but perhaps the last.
     pub fn piece_length(&self) -> u32 {
-        self.piece_length
+        self.shape.piece_length
     }
 
     /// Bytes of one piece; the last may be shorter. Zero out of range.
     pub fn piece_len(&self, piece: PieceIndex) -> u32 {
-        if piece.0 >= self.piece_count {
-            return 0;
-        }
-        let left = self.total_len - u64::from(piece.0) * u64::from(self.piece_length);
-        left.min(u64::from(self.piece_length)) as u32
+        self.shape.piece_len(piece)
     }
 
     /// Bytes of all files, padding counted.
     pub fn total_len(&self) -> u64 {
-        self.total_len
+        self.shape.total_len
     }
 
     /// The whole piece as a span; empty out of range.
     pub fn piece_span(&self, piece: PieceIndex) -> BlockSpan {
-        BlockSpan { piece, begin: 0, len: self.piece_len(piece) }
+        self.shape.whole(piece)
     }
 
     /// Numbers of the pieces that have bytes of `file`; empty for an empty file and out of range.
     pub fn pieces_of(&self, file: FileIndex) -> Range<u32> {
         let index = file.0 as usize;
         match (self.starts.get(index), self.files.get(index)) {
-            (Some(&start), Some(file)) if file.len > 0 => {
-                let piece_length = u64::from(self.piece_length);
-                (start / piece_length) as u32..(start + file.len).div_ceil(piece_length) as u32
-            }
+            (Some(&start), Some(file)) => self.shape.pieces_of(start..start + file.len),
             _ => 0..0,
         }
     }
 
     /// Whether the block has bytes at all and all of them lie inside its piece. Anything may be asked.
     pub fn contains(&self, block: BlockSpan) -> bool {
-        let end = u64::from(block.begin) + u64::from(block.len);
-        block.len > 0 && end <= u64::from(self.piece_len(block.piece))
+        self.shape.contains(block)
     }
 
     /// Where the block's bytes lie, in order, without allocating. Nothing for a block that this layout does not
@@ -188,7 +188,7 @@ impl Layout {
         if !self.contains(block) {
             return Spans { layout: self, file: 0, position: 0, left: 0 };
         }
-        let position = u64::from(block.piece.0) * u64::from(self.piece_length) + u64::from(block.begin);
+        let position = self.shape.start_of(block.piece) + u64::from(block.begin);
         // The last file that begins at or before the position: of several that begin there, all but the last
         // are empty.
         let file = self.starts.partition_point(|&start| start <= position).saturating_sub(1);

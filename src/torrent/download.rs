@@ -21,7 +21,7 @@ use crate::peer_list::BanReason;
 use crate::picker::{Allowed, Order, Picker, PickerSettings, PieceShape, Priority, Received};
 use crate::rng::Rng;
 use crate::time::Instant;
-use crate::units::{BlockSpan, PieceIndex};
+use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -155,7 +155,8 @@ impl Download {
 
 /// How many pieces of `len` bytes may be begun and not yet stored: a bound on memory.
 fn pieces_in_flight_max(len: u32) -> usize {
-    let len = u64::from(len.max(1));
+    // Short pieces are counted as blocks: each has more around it than bytes.
+    let len = u64::from(len.max(BLOCK_LEN));
     let least = PIECES_IN_FLIGHT_LEAST.min(LONG_PIECES_IN_FLIGHT_LEN_MAX / len).max(2);
     usize::try_from((PIECES_IN_FLIGHT_LEN_MAX / len).max(least)).unwrap_or(usize::MAX)
 }
@@ -413,9 +414,15 @@ mod bound_tests {
 
     #[test]
     fn memory_is_bounded_and_long_pieces_still_flow() {
-        for (len, pieces) in
-            [(16 << 10, 4096), (256 << 10, 256), (16 << 20, 8), (64 << 20, 4), (256 << 20, 2)]
-        {
+        for (len, pieces) in [
+            (1, 4096),
+            (1 << 10, 4096),
+            (16 << 10, 4096),
+            (256 << 10, 256),
+            (16 << 20, 8),
+            (64 << 20, 4),
+            (256 << 20, 2),
+        ] {
             assert_eq!(pieces_in_flight_max(len), pieces, "{len}");
         }
     }

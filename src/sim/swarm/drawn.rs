@@ -92,11 +92,13 @@ fn shape(rng: &mut Rng, leeches: u64) -> ContentShape {
     let blocks_each = 1_u64 << rng.below(5);
     let pieces_most = (blocks_most / blocks_each).clamp(1, 400);
     let pieces = if one_in(rng, 8) { 1 } else { magnitude(rng, 1, pieces_most) };
-    let piece_length = blocks_each as u32 * BLOCK_LEN;
+    // Of three one has pieces that are no whole number of blocks; some of them have less than a block.
+    let short = if one_in(rng, 3) { 1 + rng.below(u64::from(BLOCK_LEN) - 1) as u32 } else { 0 };
+    let piece_length = blocks_each as u32 * BLOCK_LEN - short;
     // The last piece has at least a byte.
     let cut = match rng.below(3) {
         0 => 0,
-        1 => rng.below(u64::from(BLOCK_LEN)),
+        1 => rng.below(u64::from(BLOCK_LEN.min(piece_length))),
         _ => rng.below(u64::from(piece_length)),
     };
     ContentShape { piece_length, total_len: pieces * u64::from(piece_length) - cut }

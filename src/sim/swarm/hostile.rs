@@ -27,9 +27,8 @@ fn any_piece(rng: &mut Rng, facts: &TorrentFacts) -> PieceIndex {
 /// A block of the content.
 fn any_block(rng: &mut Rng, facts: &TorrentFacts) -> BlockSpan {
     let piece = any_piece(rng, facts);
-    let len = facts.piece_len(piece);
-    let begin = rng.below(u64::from(len.div_ceil(BLOCK_LEN))) as u32 * BLOCK_LEN;
-    BlockSpan { piece, begin, len: BLOCK_LEN.min(len.saturating_sub(begin)) }
+    let block = rng.below(u64::from(facts.shape().blocks_of(piece))) as u32;
+    facts.shape().span(piece, block).unwrap_or_default()
 }
 
 /// A number near the borders of what is allowed, or far away.

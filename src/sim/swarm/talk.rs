@@ -337,7 +337,7 @@ impl Swarm {
                     checks.asked(now, node, seat_of(conn), &spans);
                 }
                 for span in &spans {
-                    let blocks = node.facts.piece_len(span.piece).div_ceil(BLOCK_LEN) as usize;
+                    let blocks = node.facts.shape().blocks_of(span.piece) as usize;
                     let make = || SimPiece { blocks: vec![MISSING; blocks] };
                     node.pieces.entry(span.piece).or_insert_with(make);
                 }
@@ -375,10 +375,10 @@ impl Swarm {
             }
             TorrentAction::Forget(piece) => {
                 let blocks = node.pieces.remove(&piece).unwrap_or_default().blocks;
-                let begins = (0..node.facts.piece_len(piece)).step_by(BLOCK_LEN as usize);
-                let came = begins.zip(blocks).filter(|&(_, content)| content != MISSING);
-                let len = |begin: u32| u64::from((node.facts.piece_len(piece) - begin).min(BLOCK_LEN));
-                node.wasted += came.map(|(begin, _)| len(begin)).sum::<u64>();
+                let shape = node.facts.shape();
+                let came = (0..).zip(blocks).filter(|&(_, content)| content != MISSING);
+                let spans = came.filter_map(|(block, _)| shape.span(piece, block));
+                node.wasted += spans.map(|span| u64::from(span.len)).sum::<u64>();
             }
             TorrentAction::Have(piece) => {
                 self.copies[piece.0 as usize] += 1;
