@@ -84,3 +84,78 @@ fn data_of_something_else_and_no_torrent_are_told_in_one_sentence() {
     let (code, _, err) = check(dir.path(), "album", &[]);
     assert!(code == 1 && err.contains("album.torrent"), "{err}");
 }
+
+/// A .torrent of the folder `top` with one file of 100 bytes at this path, with these entries in its info dictionary
+/// and around it.
+fn torrent_of(path: &[&[u8]], utf8: Option<&str>, around: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let content = vec![7; 100];
+    let hash = sha1_smol::Sha1::from(&content).digest().bytes();
+    let string = |bytes: &[u8]| [format!("{}:", bytes.len()).as_bytes(), bytes].concat();
+    let mut info = b"d5:filesld6:lengthi100e4:pathl".to_vec();
+    path.iter().for_each(|part| info.extend(string(part)));
+    info.extend(b"e");
+    if let Some(name) = utf8 {
+        info.extend([b"10:path.utf-8l".to_vec(), string(name.as_bytes()), b"e".to_vec()].concat());
+    }
+    info.extend(b"ee4:name3:top12:piece lengthi16384e6:pieces20:");
+    info.extend(hash);
+    info.extend(b"e");
+    ([b"d", around, b"4:info", &info[..], b"e"].concat(), content)
+}
+
+#[test]
+fn what_other_clients_saved_under_their_own_spelling_is_found() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let gbk = b"\xc9\xe7\xc7\xf8";
+    let koi8 = b"\xf0\xd2\xc9\xd7\xc5\xd4.mp3";
+    let koi8_says: &[u8] = b"8:encoding6:KOI8-R";
+    let cases: [(&[&[u8]], Option<&str>, &[u8], &[u8]); 14] = [
+        (&[b"Beyonc\xe9.flac"], None, b"", b"Beyonc\xe9.flac"),
+        (&[b"Beyonc\xe9.flac"], None, b"", b"Beyonc_.flac"),
+        (&[b"Beyonc\xe9.flac"], None, b"", "Beyoncé.flac".as_bytes()),
+        (&[b"Beyonc\xe9.flac"], None, b"", "Beyonc\u{fffd}.flac".as_bytes()),
+        (&[gbk], None, b"", gbk),
+        (&[gbk], None, b"", "社区".as_bytes()),
+        (&[gbk], Some("社区"), b"", gbk),
+        (&[koi8], None, koi8_says, "Привет.mp3".as_bytes()),
+        (&[b"test\\.file"], None, b"", b"test\\.file"),
+        (&[b"test\\.file"], None, b"", b"test.file"),
+        (&[b"test\\.file"], None, b"", b"test_.file"),
+        (&[b"a: b?"], None, b"", b"a_ b_"),
+        (&[b"", b"..", b"x"], None, b"", b"x"),
+        (&[b"a\x01b"], None, b"", b"a_b"),
+    ];
+    for (path, utf8, around, saved) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let (torrent, content) = torrent_of(path, utf8, around);
+        fs::write(dir.path().join("album.torrent"), torrent).unwrap();
+        fs::create_dir(dir.path().join("top")).unwrap();
+        fs::write(dir.path().join("top").join(OsStr::from_bytes(saved)), content).unwrap();
+        for data in [".", "top"] {
+            let (code, out, err) = check(dir.path(), data, &[]);
+            assert_eq!((code, err.as_str()), (0, ""), "{:?}: {out}", saved.escape_ascii().to_string());
+        }
+    }
+}
+
+#[test]
+fn links_in_the_content_are_followed_only_when_they_are_the_users_own() {
+    let dir = tempfile::tempdir().unwrap();
+    album(dir.path());
+    fs::rename(dir.path().join("album"), dir.path().join("store")).unwrap();
+    std::os::unix::fs::symlink("store", dir.path().join("album")).unwrap();
+    fs::create_dir_all(dir.path().join("files/album")).unwrap();
+    for name in ["one", "two"] {
+        let target = Path::new("../../store").join(name);
+        std::os::unix::fs::symlink(target, dir.path().join("files/album").join(name)).unwrap();
+    }
+    for data in [".", "files", "files/album"] {
+        let (code, out, err) = check(dir.path(), data, &[]);
+        assert_eq!(code, 1, "{data}: {out}");
+        assert!(out.contains("symbolic link") && out.contains("--follow-links"), "{data}: {out} {err}");
+        assert_eq!(check(dir.path(), data, &["--follow-links"]).0, 0, "{data}");
+    }
+    // The folder itself may be named through a link.
+    assert_eq!(check(dir.path(), "album", &[]).0, 0);
+}

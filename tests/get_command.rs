@@ -2,11 +2,13 @@
 
 mod getting;
 
-use getting::{Album, Run, get, seed, seedring};
+use getting::{Album, Run, get, get_in, seed, seedring};
+use rustix::process::Signal;
 use seedring::secret_url::Keys;
 use seedring::session::torrent_file::read_torrent;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -41,6 +43,7 @@ fn what_cannot_be_meant_is_a_usage_error() {
         &["x.torrent", "--tracker", "gopher://example.org"],
         &["x.torrent", "--download-limit", "fast"],
         &["x.torrent", "--everything"],
+        &["x.torrent", "--follow-links"],
     ] {
         let (code, out, err) = bare(arguments);
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
@@ -119,6 +122,59 @@ fn a_magnet_link_is_enough() {
     assert!(status.success(), "{said}");
     album.assert_downloaded(&album.path("out"), |_| true);
     assert!(read_torrent(&album.path("album.torrent")).is_ok());
+}
+
+#[test]
+fn pieces_that_are_no_whole_number_of_blocks_are_seeded_and_downloaded() {
+    for (seed_number, piece_length) in [(1, 270_544), (2, 827_392), (3, 1_025), (4, 16_383)] {
+        let album = Album::new(seed_number, piece_length, &[("one", 600_001), ("sub/two", 399_998)]);
+        let seed = seed(&album, "100MB/s");
+        let (status, _, said) = Run::start(&mut get(&album, Some(seed.address()))).ended();
+        assert!(status.success() && said.is_empty(), "{piece_length}: {said}");
+        album.assert_downloaded(&album.path("out"), |_| true);
+    }
+}
+
+/// The album's files in the folder `store`, and three ways to link to them; each a folder to give as `--data`.
+fn linked(album: &Album) -> [&'static str; 3] {
+    fs::rename(album.path("seeded/album"), album.path("store")).unwrap();
+    for folder in ["files/album/sub", "folder/album", "whole"] {
+        fs::create_dir_all(album.path(folder)).unwrap();
+    }
+    for path in ["one", "sub/two"] {
+        symlink(album.path("store").join(path), album.path("files/album").join(path)).unwrap();
+    }
+    fs::copy(album.path("store/one"), album.path("folder/album/one")).unwrap();
+    symlink("../../store/sub", album.path("folder/album/sub")).unwrap();
+    symlink(album.path("store"), album.path("whole/album")).unwrap();
+    ["files", "folder", "whole"]
+}
+
+#[test]
+fn content_behind_links_is_refused_at_once_or_followed_and_served_whole() {
+    let album = Album::new(5, 32 << 10, &[("one", 100_000), ("sub/two", 50_000)]);
+    for data in linked(&album) {
+        let state = format!("state-{data}");
+        let mut command = seedring("seed");
+        command.arg(album.path("album.torrent")).arg("--data").arg(album.path(data));
+        command.args(["--tracker-port", "0"]).arg("--state-dir").arg(album.path(&state));
+        let (status, heard, said) = Run::start(&mut command).ended();
+        assert!(!status.success() && heard.iter().all(|event| event["event"] != "started"), "{data}");
+        let words = format!("{said} {heard:?}");
+        assert!(words.contains("symbolic link") && words.contains("--follow-links"), "{data}: {words}");
+
+        let mut seed = Run::start(command.arg("--follow-links"));
+        assert_eq!(seed.started()["pieces"], 5, "{data}");
+        let (status, _, said) = Run::start(&mut get_in(&album, Some(seed.address()), data)).ended();
+        assert!(status.success(), "{data}: {said}");
+        album.assert_downloaded(&album.path(data).join("out"), |_| true);
+        // What was checked behind the links is remembered.
+        seed.signal(Signal::INT);
+        assert!(seed.ended().0.success(), "{data}");
+        let mut again = Run::start(&mut command);
+        again.started();
+        assert_eq!(again.checked_len(), 0, "{data}");
+    }
 }
 
 /// Without `--json`, which the tests otherwise give.

@@ -5,7 +5,7 @@ use super::escape::{self, Plain};
 use super::progress::Progress;
 use crate::metainfo::Metainfo;
 use crate::session::torrent_file::read_torrent;
-use crate::storage::{self, CheckReport, FileIndex, Layout};
+use crate::storage::{self, CheckReport, FileIndex, Layout, Links};
 use crate::units::{ByteSize, PieceIndex};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -21,6 +21,9 @@ pub struct CheckArgs {
     /// The content, or the folder that holds it
     #[arg(value_name = "DATA")]
     data: PathBuf,
+    /// Follow symbolic links in the content, which are your own: files, folders, or the whole of it
+    #[arg(long)]
+    follow_links: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -30,7 +33,8 @@ pub struct CheckArgs {
 pub fn run(args: CheckArgs) -> Result<(), CommandError> {
     let torrent = read_torrent(&args.torrent)?;
     let info = torrent.info();
-    let (layout, root) = storage::locate(info, &args.data)?;
+    let links = if args.follow_links { Links::Follow } else { Links::Refuse };
+    let (layout, root) = storage::locate(info, &args.data, links)?;
     let expected = |piece: PieceIndex| info.piece_hash(piece);
     let progress = Progress::start("checking", layout.total_len());
     let never = AtomicBool::new(false);

@@ -5,7 +5,7 @@ mod keep;
 mod load;
 
 use super::CommandError;
-use super::create::{piece_length, tracker_url};
+use super::create::{ChoiceArgs, piece_length, tracker_url};
 use super::engine_args::{EngineArgs, UnnamedPort};
 use super::terminal::Terminal;
 use super::view::View;
@@ -82,6 +82,11 @@ pub struct SeedArgs {
     /// large content]
     #[arg(long, value_name = "SIZE", value_parser = piece_length)]
     piece_length: Option<u32>,
+    #[command(flatten)]
+    choice: ChoiceArgs,
+    /// Follow symbolic links in the content of torrents, which are your own: files, folders, or the whole of it
+    #[arg(long)]
+    follow_links: bool,
     /// Show each peer one piece at a time until the peers have all of them together (BEP 16): for the first and only
     /// seed on a slow line
     #[arg(long)]

@@ -7,8 +7,8 @@ use crate::engine::supply::Supply;
 use crate::id::InfoHash;
 use crate::metainfo::Metainfo;
 use crate::storage::{
-    self, CheckReport, Content, FileSelection, Fingerprint, Layout, Resume, Sample, Shelf, ShelvedContent,
-    StorageError, resume_path,
+    self, CheckReport, Content, FileSelection, Fingerprint, Layout, Links, Resume, Sample, Shelf,
+    ShelvedContent, StorageError, resume_path,
 };
 use crate::units::PieceIndex;
 use std::path::{Path, PathBuf};
@@ -139,10 +139,11 @@ impl Located {
     pub fn find(
         metainfo: Metainfo,
         data: &Path,
+        links: Links,
         state_dir: Option<&Path>,
         shelf: &Shelf,
     ) -> Result<Self, StorageError> {
-        let (layout, root) = storage::locate(metainfo.info(), data)?;
+        let (layout, root) = storage::locate(metainfo.info(), data, links)?;
         let layout = Arc::new(layout);
         let mut shelved = None;
         let remembered = state_dir

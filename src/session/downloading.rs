@@ -9,7 +9,7 @@ use crate::bitfield::Bitfield;
 use crate::metainfo::Metainfo;
 use crate::storage::{
     Allocation, BootId, Content, FileIndex, FileSelection, Layout, Resume, StorageError, Subset, Verdict,
-    check_some, forget_cached, pieces_with_data, resume_path,
+    check_some, forget_cached, layout_in, pieces_with_data, resume_path,
 };
 use crate::units::PieceIndex;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -75,7 +75,7 @@ impl Planned {
     /// # Errors
     /// A pattern that is none, or selects nothing; a torrent that makes no layout.
     pub fn new(metainfo: Metainfo, options: DownloadOptions) -> Result<Self, DownloadError> {
-        let layout = Arc::new(Layout::of(metainfo.info()).map_err(StorageError::from)?);
+        let layout = Arc::new(layout_in(metainfo.info(), &options.root).map_err(StorageError::from)?);
         let selection = select(&metainfo, &layout, &options)?;
         let first = first_pieces(&metainfo, &layout, &options)?;
         let resume = options
@@ -182,7 +182,7 @@ fn select(
     let mut selected = false;
     let selection = FileSelection::only(layout, metainfo.info_hash(), |file: FileIndex| {
         let by_number = options.only_indices.as_ref().is_some_and(|some| some.contains(&file.0));
-        let is_wanted = by_number || matches(&patterns, metainfo, layout, file);
+        let is_wanted = by_number || matches(&patterns, metainfo, file);
         selected |= is_wanted;
         is_wanted
     });
@@ -198,7 +198,7 @@ fn first_pieces(
     let patterns = patterns(&options.first)?;
     let mut pieces = Bitfield::none(layout.piece_count());
     let files = (0..).map(FileIndex).take(layout.files().len());
-    for file in files.filter(|&file| matches(&patterns, metainfo, layout, file)) {
+    for file in files.filter(|&file| matches(&patterns, metainfo, file)) {
         for piece in layout.pieces_of(file) {
             pieces.insert(PieceIndex(piece));
         }
@@ -207,11 +207,12 @@ fn first_pieces(
 }
 
 /// Whether a pattern matches a file's path within the torrent, with or without the torrent's own folder in front.
-fn matches(patterns: &GlobSet, metainfo: &Metainfo, layout: &Layout, file: FileIndex) -> bool {
-    let name = metainfo.info().name();
-    layout.file(file).is_some_and(|file| {
-        let inside = file.path.strip_prefix(name);
-        patterns.is_match(&file.path) || inside.is_ok_and(|inside| patterns.is_match(inside))
+fn matches(patterns: &GlobSet, metainfo: &Metainfo, file: FileIndex) -> bool {
+    let info = metainfo.info();
+    // The torrent's own path, under whatever spelling the file lies on the disk.
+    info.files().get(file.0 as usize).map(|file| file.path().as_path()).is_some_and(|path| {
+        let inside = path.strip_prefix(info.name());
+        patterns.is_match(path) || inside.is_ok_and(|inside| patterns.is_match(inside))
     })
 }
 

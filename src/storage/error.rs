@@ -56,7 +56,7 @@ pub enum StorageError {
         due: &'static str,
     },
     /// A symbolic link on the way; following it could lead out of the content's folder.
-    #[error("{} is, or lies behind, a symbolic link, which is not followed inside a torrent's folder; put the file itself there", .0.display())]
+    #[error("{} is, or lies behind, a symbolic link, which is not followed inside a torrent's folder; put the file itself there (`seed` and `check`: or use --follow-links)", .0.display())]
     SymbolicLink(PathBuf),
     /// No permission.
     #[error("{} may not be read by this user; change its permissions", .0.display())]

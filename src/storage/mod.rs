@@ -36,7 +36,7 @@ pub use fingerprint::{FileStamp, Fingerprint};
 pub use finisher::{Finisher, FinisherCounters, PieceJob, PieceOutcome, QueueFull, Reply};
 pub use hash::{CheckReport, FileProblem, Subset, check, check_some, hash_pieces, piece_hash, piece_hashes};
 pub use layout::{FileIndex, FileSpan, Layout, LayoutError, LayoutFile, Spans};
-pub use locate::locate;
+pub use locate::{Links, layout_in, locate};
 pub use reread::forget_cached;
 pub use residency::Presence;
 pub use resume::{BootId, Resume, ResumeProblem, Verdict, default_state_dir, resume_path};

@@ -1,7 +1,8 @@
 //! The content's folder, and the only way into it, for reading and for making what is not there.
 //!
 //! Files are opened relative to the folder with openat2(2): nothing below it may be a symbolic link or lead out,
-//! so a torrent cannot make us serve what lies elsewhere, even while somebody renames folders. The folder
+//! so a torrent cannot make us serve what lies elsewhere, even while somebody renames folders. Whoever only looks
+//! at a file is told by the same rule, so that nothing is promised that cannot be opened. The folder
 //! itself may be reached through links, since the user named it. Opening never blocks (a FIFO would) and only
 //! regular files pass.
 
@@ -160,11 +161,32 @@ impl Root {
         self.regular(relative, &stat)
     }
 
-    /// What lies at the path now, without opening it or following a link at its end.
+    /// What lies at the path now, without opening it. Follows no link, as [`Self::open_file`] follows none.
     pub(super) fn state(&self, relative: &Path) -> Result<FileState, StorageError> {
-        let stat = rustix::fs::statat(&self.dir, relative, AtFlags::SYMLINK_NOFOLLOW)
+        let stat = self
+            .stat(relative)
             .map_err(|errno| StorageError::at("inspect", &self.full_path(relative), errno))?;
         self.regular(relative, &stat)
+    }
+
+    fn stat(&self, relative: &Path) -> Result<Stat, Errno> {
+        let straight = || rustix::fs::statat(&self.dir, relative, AtFlags::SYMLINK_NOFOLLOW);
+        // Nothing lies on the way to a file directly in the folder.
+        if relative.components().nth(1).is_none() {
+            return straight();
+        }
+        match open_below(
+            &self.dir,
+            relative,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
+            // It may be a link itself, which is then told by its kind.
+            Ok(fd) => rustix::fs::fstat(fd),
+            // A shortage of descriptors says nothing about the file.
+            Err(Errno::MFILE | Errno::NFILE) => straight(),
+            Err(errno) => Err(errno),
+        }
     }
 
     fn regular(&self, relative: &Path, stat: &Stat) -> Result<FileState, StorageError> {

@@ -1,6 +1,7 @@
 //! From what the user typed to torrents whose place on disk is known.
 
 use super::super::CommandError;
+use super::super::create::tell_of;
 use super::super::destination::Destination;
 use super::super::escape::Plain;
 use super::super::progress::Progress;
@@ -12,7 +13,7 @@ use crate::session::content::Located;
 use crate::session::folder_watch::{is_torrent_name, list};
 use crate::session::make_torrent::{MakeOptions, Plan};
 use crate::session::torrent_file::{read_torrent, write_torrent};
-use crate::storage::{Shelf, open_files_max};
+use crate::storage::{Links, Shelf, open_files_max};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,8 @@ pub(super) struct Inputs {
     made: BTreeMap<PathBuf, PathBuf>,
     /// Where their content lies; each beside its torrent file when `None`.
     pub data: Option<PathBuf>,
+    /// What is done about links in the content.
+    pub links: Links,
     /// Where resume files lie.
     pub state_dir: Option<PathBuf>,
     /// What opens their content.
@@ -60,6 +63,7 @@ pub(super) fn gather(
         folders: args.torrents.clone(),
         made: BTreeMap::new(),
         data: args.data.clone(),
+        links: if args.follow_links { Links::Follow } else { Links::Refuse },
         state_dir: state_dir.map(Path::to_owned),
         shelf: Shelf::new(open_files_max()),
     };
@@ -99,7 +103,13 @@ impl Inputs {
         let beside =
             torrent.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let data = self.made.get(torrent).map(PathBuf::as_path).or(self.data.as_deref());
-        let located = Located::find(metainfo, data.unwrap_or(beside), self.state_dir.as_deref(), &self.shelf);
+        let located = Located::find(
+            metainfo,
+            data.unwrap_or(beside),
+            self.links,
+            self.state_dir.as_deref(),
+            &self.shelf,
+        );
         let mut located = located.map_err(|error| {
             let hint = if data.is_none() { "; name the content's folder with --data" } else { "" };
             format!("the content of {} is not there: {error}{hint}", Plain(&torrent.to_string_lossy()))
@@ -121,18 +131,18 @@ fn make(
         tiers: trackers.iter().map(|tracker| vec![tracker.clone()]).collect(),
         piece_length: args.piece_length,
         creation_date: Some(clock::unix_seconds()),
+        exclude: args.choice.exclude.clone(),
+        include_system_files: args.choice.include_system_files,
         leave_out: Some(output.clone()),
         ..MakeOptions::default()
     };
     let plan = Plan::of(path, options)?;
-    for left_out in plan.left_out() {
-        eprintln!("{} is left out: {}", Plain(&left_out.path.to_string_lossy()), left_out.reason);
-    }
+    tell_of(&plan);
     let progress = Progress::start("hashing", plan.total_len());
     let made = plan.hash(0, &|bytes| progress.add(bytes))?;
     drop(progress);
     write_torrent(&output, &made.bytes)?;
-    let mut located = Located::find(made.metainfo, &made.root, state_dir, shelf)?;
+    let mut located = Located::find(made.metainfo, &made.root, Links::Refuse, state_dir, shelf)?;
     located.trust();
     located.made_here = true;
     located.torrent_file = Some(std::path::absolute(&output).unwrap_or(output));

@@ -83,7 +83,7 @@ fn a_folder_swapped_for_a_link_after_opening_changes_nothing_outside_and_is_noti
     content.write_piece(PieceIndex(0), b"download").unwrap();
     assert_eq!(fs::read(outside.path().join("f")).unwrap(), b"precious");
     assert_eq!(fs::read(dir.path().join("moved/f")).unwrap(), b"download");
-    assert!(matches!(content.verify_files(), Err(StorageError::Replaced(_))));
+    assert!(matches!(content.verify_files(), Err(StorageError::SymbolicLink(_))));
 }
 
 #[test]
