@@ -143,3 +143,53 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     let status = command.current_dir(dir.path()).args(["show", "album.torrent"]).stdout(Stdio::from(writer));
     assert!(status.status().unwrap().success());
 }
+
+#[test]
+fn a_large_torrent_and_one_with_a_tail_are_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let pieces = 714_632;
+    let mut torrent = format!("d4:infod6:lengthi{}e4:name7:archive", pieces as u64 * 16_384).into_bytes();
+    torrent.extend(format!("12:piece lengthi16384e6:pieces{}:", pieces * 20).bytes());
+    torrent.extend(vec![7; pieces * 20]);
+    torrent.extend(b"ee");
+    fs::write(dir.path().join("large.torrent"), &torrent).unwrap();
+    let (code, out, err) = seedring(dir.path(), &["show", "large.torrent", "--json"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!((&json(&out)["piece_count"], &json(&out)["ignored_bytes"]), (&pieces.into(), &().into()));
+
+    assert_eq!(seedring(dir.path(), &["create", "large.torrent", "-o", "t.torrent"]).0, 0);
+    let small = fs::read(dir.path().join("t.torrent")).unwrap();
+    for tail in ["\n", "\r\n", " \t", "d4:infode"] {
+        fs::write(dir.path().join("tailed.torrent"), [&small, tail.as_bytes()].concat()).unwrap();
+        let (code, out, err) = seedring(dir.path(), &["show", "tailed.torrent"]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(out.contains("note        ") && out.contains(" behind the torrent's end "), "{out}");
+        assert_eq!(seedring(dir.path(), &["check", "tailed.torrent", "large.torrent"]).0, 0);
+    }
+}
+
+#[test]
+fn what_systems_leave_behind_is_left_out_and_names_that_are_alike_are_told() {
+    let dir = album();
+    for path in [".DS_Store", "Thumbs.db", "disc 2/x.nfo", "disc 2/01.FLAC", ".git/config"] {
+        let path = dir.path().join("album").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "y").unwrap();
+    }
+    let shared = |options: &[&str]| {
+        let (code, out, err) = seedring(dir.path(), &[&["create", "album", "--json"], options].concat());
+        assert_eq!(code, 0, "{err}");
+        (json(&out)["file_count"].as_u64().unwrap(), err)
+    };
+    let (files, err) = shared(&[]);
+    assert_eq!(files, 4, "{err}");
+    assert!(err.contains("Thumbs.db is left out") && err.contains("--include-system-files"), "{err}");
+    let alike = "disc 2/01.FLAC and disc 2/01.flac differ in case only";
+    assert!(err.contains(alike), "{err}");
+    let (files, err) = shared(&["--include-system-files"]);
+    assert!(files == 7 && !err.contains("Thumbs.db"), "{err}");
+    let (files, err) = shared(&["--exclude", "*.nfo", "--exclude", "disc 2/*.FLAC"]);
+    assert!(files == 2 && err.contains("x.nfo is left out: it is excluded") && !err.contains(alike), "{err}");
+    let (code, _, err) = seedring(dir.path(), &["create", "album", "--exclude", "[x"]);
+    assert!(code == 1 && err.contains("\"[x\" is no pattern of file names"), "{err}");
+}

@@ -45,9 +45,37 @@ pub struct CreateArgs {
     /// Print the magnet link with the addresses that hold a key (a passkey, a password), which it leaves out otherwise
     #[arg(long)]
     show_keys: bool,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// What of a folder goes into its torrent.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ChoiceArgs {
+    /// Leave out files and folders of this name, or, with a `/` in it, of this path below the folder; `*`, `?` and `**`
+    /// stand for other letters; repeatable
+    #[arg(long, value_name = "GLOB")]
+    pub(super) exclude: Vec<String>,
+    /// Share also what systems and tools leave in folders: .DS_Store, Thumbs.db, desktop.ini, .git and the like
+    #[arg(long)]
+    pub(super) include_system_files: bool,
+}
+
+/// Says what of a folder its torrent will not have, and which names in it are one on other systems.
+pub(super) fn tell_of(plan: &Plan) {
+    for left_out in plan.left_out() {
+        eprintln!("{} is left out: {}", Plain(&left_out.path.to_string_lossy()), left_out.reason);
+    }
+    for alike in plan.alike() {
+        let (first, second) = (Plain(&alike.first), Plain(&alike.second));
+        eprintln!(
+            "{first} and {second} differ in {} only: Windows and macOS take them for one; rename one of them",
+            alike.difference
+        );
+    }
 }
 
 /// What has been made. The fields are the JSON contract.
@@ -73,14 +101,14 @@ pub fn run(args: CreateArgs) -> Result<(), CommandError> {
         comment: args.comment,
         source: args.source,
         creation_date: Some(clock::unix_seconds()),
+        exclude: args.choice.exclude,
+        include_system_files: args.choice.include_system_files,
         leave_out: None,
     };
     let destination = Destination::of(&args.path, args.output.as_deref(), "-o")?;
     let output = &destination.path;
     let plan = Plan::of(&args.path, MakeOptions { leave_out: Some(output.clone()), ..options })?;
-    for left_out in plan.left_out() {
-        eprintln!("{} is left out: {}", Plain(&left_out.path.to_string_lossy()), left_out.reason);
-    }
+    tell_of(&plan);
     let progress = Progress::start("hashing", plan.total_len());
     let made = plan.hash(0, &|bytes| progress.add(bytes))?;
     drop(progress);

@@ -63,10 +63,17 @@ struct Description {
     /// The files a magnet link wants (BEP 53), by number.
     #[serde(skip_serializing_if = "Option::is_none")]
     selected_files: Option<String>,
+    /// Bytes behind the torrent's end in its file.
+    #[serde(skip_serializing_if = "is_zero")]
+    ignored_bytes: usize,
     magnet: String,
     /// What is said behind the link.
     #[serde(skip)]
     left_out: &'static str,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What only the torrent itself says.
@@ -121,6 +128,7 @@ impl Description {
             web_seeds: metainfo.url_list().iter().map(|url| url.shown(keys)).collect(),
             peers: Vec::new(),
             selected_files: None,
+            ignored_bytes: metainfo.trailing_len(),
             magnet: metainfo.magnet().link(keys),
             left_out: left_out(&metainfo.magnet(), keys),
         }
@@ -137,6 +145,7 @@ impl Description {
             web_seeds: magnet.web_seeds.iter().map(|url| url.shown(keys)).collect(),
             peers: magnet.peers.clone(),
             selected_files: magnet.selected.as_ref().map(ToString::to_string),
+            ignored_bytes: 0,
             magnet: magnet.link(keys),
             left_out: left_out(magnet, keys),
         }
@@ -189,6 +198,11 @@ impl fmt::Display for Description {
             "files",
             self.selected_files.as_deref().map(|chosen| format!("only {chosen}, counted from 0")).as_deref(),
         )?;
+        let ignored = match self.ignored_bytes {
+            1 => "1 byte behind the torrent's end is ignored".to_owned(),
+            count => format!("{count} bytes behind the torrent's end are ignored"),
+        };
+        row(f, "note", Some(ignored.as_str()).filter(|_| self.ignored_bytes > 0))?;
         row(f, "magnet", Some(&format!("{}{}", self.magnet, self.left_out)))?;
         let files = self.content.as_ref().and_then(|content| content.files.as_deref()).unwrap_or_default();
         if !files.is_empty() {

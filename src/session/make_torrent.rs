@@ -2,13 +2,19 @@
 //!
 //! The walk is deterministic: files in the order of their path's bytes, component by component, so that the
 //! same content has the same info-hash everywhere. Links are not followed and what is no regular file is
-//! left out, each with a note; a name that is no UTF-8 cannot stand in a torrent and is an error.
+//! left out, each with a note, and so is what the user excludes or what systems leave behind ([`choice`]); a name that
+//! is no UTF-8 cannot stand in a torrent and is an error.
+
+mod choice;
+
+pub use choice::Alike;
 
 use crate::limits::PATH_DEPTH_MAX;
 use crate::metainfo::builder::{BuildError, Builder, NewFile, default_piece_length};
 use crate::metainfo::{Info, Metainfo};
 use crate::secret_url::{TrackerUrl, WebSeedUrl};
 use crate::storage::{self, Layout, StorageError};
+use choice::Choice;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
@@ -32,6 +38,10 @@ pub struct MakeOptions {
     pub source: Option<String>,
     /// Seconds since 1970.
     pub creation_date: Option<u64>,
+    /// Patterns of files and folders to leave out: of names at any depth, or, with a `/`, of paths below the folder.
+    pub exclude: Vec<String>,
+    /// Whether what systems and tools leave behind in folders (`.DS_Store`, `Thumbs.db`, `.git`) is shared, too.
+    pub include_system_files: bool,
     /// A file to leave out even when it lies in the folder: the one the torrent is going to be written to.
     pub leave_out: Option<PathBuf>,
 }
@@ -43,6 +53,7 @@ pub struct Plan {
     draft: Info,
     root: PathBuf,
     left_out: Vec<LeftOut>,
+    alike: Vec<Alike>,
 }
 
 /// Something in the folder that is not going to be in the torrent.
@@ -89,10 +100,21 @@ pub enum MakeError {
     /// No bytes to share.
     #[error("{} has no content to share: there is not one byte in it", .0.display())]
     NoContent(PathBuf),
+    /// A file was written to, replaced or taken away between the first look at it and its last byte.
+    #[error("{} changed while it was hashed; try again when nothing writes to it any more", .0.display())]
+    Changed(PathBuf),
+    /// What is to be excluded is no pattern.
+    #[error("{pattern:?} is no pattern of file names: {reason}")]
+    Pattern {
+        /// As given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The torrent cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The content cannot be read, or changes meanwhile.
+    /// The content cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -109,7 +131,8 @@ impl Plan {
             return Err(MakeError::NotShareable(path));
         };
         let leave_out = options.leave_out.as_deref().and_then(absolute);
-        let mut walk = Walk { files: Vec::new(), left_out: Vec::new(), leave_out };
+        let choice = Choice::new(&options.exclude, options.include_system_files)?;
+        let mut walk = Walk { files: Vec::new(), left_out: Vec::new(), leave_out, choice };
         let name = utf8(name, &path)?;
         let metadata = fs::metadata(&path).map_err(read)?;
         if metadata.is_file() {
@@ -123,6 +146,7 @@ impl Plan {
         if total_len == 0 {
             return Err(MakeError::NoContent(path));
         }
+        let alike = choice::alike(&walk.files);
         let builder = Builder {
             name,
             files: walk.files,
@@ -136,7 +160,7 @@ impl Plan {
             created_by: Some(concat!("seedring ", env!("CARGO_PKG_VERSION")).to_owned()),
         };
         let draft = builder.draft()?;
-        Ok(Self { builder, draft, root: root.to_owned(), left_out: walk.left_out })
+        Ok(Self { builder, draft, root: root.to_owned(), left_out: walk.left_out, alike })
     }
 
     /// Bytes to hash.
@@ -149,6 +173,11 @@ impl Plan {
         &self.left_out
     }
 
+    /// Names that are one on systems that do not tell their letters apart.
+    pub fn alike(&self) -> &[Alike] {
+        &self.alike
+    }
+
     /// Hashes the content on `threads` threads (0: one for every core) and builds the torrent. `on_progress`
     /// receives the bytes hashed since its last call, on any thread.
     ///
@@ -156,9 +185,24 @@ impl Plan {
     /// The content cannot be read, or has changed since it was looked at.
     pub fn hash(self, threads: usize, on_progress: &(dyn Fn(u64) + Sync)) -> Result<MadeTorrent, MakeError> {
         let layout = Layout::of(&self.draft).map_err(StorageError::from)?;
-        let hashes = storage::hash_pieces(&layout, &self.root, threads, on_progress)?;
+        let hashes =
+            storage::hash_pieces(&layout, &self.root, threads, on_progress).map_err(unless_changed)?;
         let (bytes, metainfo) = self.builder.build(&hashes)?;
         Ok(MadeTorrent { bytes, metainfo, root: self.root })
+    }
+}
+
+/// Every file was there when the folder was looked at, so what is wrong with one now has happened since.
+fn unless_changed(error: StorageError) -> MakeError {
+    match error {
+        StorageError::Modified(path)
+        | StorageError::Missing(path)
+        | StorageError::Vanished(path)
+        | StorageError::Replaced(path)
+        | StorageError::SymbolicLink(path)
+        | StorageError::WrongKind { path, .. }
+        | StorageError::Length { path, .. } => MakeError::Changed(path),
+        other => MakeError::Storage(other),
     }
 }
 
@@ -167,6 +211,7 @@ struct Walk {
     files: Vec<NewFile>,
     left_out: Vec<LeftOut>,
     leave_out: Option<PathBuf>,
+    choice: Choice,
 }
 
 impl Walk {
@@ -180,7 +225,8 @@ impl Walk {
                 let path = entry.path();
                 let metadata =
                     entry.metadata().map_err(|source| MakeError::Read { path: path.clone(), source })?;
-                if let Some(reason) = self.reason_against(&path, &metadata) {
+                let relative = path.strip_prefix(top).unwrap_or(&path);
+                if let Some(reason) = self.reason_against(&path, relative, &metadata) {
                     self.left_out.push(LeftOut { path, reason });
                     continue;
                 }
@@ -201,7 +247,7 @@ impl Walk {
         Ok(())
     }
 
-    fn reason_against(&self, path: &Path, metadata: &Metadata) -> Option<&'static str> {
+    fn reason_against(&self, path: &Path, relative: &Path, metadata: &Metadata) -> Option<&'static str> {
         if metadata.is_symlink() {
             Some("it is a symbolic link")
         } else if !metadata.is_dir() && !metadata.is_file() {
@@ -209,7 +255,7 @@ impl Walk {
         } else if self.leave_out.as_deref() == Some(path) {
             Some("it is where the torrent file goes")
         } else {
-            None
+            self.choice.reason_against(relative)
         }
     }
 }
@@ -299,6 +345,69 @@ mod tests {
     }
 
     #[test]
+    fn leaves_out_what_is_excluded_and_what_systems_leave_behind() {
+        let content: &[u8] = b"x";
+        let folder = folder(&[
+            ("a.mkv", content),
+            ("a.nfo", content),
+            ("sub/b.nfo", content),
+            ("sub/.DS_Store", content),
+            (".git/config", content),
+            ("sub/c", content),
+        ]);
+        let top = folder.path().join("top");
+        let options = MakeOptions { exclude: vec!["*.nfo".to_owned()], ..MakeOptions::default() };
+        let plan = Plan::of(&top, options.clone()).unwrap();
+        assert_eq!(paths(&plan.draft), ["top/a.mkv", "top/sub/c"]);
+        let names: Vec<_> = plan.left_out().iter().map(|left| left.path.file_name().unwrap()).collect();
+        assert_eq!(names, [".git", "a.nfo", ".DS_Store", "b.nfo"]);
+        let plan = Plan::of(&top, MakeOptions { include_system_files: true, ..options }).unwrap();
+        assert_eq!(paths(&plan.draft), ["top/.git/config", "top/a.mkv", "top/sub/.DS_Store", "top/sub/c"]);
+        let everything = MakeOptions { exclude: vec!["*".to_owned()], ..MakeOptions::default() };
+        assert!(matches!(Plan::of(&top, everything).unwrap_err(), MakeError::NoContent(_)));
+        // What the user names himself is meant.
+        assert!(Plan::of(&top.join("sub/.DS_Store"), MakeOptions::default()).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_hashed_is_told_as_that() {
+        let changes: [(&str, fn(&Path)); 5] = [
+            ("grows", |path| {
+                let file = fs::OpenOptions::new().append(true).open(path).unwrap();
+                io::Write::write_all(&mut &file, b"more").unwrap();
+            }),
+            ("shrinks", |path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(5).unwrap()),
+            ("is rewritten", |path| {
+                let bytes = fs::read(path).unwrap();
+                fs::write(path, bytes).unwrap();
+                let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+                file.set_modified(std::time::UNIX_EPOCH).unwrap();
+            }),
+            ("is taken away", |path| fs::remove_file(path).unwrap()),
+            ("gives way to a link", |path| {
+                fs::remove_file(path).unwrap();
+                std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+            }),
+        ];
+        for (how, change) in changes {
+            for (changed, other) in [("a", "b"), ("b", "a")] {
+                let folder = folder(&[("a", &[1; 100_000]), ("b", &[2; 100_000])]);
+                let top = folder.path().join("top");
+                let options = MakeOptions { piece_length: Some(16 * 1024), ..MakeOptions::default() };
+                let plan = Plan::of(&top, options).unwrap();
+                let (once, path) = (std::sync::Once::new(), top.join(changed));
+                let outcome = plan.hash(1, &|_| once.call_once(|| change(&path)));
+                let error = outcome.unwrap_err();
+                assert!(
+                    matches!(&error, MakeError::Changed(path) if path.ends_with(changed)),
+                    "{how}: {error:?}"
+                );
+                assert!(error.to_string().contains("changed while it was hashed"), "{other}");
+            }
+        }
+    }
+
+    #[test]
     fn says_what_cannot_be_shared() {
         let plan = |path: &Path| Plan::of(path, MakeOptions::default()).unwrap_err();
         let folder = folder(&[("empty", b"")]);
@@ -307,7 +416,7 @@ mod tests {
         assert!(matches!(plan(&top.join("missing")), MakeError::Read { .. }));
         assert!(matches!(plan(Path::new("/")), MakeError::NotShareable(_)));
         assert!(matches!(plan(Path::new("/dev/null")), MakeError::NotShareable(_)));
-        fs::write(top.join("back\\slash"), b"x").unwrap();
+        fs::write(top.join("line\nend"), b"x").unwrap();
         assert!(matches!(plan(&top), MakeError::Build(BuildError::NameChanges { .. })));
         fs::write(top.join(OsStr::from_bytes(b"\xff")), b"x").unwrap();
         assert!(matches!(plan(&top), MakeError::NameNotUtf8(_)));
