@@ -110,7 +110,9 @@ fn what_other_clients_saved_under_their_own_spelling_is_found() {
     let gbk = b"\xc9\xe7\xc7\xf8";
     let koi8 = b"\xf0\xd2\xc9\xd7\xc5\xd4.mp3";
     let koi8_says: &[u8] = b"8:encoding6:KOI8-R";
-    let cases: [(&[&[u8]], Option<&str>, &[u8], &[u8]); 14] = [
+    /// The path in the torrent, its `path.utf-8`, what else the torrent says, the name on disk.
+    type Case<'a> = (&'a [&'a [u8]], Option<&'a str>, &'a [u8], &'a [u8]);
+    let cases: [Case<'_>; 14] = [
         (&[b"Beyonc\xe9.flac"], None, b"", b"Beyonc\xe9.flac"),
         (&[b"Beyonc\xe9.flac"], None, b"", b"Beyonc_.flac"),
         (&[b"Beyonc\xe9.flac"], None, b"", "Beyoncé.flac".as_bytes()),

@@ -371,7 +371,8 @@ mod tests {
 
     #[test]
     fn a_file_that_changes_while_it_is_hashed_is_told_as_that() {
-        let changes: [(&str, fn(&Path)); 5] = [
+        type Change = fn(&Path);
+        let changes: [(&str, Change); 5] = [
             ("grows", |path| {
                 let file = fs::OpenOptions::new().append(true).open(path).unwrap();
                 io::Write::write_all(&mut &file, b"more").unwrap();
