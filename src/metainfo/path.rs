@@ -76,6 +76,19 @@ impl RelativePath {
         (path.len() <= PATH_LEN_MAX).then(|| Self(path.into()))
     }
 
+    /// What [`Self::numbered`] leaves of the path whatever the number is. Paths that some number could make equal have
+    /// the same.
+    pub(super) fn stem_of_numbers(&self) -> String {
+        let (folder, name) = self.0.rsplit_once('/').map_or(("", &*self.0), |(folder, name)| (folder, name));
+        let (stem, extension) = split_extension(name);
+        let longest_mark = ".4294967295".len();
+        let mut end = stem.len().min(PATH_COMPONENT_LEN_MAX - extension.len() - longest_mark);
+        while !stem.is_char_boundary(end) {
+            end -= 1;
+        }
+        format!("{folder}/{}/{extension}", &stem[..end])
+    }
+
     /// Whether `self` names a folder on the way to `other`.
     pub fn is_folder_of(&self, other: &Self) -> bool {
         other.0.strip_prefix(&*self.0).is_some_and(|rest| rest.starts_with('/'))
@@ -234,6 +247,21 @@ mod tests {
         let long = numbered(&format!("{}.mkv", "東".repeat(83)), u32::MAX);
         assert_eq!(long.as_str(), format!("top/{}.4294967295.mkv", "東".repeat(80)));
         assert_eq!(path(&[b"alone"]).unwrap().numbered(2).unwrap().as_str(), "alone.2");
+    }
+
+    #[test]
+    fn paths_that_a_number_could_make_equal_are_counted_together() {
+        let long = |end: &str| path(&[format!("{}{end}.mkv", "東".repeat(80)).as_bytes()]).unwrap();
+        for number in [1, 10, u32::MAX] {
+            for (one, other) in [("0123456789", "0123456780"), ("0123456789", "0"), ("01234567", "0123456")] {
+                let (one, other) = (long(one), long(other));
+                let are_equal = one.numbered(number) == other.numbered(number);
+                assert!(!are_equal || one.stem_of_numbers() == other.stem_of_numbers(), "{one} {other}");
+            }
+        }
+        assert_eq!(long("0123456789").stem_of_numbers(), long("012345678").stem_of_numbers());
+        let short = |name: &str| path(&[name.as_bytes()]).unwrap().stem_of_numbers();
+        assert_ne!(short("a.mkv"), short("b.mkv"));
     }
 
     #[test]

@@ -21,9 +21,31 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RawPath {
     /// From `name` and `path`.
-    pub plain: Box<[Box<[u8]>]>,
+    plain: Components,
     /// From `name.utf-8` and `path.utf-8`, where either is there.
-    pub utf8: Option<Box<[Box<[u8]>]>>,
+    utf8: Option<Components>,
+}
+
+/// Components one behind the other, each behind its length: a torrent may have millions of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Components(Box<[u8]>);
+
+impl Components {
+    fn of(parts: &[&[u8]]) -> Self {
+        // Shorter than the torrent, which 32 bits count.
+        let part = |part: &&[u8]| [&(part.len() as u32).to_le_bytes()[..], part].concat();
+        Self(parts.iter().flat_map(part).collect())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let (len, behind) = rest.split_first_chunk()?;
+            let (part, behind) = behind.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+            rest = behind;
+            Some(part)
+        })
+    }
 }
 
 /// Encodings that torrents were made in before UTF-8 was the rule. Each decodes nearly anything, so the order counts for
@@ -48,8 +70,7 @@ impl RawPath {
         if is_ordinary(&plain) && utf8.as_deref().is_none_or(is_ordinary) {
             return None;
         }
-        let owned = |parts: Vec<&[u8]>| parts.into_iter().map(Box::from).collect();
-        Some(Box::new(Self { plain: owned(plain), utf8: utf8.map(owned) }))
+        Some(Box::new(Self { plain: Components::of(&plain), utf8: utf8.map(|parts| Components::of(&parts)) }))
     }
 
     /// All spellings but `cleaned`, each once.
@@ -97,9 +118,9 @@ pub(super) fn encoding_of(label: &[u8]) -> Option<&'static Encoding> {
 
 /// The path of spelled components; those that name nothing are left out. `None` when one cannot be a file's name, or
 /// there is none.
-fn spell(parts: &[Box<[u8]>], rule: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Option<PathBuf> {
+fn spell(parts: &Components, rule: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Option<PathBuf> {
     let mut path = Vec::new();
-    for part in parts {
+    for part in parts.iter() {
         let mut name = rule(part)?;
         if matches!(name.as_slice(), b"" | b"." | b"..") {
             continue;
@@ -211,8 +232,9 @@ mod tests {
                 any::<u8>(), Just(b'.'), Just(b'/'), Just(b'\\'), Just(0), Just(0xe9), Just(b' ')], 0..300), 1..5),
             label in prop::sample::select(vec!["", "GBK", "shift_jis", "utf-16le", "iso-2022-jp", "x-user-defined"]),
         ) {
-            let parts: Vec<Box<[u8]>> = parts.into_iter().map(Vec::into_boxed_slice).collect();
-            let raw = RawPath { plain: parts.clone().into(), utf8: Some(parts.into()) };
+            let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            prop_assert!(Components::of(&parts).iter().eq(parts.iter().copied()));
+            let raw = RawPath { plain: Components::of(&parts), utf8: Some(Components::of(&parts)) };
             let found = raw.spellings("", encoding_of(label.as_bytes()));
             prop_assert_eq!(&found, &raw.spellings("", encoding_of(label.as_bytes())));
             for path in found {

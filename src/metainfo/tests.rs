@@ -410,6 +410,21 @@ fn a_hundred_thousand_files_of_one_path_are_told_apart_in_bounded_work() {
 }
 
 #[test]
+fn long_names_that_numbers_would_make_equal_are_told_apart_in_bounded_work() {
+    let names: Vec<String> = (0..10_000).map(|number| format!("{}{number:06}", "x".repeat(249))).collect();
+    let bytes = folder(|list| {
+        names.iter().chain(&names).for_each(|name| file(list, &[name.as_bytes()], 0, |_| {}));
+        file(list, &[b"content"], 1, |_| {});
+    });
+    let metainfo = Metainfo::parse(&bytes).unwrap();
+    let mut told = paths(&metainfo);
+    assert!(told[19_999].ends_with("xx.10000"));
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told.len(), 20_001);
+}
+
+#[test]
 fn files_that_other_clients_spell_otherwise_say_how() {
     let metainfo = folder_of(&[&[b"plain"], &[b"Beyonc\xe9"], &[b"back\\slash"]]).unwrap();
     let info = metainfo.info();

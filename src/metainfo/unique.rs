@@ -23,11 +23,11 @@ pub(super) fn tell_apart(files: &mut [FileEntry]) -> Result<(), MetainfoError> {
     }
     let given: Vec<RelativePath> = given.into_iter().cloned().collect();
     let mut taken: HashSet<RelativePath> = HashSet::new();
-    // The next number to try for a path that several files have.
-    let mut numbers: HashMap<RelativePath, u32> = HashMap::new();
+    // The next number to try, shared by all paths that a number could make equal: so no number is tried twice in vain.
+    let mut numbers: HashMap<String, u32> = HashMap::new();
     for (index, file) in files.iter_mut().enumerate().filter(|(_, file)| !file.attributes.padding) {
         if taken.contains(&file.path) || is_folder(&given, &file.path) {
-            let number = numbers.entry(file.path.clone()).or_insert(1);
+            let number = numbers.entry(file.path.stem_of_numbers()).or_insert(1);
             file.path = loop {
                 let numbered = file
                     .path

@@ -180,6 +180,24 @@ fn a_liar_first_and_an_honest_peer_second_give_the_torrent() {
 }
 
 #[test]
+fn a_description_of_many_megabytes_comes_whole() {
+    let fetched = service::run(async {
+        let pieces = 714_632;
+        let info = crate::bencode::dict(|info| {
+            info.int("length", pieces * i64::from(BLOCK_LEN));
+            info.bytes("name", "archive");
+            info.int("piece length", i64::from(BLOCK_LEN));
+            info.bytes("pieces", vec![b'h'; 20 * pieces as usize]);
+        });
+        assert!(info.len() > 14_000_000);
+        let options = FetchOptions { peers: vec![peer(info.clone()).await], ..FetchOptions::new(identity()) };
+        let fetched = fetch(&Magnet::new(InfoHash::of(&info)), client(), options, &mut |_| {}).await;
+        fetched.expect("the peer has all of it").metainfo.info().piece_count()
+    });
+    assert_eq!(fetched.expect("io_uring works"), 714_632);
+}
+
+#[test]
 fn says_whose_fault_it_is_when_nothing_comes() {
     let ended = service::run(async {
         let info = info();
