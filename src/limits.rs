@@ -526,6 +526,22 @@ pub const ENDGAME_SAMPLE_MAX: usize = 4_096;
 /// Peers whose rates differ by no more than this factor share pieces.
 pub const SPEED_CLASS_FACTOR: u64 = 4;
 
+// --- What is printed -----------------------------------------------------------------------------------------
+
+/// Bytes that wait for a reader of stdout, and as many for one of stderr: a minute of JSON at its fullest. What comes
+/// beyond is left out and counted.
+pub const OUTPUT_QUEUE_LEN_MAX: usize = 4 * 1024 * 1024;
+/// Time at the end of the process for which nothing of what waits may be taken, before it is given up.
+pub const OUTPUT_STALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time at the end of the process for all that waits.
+pub const OUTPUT_FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Lines of the log in a second, of those worth a warning.
+pub const LOG_LINES_MAX: u32 = 20;
+/// The same of `SEEDRING_LOG=debug`, which strangers cause: a gigabyte a day at most.
+pub const LOG_DEBUG_LINES_MAX: u32 = 100;
+/// Lines in a second about what strangers say of themselves or do: who has completed, who was banned.
+pub const NEWS_OF_STRANGERS_MAX: u32 = 10;
+
 // --- Starting and ending -------------------------------------------------------------------------------------
 
 /// Time for which an address is tried that somebody has: the kernel may take some hundred milliseconds to close what an

@@ -212,7 +212,7 @@ fn a_failure_is_told_once_and_in_the_words_of_a_download() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_download_that_nobody_follows_any_more_ends_and_goes_on_when_it_is_started_again() {
     let album = album();
     let seed = seed(&album, "50KB/s");
     let mut child =
@@ -224,7 +224,12 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     let status = child.wait().unwrap();
     let mut said = String::new();
     child.stderr.take().expect("it is piped").read_to_string(&mut said).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("the same command goes on from here"), "{said}");
+    let seed = getting::seed(&album, "100MB/s");
+    let (status, _, said) = Run::start(&mut get(&album, Some(seed.address()))).ended();
     assert!(status.success(), "{said}");
+    album.assert_downloaded(&album.path("out"), |_| true);
 }
 
 #[test]

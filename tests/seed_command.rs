@@ -249,3 +249,141 @@ fn the_name_that_the_user_gives_the_embedded_tracker_stands_in_the_torrent() {
         assert_eq!(output.unwrap().status.code(), Some(2), "{wrong}");
     }
 }
+
+/// A pipe that is full, so that whoever writes to it waits: its end to read, and the one to write.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let waits = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, waits | OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'\n'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, waits).unwrap();
+    (reader, writer)
+}
+
+/// A peer that introduces itself, is answered, and leaves.
+fn join(peer: SocketAddr, metainfo: &Metainfo) {
+    let mut stream = TcpStream::connect(peer).unwrap();
+    stream.set_read_timeout(Some(getting::PATIENCE)).unwrap();
+    stream.write_all(b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0").unwrap();
+    stream.write_all(&metainfo.info_hash().0).unwrap();
+    stream.write_all(&[b'p'; 20]).unwrap();
+    let mut answer = [0; 68];
+    stream.read_exact(&mut answer).expect("a handshake is answered");
+}
+
+fn ended_well(mut child: std::process::Child) {
+    let deadline = seedring::clock::now() + getting::PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return assert!(status.success(), "{status}");
+        }
+        if seedring::clock::now() >= deadline {
+            child.kill().unwrap();
+            panic!("it does not end");
+        }
+        std::thread::park_timeout(seedring::time::Duration::from_millis(20));
+    }
+}
+
+fn end(child: &std::process::Child) {
+    let process = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(process, Signal::TERM).expect("our child may be signalled");
+}
+
+#[test]
+fn a_reader_of_stdout_that_stops_holds_up_neither_announces_nor_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, asked) = tracker();
+    torrent(folder.path(), "x", false, Some(&format!("http://{address}/announce")));
+    let (_reader, writer) = full_pipe();
+    let child = seed(folder.path(), &["x.torrent"]).stdout(writer).stderr(Stdio::null()).spawn().unwrap();
+    let heard = |event: &str| {
+        let request = asked.recv_timeout(getting::PATIENCE).expect("it is announced");
+        assert!(request.contains(event), "{request}");
+    };
+    heard("event=started");
+    end(&child);
+    heard("event=stopped");
+    ended_well(child);
+}
+
+#[test]
+fn a_reader_of_the_log_that_stops_holds_up_no_peer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, asked) = tracker();
+    let metainfo = torrent(folder.path(), "x", false, Some(&format!("http://{address}/announce")));
+    let (_reader, writer) = full_pipe();
+    let mut command = seed(folder.path(), &["x.torrent"]);
+    let mut child =
+        command.env("SEEDRING_LOG", "trace").stdout(Stdio::piped()).stderr(writer).spawn().unwrap();
+    let mut events = BufReader::new(child.stdout.take().unwrap()).lines();
+    let started = loop {
+        let event: serde_json::Value = serde_json::from_str(&events.next().unwrap().unwrap()).unwrap();
+        if event["event"] == "started" {
+            break event;
+        }
+    };
+    let peer: SocketAddr = started["peer_addresses"][0].as_str().unwrap().parse().unwrap();
+    for _ in 0..50 {
+        TcpStream::connect(peer).unwrap().write_all(b"what the log has a word for").unwrap();
+    }
+    join(peer, &metainfo);
+    asked.recv_timeout(getting::PATIENCE).expect("it is announced");
+    end(&child);
+    // The rest is read, so that nothing but stderr is stuck.
+    events.for_each(drop);
+    ended_well(child);
+}
+
+#[test]
+fn a_reader_of_stdout_that_goes_away_is_an_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, _asked) = tracker();
+    torrent(folder.path(), "x", false, Some(&format!("http://{address}/announce")));
+    let mut json = seed(folder.path(), &["x.torrent"]);
+    let mut plain = Command::new(env!("CARGO_BIN_EXE_seedring"));
+    plain.args(["seed", "x.torrent", "--bind", "127.0.0.1", "--port", "0", "--workers", "1", "--no-pin"]);
+    plain.args(["--state-dir", "state"]).current_dir(folder.path());
+    for command in [&mut json, &mut plain] {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert!(!first.is_empty());
+        ended_well(child);
+    }
+}
+
+#[test]
+fn a_run_that_nobody_watched_ends_with_its_totals() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, asked) = tracker();
+    torrent(folder.path(), "x", false, Some(&format!("http://{address}/announce")));
+    let mut plain = Command::new(env!("CARGO_BIN_EXE_seedring"));
+    plain.args(["seed", "x.torrent", "--bind", "127.0.0.1", "--port", "0", "--workers", "1", "--no-pin"]);
+    plain.args(["--state-dir", "state"]).current_dir(folder.path());
+    let child = plain.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    asked.recv_timeout(getting::PATIENCE).expect("it is announced");
+    end(&child);
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{told}");
+    assert_eq!(told.lines().last(), Some("in all      0 B served · ratio 0.00 · 0 completed"), "{told}");
+}
+
+#[test]
+fn the_log_says_who_comes_and_goes_and_what_is_announced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, asked) = tracker();
+    let metainfo = torrent(folder.path(), "x", false, Some(&format!("http://{address}/announce")));
+    let mut command = seed(folder.path(), &["x.torrent"]);
+    let (_, said) = until(command.env("SEEDRING_LOG", "debug"), |run| {
+        join(run.address(), &metainfo);
+        asked.recv_timeout(getting::PATIENCE).expect("it is announced");
+        run.wait_for("tracker");
+    });
+    for word in ["accepted", "joined", "left", "announced"] {
+        let line = said.lines().find(|line| line.contains(word)).unwrap_or_default();
+        assert!(line.contains("127.0.0.1"), "{word} is not told: {said}");
+    }
+}

@@ -3,6 +3,7 @@
 use super::CommandError;
 use super::destination::Destination;
 use super::escape::{self, Plain};
+use super::output;
 use super::progress::Progress;
 use crate::clock;
 use crate::metainfo::Magnet;
@@ -67,14 +68,18 @@ pub struct ChoiceArgs {
 /// Says what of a folder its torrent will not have, and which names in it are one on other systems.
 pub(super) fn tell_of(plan: &Plan) {
     for left_out in plan.left_out() {
-        eprintln!("{} is left out: {}", Plain(&left_out.path.to_string_lossy()), left_out.reason);
+        output::err(format_args!(
+            "{} is left out: {}",
+            Plain(&left_out.path.to_string_lossy()),
+            left_out.reason
+        ));
     }
     for alike in plan.alike() {
         let (first, second) = (Plain(&alike.first), Plain(&alike.second));
-        eprintln!(
+        output::err(format_args!(
             "{first} and {second} differ in {} only: Windows and macOS take them for one; rename one of them",
             alike.difference
-        );
+        ));
     }
 }
 

@@ -3,6 +3,7 @@
 use super::CommandError;
 use super::create::tracker_url;
 use super::engine_args::{EngineArgs, UnnamedPort, download_limit};
+use super::output;
 use super::view::View;
 use crate::clock;
 use crate::engine::{Engine, EngineEvent};
@@ -129,7 +130,7 @@ async fn get(
     metrics: Option<MetricsServer>,
     view: Arc<View>,
 ) -> Result<(), CommandError> {
-    let mut shutdown = std::pin::pin!(service::shutdown_or_hangup()?);
+    let mut shutdown = std::pin::pin!(output::asked_to_end(service::shutdown_or_hangup()?));
     let state_dir = args.state_dir.clone().or_else(default_state_dir);
     let mut rng = clock::random_rng();
     // The fetch of a magnet link's description and the download are one client to trackers.
@@ -218,7 +219,7 @@ async fn get(
     if let Some(metrics) = metrics {
         session.serve_metrics(metrics)?;
     }
-    let (mut failure, mut failed, mut has_begun) = (None, None, false);
+    let (mut failed, mut has_begun) = (None, false);
     let ending = session
         .run(arrivals, shutdown, |event| {
             has_begun |= matches!(event, SessionEvent::Serving(_));
@@ -229,24 +230,19 @@ async fn get(
                     return;
                 }
             }
-            if let Err(error) = view.tell(event) {
-                failure.get_or_insert(error);
-            }
+            view.tell(event);
         })
         .await;
     cancel.store(true, Relaxed);
     view.end();
     let left = session.stop().await;
-    match (ending, failure) {
-        (_, Some(error)) => Err(error.into()),
-        (Ending::NothingLeft, None) => {
-            Err(failed.unwrap_or_else(|| "nothing is left to do".to_owned()).into())
-        }
-        (Ending::Asked, None) if !has_begun => {
+    match ending {
+        Ending::NothingLeft => Err(failed.unwrap_or_else(|| "nothing is left to do".to_owned()).into()),
+        Ending::Asked if !has_begun => {
             Err("stopped before it was known what is here; the same command starts again".into())
         }
         // What was downloaded is no use when the disk did not take it.
-        (Ending::Asked | Ending::Served | Ending::Downloaded, None) => match left? {
+        Ending::Asked | Ending::Served | Ending::Downloaded => match left? {
             0 => Ok(()),
             left => {
                 let left = crate::units::ByteSize(left);

@@ -16,7 +16,9 @@ mod generate;
 mod get;
 mod lab;
 mod limited;
+mod log;
 mod manual;
+mod output;
 mod progress;
 mod seed;
 mod show;
@@ -34,7 +36,7 @@ mod view;
     seedring check debian.torrent /srv/iso           is it what the torrent says?\n  \
     seedring bench 127.0.0.1:6881 debian.torrent     how does a seeder hold under load?\n  \
     seedring lab distribute --preset textbook        how long until N peers have a file?\n\n\
-    SEEDRING_LOG=debug says why connections end.")]
+    SEEDRING_LOG=debug says who comes and goes, and why.")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -65,7 +67,7 @@ pub struct UsageError(pub String);
 /// Parses the process's arguments and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| without_keys(error).exit());
-    start_diagnostics();
+    log::start();
     outlive_file_size_limit();
     let result = match cli.command {
         Command::Seed(args) => seed::run(args),
@@ -78,11 +80,14 @@ pub fn main() -> ExitCode {
         Command::Lab(args) => lab::run(args),
         Command::Generate(args) => generate::run(args),
     };
+    let result = result.and_then(|()| Ok(output::finish()?));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("seedring: {}", escape::Plain(&with_causes(error.as_ref())));
+            output::err(format_args!("seedring: {}", escape::Plain(&with_causes(error.as_ref()))));
+            // What cannot be said here cannot be said anywhere.
+            let _ = output::finish();
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }
@@ -99,13 +104,6 @@ fn without_keys(mut error: clap::Error) -> clap::Error {
         error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
     }
     error
-}
-
-/// Diagnostics go to stderr, by default warnings only; `SEEDRING_LOG=debug` says why connections end.
-fn start_diagnostics() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SEEDRING_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
 }
 
 /// A reader that has seen enough is no failure.

@@ -4,11 +4,12 @@
 //! every tenth, and not more often than every two seconds: short work stays silent. Colour only on a
 //! terminal, and not when NO_COLOR is set (no-color.org).
 
+use super::output;
 use crate::clock;
 use crate::time::{Duration, Instant};
 use crate::units::ByteSize;
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use std::io::IsTerminal;
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
+use std::io::{self, IsTerminal};
 use std::sync::{Mutex, PoisonError};
 
 const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
@@ -40,12 +41,90 @@ fn can_redraw() -> bool {
     std::io::stderr().is_terminal() && !dumb
 }
 
+/// Times a second that a bar is drawn at most.
+const DRAWN_PER_SECOND: u8 = 20;
+
+/// Where bars are drawn: on stderr, through its queue.
+fn draw_target() -> ProgressDrawTarget {
+    ProgressDrawTarget::term_like_with_hz(Box::new(Queued::default()), DRAWN_PER_SECOND)
+}
+
+/// A terminal behind the queue of stderr. What is drawn goes there as a whole.
+#[derive(Debug, Default)]
+struct Queued(Mutex<String>);
+
+impl Queued {
+    fn add(&self, text: impl std::fmt::Display) -> io::Result<()> {
+        use std::fmt::Write;
+        // A string takes all that is written to it.
+        let _ = write!(self.0.lock().unwrap_or_else(PoisonError::into_inner), "{text}");
+        Ok(())
+    }
+
+    fn size(&self) -> (u16, u16) {
+        let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
+        // A terminal that does not know says zero.
+        size.filter(|size| size.ws_col > 0).map_or((80, 24), |size| (size.ws_col, size.ws_row))
+    }
+
+    /// Control sequences that do nothing for zero steps would do one.
+    fn step(&self, count: usize, direction: char) -> io::Result<()> {
+        if count > 0 { self.add(format_args!("\x1b[{count}{direction}")) } else { Ok(()) }
+    }
+}
+
+impl TermLike for Queued {
+    fn width(&self) -> u16 {
+        self.size().0.max(1)
+    }
+
+    fn height(&self) -> u16 {
+        self.size().1.max(1)
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.step(n, 'A')
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.step(n, 'B')
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.step(n, 'C')
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.step(n, 'D')
+    }
+
+    fn write_line(&self, s: &str) -> io::Result<()> {
+        self.add(format_args!("{s}\n"))
+    }
+
+    fn write_str(&self, s: &str) -> io::Result<()> {
+        self.add(s)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.add("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let drawn = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if !drawn.is_empty() {
+            output::draw(drawn);
+        }
+        Ok(())
+    }
+}
+
 /// One line that changes, for commands that run until they are told to stop; `None` where nobody would see it change.
 pub(super) fn live_line(json: bool) -> Option<ProgressBar> {
     if json || !can_redraw() || !std::io::stdout().is_terminal() {
         return None;
     }
-    let live = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let live = ProgressBar::with_draw_target(None, draw_target());
     Some(live.with_style(ProgressStyle::with_template("{wide_msg}").ok()?))
 }
 
@@ -78,7 +157,7 @@ impl Progress {
             return Self { shown: Shown::Plain(Mutex::new(plain)) };
         }
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let bar = ProgressBar::with_draw_target(Some(total), draw_target());
         if let Ok(style) = ProgressStyle::with_template(&template(colour, unit)) {
             bar.set_style(style.with_key("left", write_left).progress_chars("█▉▊▋▌▍▎▏ "));
         }
@@ -93,7 +172,7 @@ impl Progress {
             Shown::Plain(plain) => {
                 let mut plain = plain.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(line) = plain.advance(bytes, clock::now()) {
-                    eprintln!("{line}");
+                    output::err(line);
                 }
             }
         }
@@ -105,6 +184,8 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();
+            // The result is not to come before it has gone.
+            output::settle();
         }
     }
 }

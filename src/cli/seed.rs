@@ -7,6 +7,7 @@ mod load;
 use super::CommandError;
 use super::create::{ChoiceArgs, piece_length, tracker_url};
 use super::engine_args::{EngineArgs, UnnamedPort};
+use super::output;
 use super::terminal::Terminal;
 use super::view::View;
 use crate::engine::{Engine, EngineEvent};
@@ -34,7 +35,8 @@ use tokio::sync::mpsc;
 ///
 /// A file or folder is hashed and becomes NAME.torrent in the current folder. A .torrent is served from the
 /// content under --data: at once when its files have not changed since they were last checked, otherwise
-/// after a check. Give others the .torrent or the magnet link; SIGINT (Ctrl-C) or SIGTERM ends it cleanly.
+/// after a check. Give others the .torrent or the magnet link; SIGINT (Ctrl-C) or SIGTERM ends it cleanly,
+/// and so does a reader of its output that goes away.
 ///
 /// It goes on until then: content that vanishes is served again when it is back, and folders of --torrents are watched,
 /// empty ones, too. SIGHUP has folders, torrent files and content that is missing looked at again at once.
@@ -164,7 +166,7 @@ async fn serve(
     view: View,
 ) -> Result<(), CommandError> {
     let terminal = Terminal::at_start();
-    let signal = service::shutdown_signal()?;
+    let signal = output::asked_to_end(service::shutdown_signal()?);
     let mut hangups = service::hangups()?;
     let (inputs, view) = (Arc::new(inputs), Arc::new(view));
     let cancel = Arc::new(AtomicBool::new(false));
@@ -190,16 +192,13 @@ async fn serve(
     if let Some(metrics) = sockets.metrics {
         session.serve_metrics(metrics)?;
     }
-    let mut failure = None;
     let ending = session
         .run(arrivals, shutdown, |event| {
             if let SessionEvent::Lost { info_hash } = &event {
                 // It is looked for from now on.
                 let _ = keeper.send(ToKeeper::Lost(*info_hash));
             }
-            if let Err(error) = view.tell(event) {
-                failure.get_or_insert(error);
-            }
+            view.tell(event);
         })
         .await;
     cancel.store(true, Relaxed);
@@ -208,10 +207,9 @@ async fn serve(
     view.end();
     // A fault of content that nobody seeds any more harms nobody.
     let _ = session.stop().await;
-    match (ending, failure) {
-        (_, Some(error)) => Err(error.into()),
-        (Ending::NothingLeft, None) => Err("no torrent is left to seed; the lines above say why".into()),
-        (Ending::Asked | Ending::Served | Ending::Downloaded, None) => Ok(()),
+    match ending {
+        Ending::NothingLeft => Err("no torrent is left to seed; the lines above say why".into()),
+        Ending::Asked | Ending::Served | Ending::Downloaded => Ok(()),
     }
 }
 

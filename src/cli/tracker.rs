@@ -3,8 +3,8 @@
 //! Stdout says where it listens, one line an address, then its figures: on a terminal one live line on stderr,
 //! elsewhere a plain line a minute when something happened, with `--json` one object a second.
 
-use super::CommandError;
 use super::progress::live_line;
+use super::{CommandError, output};
 use crate::limits::TRACKER_INTERVAL_DEFAULT;
 use crate::service;
 use crate::time::Duration;
@@ -14,7 +14,6 @@ use crate::tracker_server::{
 };
 use indicatif::ProgressBar;
 use serde_json::json;
-use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
@@ -104,20 +103,23 @@ pub fn run(args: TrackerArgs) -> Result<(), CommandError> {
 }
 
 async fn serve(mut server: TrackerServer, json: bool) -> Result<(), CommandError> {
+    if json {
+        output::begin_json();
+    }
     // Before anybody hears that we are there, and sends one.
-    let (shutdown, mut hangups) = (service::shutdown_signal()?, service::hangups()?);
+    let (shutdown, mut hangups) = (output::asked_to_end(service::shutdown_signal()?), service::hangups()?);
     let handle = server.handle();
     for address in server.local_addrs() {
-        say(&listening(address, json))?;
+        say(&listening(address, json));
     }
     if let Some(address) = server.metrics_addr() {
-        say(&metrics_at(address, json))?;
+        say(&metrics_at(address, json));
     }
     let live = live_line(json);
     let mut notices = server.take_notices();
     let telling = async {
         while let Some(notice) = heard(&mut notices).await {
-            tell(&notice, live.as_ref(), json)?;
+            tell(&notice, live.as_ref(), json);
         }
         std::future::pending::<Result<(), CommandError>>().await
     };
@@ -129,14 +131,14 @@ async fn serve(mut server: TrackerServer, json: bool) -> Result<(), CommandError
     };
     tokio::select! {
         served = server.run(shutdown) => served?,
-        failed = report(handle.clone(), live.clone(), json) => failed?,
+        () = report(handle.clone(), live.clone(), json) => {}
         failed = reloads => failed?,
         failed = telling => failed?,
     }
     while let Some(notice) = notices.as_mut().and_then(|notices| notices.try_recv().ok()) {
-        tell(&notice, live.as_ref(), json)?;
+        tell(&notice, live.as_ref(), json);
     }
-    say(&if json { status(&handle.statistics(), "ended") } else { handle.statistics().to_string() })?;
+    say(&if json { status(&handle.statistics(), "ended") } else { handle.statistics().to_string() });
     Ok(())
 }
 
@@ -145,18 +147,16 @@ async fn heard(notices: &mut Option<mpsc::Receiver<TrackerNotice>>) -> Option<Tr
 }
 
 /// A word about the tracker's files: with `--json` an object, else a line, on stderr when something is wrong.
-fn tell(notice: &TrackerNotice, live: Option<&ProgressBar>, json: bool) -> io::Result<()> {
+fn tell(notice: &TrackerNotice, live: Option<&ProgressBar>, json: bool) {
     if json {
         return say(&notice.to_json().to_string());
     }
-    let told = || {
-        if notice.is_warning() { writeln!(io::stderr(), "{notice}") } else { say(&notice.to_string()) }
-    };
-    live.map_or_else(told, |live| live.suspend(told))
+    let told = || if notice.is_warning() { output::err(notice) } else { say(&notice.to_string()) };
+    live.map_or_else(told, |live| live.suspend(told));
 }
 
-/// Tells the figures until writing fails.
-async fn report(handle: TrackerHandle, live: Option<ProgressBar>, json: bool) -> Result<(), CommandError> {
+/// Tells the figures.
+async fn report(handle: TrackerHandle, live: Option<ProgressBar>, json: bool) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut before, mut told) = (handle.statistics(), TrackerStatistics::default());
@@ -167,14 +167,13 @@ async fn report(handle: TrackerHandle, live: Option<ProgressBar>, json: bool) ->
             let rate = now.announces() - before.announces();
             live.set_message(format!("{now}, {rate} announces/s"));
         } else if json {
-            say(&status(&now, "status"))?;
+            say(&status(&now, "status"));
         } else if second % PLAIN_INTERVAL_SECS == 0 && now != told {
-            say(&now.to_string())?;
+            say(&now.to_string());
             told = now;
         }
         before = now;
     }
-    Ok(())
 }
 
 fn metrics_at(address: SocketAddr, json: bool) -> String {
@@ -200,11 +199,9 @@ fn status(statistics: &TrackerStatistics, event: &str) -> String {
     object.to_string()
 }
 
-/// One line on stdout; unlike `println!` it survives a reader that has seen enough.
-fn say(line: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}")?;
-    stdout.flush()
+/// One line on stdout, which may be read or not.
+fn say(line: &str) {
+    output::out(format!("{line}\n"));
 }
 
 fn addresses(given: &[Listen]) -> Vec<SocketAddr> {

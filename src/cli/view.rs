@@ -4,9 +4,13 @@
 use super::create::left_out;
 use super::escape::{Plain, json};
 use super::limited::Limited;
+use super::log::Budget;
+use super::output;
 use super::progress::{Progress, add_line, live_line};
 use crate::attribution::{Cause, WaitTimes};
+use crate::clock;
 use crate::id::InfoHash;
+use crate::limits::NEWS_OF_STRANGERS_MAX;
 use crate::secret_url::{Keys, TrackerUrl};
 use crate::session::magnet_fetch::FetchProgress;
 use crate::session::seeding::{DownloadStatus, Serving, SessionEvent, Status, TorrentStatus};
@@ -14,12 +18,13 @@ use crate::units::ByteSize;
 use indicatif::{FormattedDuration, ProgressBar};
 use serde_json::{Value, json as object};
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
 /// Seconds between two plain lines that say the same kind of thing.
 const PLAIN_INTERVAL_SECS: u64 = 60;
+/// Seconds between two plain lines when nothing happens.
+const TOTALS_INTERVAL_SECS: u64 = 300;
 /// Torrents described one by one to people; of the others only those with something wrong.
 const TORRENTS_TOLD_MAX: usize = 10;
 /// What trackers have said that is not said again when they say it of another torrent; above it all is forgotten.
@@ -40,6 +45,8 @@ struct State {
     metrics: Option<String>,
     /// Torrents announced to the user so far.
     told: usize,
+    /// Torrents of whose notes the user has not read.
+    notes_untold: usize,
     seconds: u64,
     plain_told: Option<(u64, u64)>,
     limited: Limited,
@@ -48,6 +55,16 @@ struct State {
     /// What the user has read of trackers.
     tracker_news: BTreeSet<(String, String)>,
     fetching_told: bool,
+    strangers: Strangers,
+}
+
+/// What is told of strangers, who can cause as much of it as they like.
+struct Strangers(Budget);
+
+impl Default for Strangers {
+    fn default() -> Self {
+        Self(Budget::new(NEWS_OF_STRANGERS_MAX))
+    }
 }
 
 impl State {
@@ -64,6 +81,9 @@ impl State {
 impl View {
     /// JSON lines, a live line, or plain lines, by what the user asked for and where it goes.
     pub fn new(json: bool, keys: Keys) -> Self {
+        if json {
+            output::begin_json();
+        }
         Self { json, keys, live: live_line(json), state: Mutex::default() }
     }
 
@@ -78,12 +98,11 @@ impl View {
     /// A check begins; the bar lives as long as what is returned.
     pub fn checking(&self, name: &str, info_hash: InfoHash, len: u64) -> Progress {
         if self.json {
-            // A closed stdout is noticed by the next event of the session.
-            let _ = self.line(&object!({
+            self.line(&object!({
                 "event": "checking", "name": name, "info_hash": info_hash.to_string(), "length": len,
             }));
         } else {
-            eprintln!("checking {}", Plain(name));
+            output::err(format_args!("checking {}", Plain(name)));
         }
         Progress::start("checking", len)
     }
@@ -92,7 +111,7 @@ impl View {
     pub fn fetching(&self, progress: FetchProgress) {
         let FetchProgress { peers_known, peers_connected, pieces, piece_count, .. } = progress;
         if self.json {
-            let _ = self.line(&object!({
+            self.line(&object!({
                 "event": "fetching", "peers_known": peers_known, "peers": peers_connected,
                 "pieces": pieces, "piece_count": piece_count,
             }));
@@ -100,59 +119,58 @@ impl View {
             live.set_message(format!("asking {peers_connected} of {peers_known} peers what the torrent is"));
             live.tick();
         } else if !std::mem::replace(&mut self.state().fetching_told, true) {
-            eprintln!("asking peers what the torrent is");
+            output::err(format_args!("asking peers what the torrent is"));
         }
     }
 
     /// Something is wrong, and the rest goes on.
     pub fn complain(&self, text: &str) {
         if self.json {
-            let _ = self.line(&object!({ "event": "warning", "message": text }));
+            self.line(&object!({ "event": "warning", "message": text }));
         } else {
-            self.above(|| eprintln!("seedring: {}", Plain(text)));
+            self.say(format_args!("seedring: {}", Plain(text)));
         }
     }
 
     /// The user has asked for everything to be looked at again.
     pub fn reloading(&self) {
         if self.json {
-            let _ = self.line(&object!({ "event": "reloading" }));
+            self.line(&object!({ "event": "reloading" }));
         } else {
-            self.above(|| eprintln!("looking again at folders, torrent files and content that is missing"));
+            self.say(format_args!("looking again at folders, torrent files and content that is missing"));
         }
     }
 
     /// Shows an event of the session.
-    pub fn tell(&self, event: SessionEvent) -> io::Result<()> {
+    pub fn tell(&self, event: SessionEvent) {
         match event {
             SessionEvent::Serving(serving) => self.serving(&serving),
             SessionEvent::TrackerStarted { urls } => {
                 self.state().trackers = urls;
-                Ok(())
             }
             SessionEvent::Ready { torrents } => self.ready(torrents),
             SessionEvent::Status(status) => self.status(&status),
+            SessionEvent::Ended(status) => self.ended(&status),
             SessionEvent::Failed { name, info_hash, reason } => {
                 if self.json {
                     return self.line(&object!({
                         "event": "failed", "name": name, "info_hash": info_hash.to_string(), "reason": reason,
                     }));
                 }
-                self.above(|| eprintln!("seedring: {} is not seeded: {}", Plain(&name), Plain(&reason)));
-                Ok(())
+                self.say(format_args!("seedring: {} is not seeded: {}", Plain(&name), Plain(&reason)));
             }
             // That it has failed was told.
-            SessionEvent::Lost { .. } => Ok(()),
+            SessionEvent::Lost { .. } => {}
             SessionEvent::Removed { name, info_hash } => {
                 if self.json {
                     return self.line(&object!({
                         "event": "removed", "name": name, "info_hash": info_hash.to_string(),
                     }));
                 }
-                self.above(|| {
-                    eprintln!("seedring: {} is seeded no longer: its torrent file is gone", Plain(&name))
-                });
-                Ok(())
+                self.say(format_args!(
+                    "seedring: {} is seeded no longer: its torrent file is gone",
+                    Plain(&name)
+                ));
             }
             SessionEvent::Tracker { info_hash, tracker, error } => {
                 if self.json {
@@ -162,18 +180,16 @@ impl View {
                 }
                 let says = error.map_or("works".to_owned(), |error| format!("does not answer well: {error}"));
                 if !self.state().is_news(&tracker, &says) {
-                    return Ok(());
+                    return;
                 }
-                self.above(|| eprintln!("tracker {} {}", Plain(&tracker), Plain(&says)));
-                Ok(())
+                self.say(format_args!("tracker {} {}", Plain(&tracker), Plain(&says)));
             }
             SessionEvent::Completed { info_hash, count } => {
-                if self.json {
-                    return self.line(&object!({
+                if self.json && self.may_tell_of_strangers() {
+                    self.line(&object!({
                         "event": "completed", "info_hash": info_hash.to_string(), "count": count,
                     }));
                 }
-                Ok(())
             }
             SessionEvent::Downloaded { name, info_hash } => {
                 if self.json {
@@ -191,8 +207,7 @@ impl View {
                     }));
                 }
                 let goes_on = "the download waits and goes on by itself";
-                self.above(|| eprintln!("seedring: {}: {}; {goes_on}", Plain(&name), Plain(&reason)));
-                Ok(())
+                self.say(format_args!("seedring: {}: {}; {goes_on}", Plain(&name), Plain(&reason)));
             }
             SessionEvent::StorageRecovered { name, info_hash } => {
                 if self.json {
@@ -200,36 +215,54 @@ impl View {
                         "event": "storage_recovered", "name": name, "info_hash": info_hash.to_string(),
                     }));
                 }
-                self.above(|| eprintln!("seedring: {}: pieces can be stored again", Plain(&name)));
-                Ok(())
+                self.say(format_args!("seedring: {}: pieces can be stored again", Plain(&name)));
             }
             SessionEvent::Banned { info_hash, ip } => {
+                if !self.may_tell_of_strangers() {
+                    return;
+                }
                 if self.json {
                     return self.line(&object!({
                         "event": "banned", "info_hash": info_hash.to_string(), "address": ip.to_string(),
                     }));
                 }
-                self.above(|| eprintln!("seedring: {ip} sent wrong data and is banned"));
-                Ok(())
+                self.say(format_args!("seedring: {ip} sent wrong data and is banned"));
             }
             SessionEvent::Warning(text) => {
                 self.complain(&text);
-                Ok(())
             }
         }
     }
 
-    fn ready(&self, torrents: usize) -> io::Result<()> {
+    /// Whether one more line about strangers may be told in this second; says how many were not.
+    fn may_tell_of_strangers(&self) -> bool {
+        let admitted = self.state().strangers.0.admit(clock::now());
+        if let Some(left_out) = admitted.filter(|&left_out| left_out > 0) {
+            if self.json {
+                self.line(&object!({ "event": "left_out", "lines": left_out }));
+            } else {
+                self.say(format_args!("seedring: {left_out} more such lines are left out here"));
+            }
+        }
+        admitted.is_some()
+    }
+
+    fn ready(&self, torrents: usize) {
         if self.json {
             return self.line(&object!({ "event": "ready", "torrents": torrents }));
         }
-        if torrents == 0 {
-            return self.print("ready       no torrent yet; those that come into the folder are seeded\n");
+        match torrents {
+            0 => self.print("ready       no torrent yet; those that come into the folder are seeded\n"),
+            1 => {}
+            _ => self.print(&format!("ready       {torrents} torrents\n")),
         }
-        if torrents > 1 { self.print(&format!("ready       {torrents} torrents\n")) } else { Ok(()) }
+        let untold = self.state().notes_untold;
+        if untold > 0 {
+            self.print(&format!("note        so it is with {untold} more; --json says which\n"));
+        }
     }
 
-    fn serving(&self, serving: &Serving) -> io::Result<()> {
+    fn serving(&self, serving: &Serving) {
         let (peer_addresses, trackers, metrics, told) = {
             let mut state = self.state();
             state.told += 1;
@@ -257,11 +290,11 @@ impl View {
             }));
         }
         if serving.is_back && serving.problems.is_empty() {
-            self.above(|| eprintln!("seedring: {} is seeded again", Plain(&serving.name)));
-            return Ok(());
+            return self.say(format_args!("seedring: {} is seeded again", Plain(&serving.name)));
         }
         if told > TORRENTS_TOLD_MAX && serving.problems.is_empty() && serving.left == 0 {
-            return Ok(());
+            self.state().notes_untold += usize::from(!serving.notes.is_empty());
+            return;
         }
         let mut text = format!("name        {}\n", Plain(&serving.name));
         text += &format!("info-hash   {}\n", serving.info_hash);
@@ -292,7 +325,7 @@ impl View {
         self.print(&text)
     }
 
-    fn status(&self, status: &Status) -> io::Result<()> {
+    fn status(&self, status: &Status) {
         if self.json {
             let value = |histogram| serde_json::to_value(histogram).unwrap_or(Value::Null);
             let engine = serde_json::to_value(status.engine).unwrap_or(Value::Null);
@@ -308,7 +341,9 @@ impl View {
                 "peers": status.peers,
                 "upload_rate": status.upload_rate.0,
                 "served": status.served,
-                "ratio": (status.ratio * 1000.0).round() / 1000.0,
+                "ratio_of_run": thousandths(status.ratio_of_run),
+                "served_in_all_runs": status.served_in_all_runs,
+                "ratio": thousandths(status.ratio),
                 "completed": status.completed,
                 "wasted": status.wasted,
                 "banned": status.banned,
@@ -328,14 +363,9 @@ impl View {
         let peers = if status.peers == 1 { "peer" } else { "peers" };
         let text = match status.download {
             Some(download) => downloading(status, download, peers),
-            None => format!(
-                "{} {peers} · {} · {} served · ratio {:.2} · {} completed",
-                status.peers,
-                status.upload_rate,
-                ByteSize(status.served),
-                status.ratio,
-                status.completed,
-            ),
+            None => {
+                format!("{} {peers} · {} · {}", status.peers, status.upload_rate, given(status))
+            }
         };
         if let Some(live) = &self.live {
             if limited.is_some() && !std::mem::replace(&mut self.state().two_lines, true) {
@@ -344,21 +374,37 @@ impl View {
             live.set_prefix(limited.unwrap_or_default());
             live.set_message(text);
             live.tick();
-            return Ok(());
+            return;
         }
         let due = {
             let mut state = self.state();
             state.seconds += 1;
             let now = (status.peers, status.served + status.engine.payload_received);
-            let due =
-                (state.seconds - 1).is_multiple_of(PLAIN_INTERVAL_SECS) && state.plain_told != Some(now);
+            let before = state.seconds - 1;
+            let due = before.is_multiple_of(TOTALS_INTERVAL_SECS)
+                || (before.is_multiple_of(PLAIN_INTERVAL_SECS) && state.plain_told != Some(now));
             if due {
                 state.plain_told = Some(now);
             }
             due
         };
         let limited = limited.map_or(String::new(), |limited| format!(" · {limited}"));
-        if due { self.print(&format!("{text}{limited}\n")) } else { Ok(()) }
+        if due {
+            self.print(&format!("{text}{limited}\n"));
+        }
+    }
+
+    /// The totals of a run, which are the last that is told of it.
+    fn ended(&self, status: &Status) {
+        if self.json {
+            return self.status(status);
+        }
+        self.end();
+        let received = match status.engine.payload_received {
+            0 => String::new(),
+            received => format!("{} received · ", ByteSize(received)),
+        };
+        self.print(&format!("in all      {received}{}\n", given(status)));
     }
 
     /// The live line goes.
@@ -368,18 +414,20 @@ impl View {
         }
     }
 
-    fn line(&self, value: &Value) -> io::Result<()> {
-        let text = json(value).map_err(io::Error::from)?;
-        self.print(&format!("{text}\n"))
+    fn line(&self, value: &Value) {
+        // Nothing of ours has a shape that JSON cannot have.
+        if let Ok(text) = json(value) {
+            self.print(&format!("{text}\n"));
+        }
     }
 
-    fn print(&self, text: &str) -> io::Result<()> {
-        let mut result = Ok(());
-        self.above(|| {
-            let mut out = io::stdout().lock();
-            result = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        });
-        result
+    fn print(&self, text: &str) {
+        self.above(|| output::out(text));
+    }
+
+    /// A line on stderr.
+    fn say(&self, line: std::fmt::Arguments<'_>) {
+        self.above(|| output::err(line));
     }
 
     /// Runs `print` with the live line out of the way.
@@ -393,6 +441,23 @@ impl View {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// What was given to others: in this run, and in all of them where there were others.
+fn given(status: &Status) -> String {
+    let (served, completed) = (ByteSize(status.served), status.completed);
+    if status.served_in_all_runs > status.served {
+        let all = ByteSize(status.served_in_all_runs);
+        return format!(
+            "{served} served in this run, {all} in all runs (ratio {:.2}) · {completed} completed",
+            status.ratio
+        );
+    }
+    format!("{served} served · ratio {:.2} · {completed} completed", status.ratio_of_run)
+}
+
+fn thousandths(ratio: f64) -> f64 {
+    (ratio * 1000.0).round() / 1000.0
 }
 
 /// One torrent's figures.

@@ -218,7 +218,7 @@ impl Seeding {
         };
         // The last figures of a run are those that count.
         if self.has_served || self.more_may_come {
-            tell(SessionEvent::Status(Box::new(self.status())));
+            tell(SessionEvent::Ended(Box::new(self.status())));
         }
         ending
     }

@@ -181,6 +181,7 @@ impl ShelvedContent {
         let room = self.shelf.room_for(self.file_count()).ok_or(Refusal::Full)?;
         match self.reopen(room) {
             Ok(content) => {
+                tracing::debug!(folder = %self.root.display(), files = self.file_count(), "content opened");
                 let content = Arc::new(content);
                 *open = Arc::downgrade(&content);
                 Ok(content)
@@ -192,6 +193,7 @@ impl ShelvedContent {
                 Err(Refusal::Full)
             }
             Err(fault) => {
+                tracing::debug!(folder = %self.root.display(), %fault, "content not opened");
                 self.fail(fault);
                 Err(Refusal::Faulty)
             }

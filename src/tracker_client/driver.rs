@@ -241,6 +241,17 @@ impl Announce {
             }
             Err(error) => Done { serial, endpoint, outcome: Err(error.failure()), tracker_id: None },
         };
+        match &outcome {
+            Ok(response) => tracing::debug!(
+                torrent = %self.identity.info_hash, tracker = ?self.url, family = ?endpoint.family, event = ?self.event,
+                peers = response.peers.len(), seeds = ?response.seeds, leeches = ?response.leeches,
+                interval = response.interval_secs, "announced"
+            ),
+            Err(error) => tracing::debug!(
+                torrent = %self.identity.info_hash, tracker = ?self.url, family = ?endpoint.family, event = ?self.event,
+                %error, "not announced"
+            ),
+        }
         let event = TrackerEvent {
             info_hash: self.identity.info_hash,
             tracker: self.url.redacted(),

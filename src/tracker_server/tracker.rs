@@ -99,6 +99,7 @@ impl Tracker {
             }
             Request::Announce { transaction, request, .. } => {
                 if !self.access.admits(request.info_hash) {
+                    tracing::debug!(client = %source, torrent = %request.info_hash, "announce refused: not served");
                     self.counters.refused += 1;
                     udp::encode_error(out, transaction, NOT_SERVED);
                     return;
@@ -131,7 +132,11 @@ impl Tracker {
         let mut body = Vec::with_capacity(512);
         match AnnounceQuery::parse(query) {
             Err(error) => self.refuse(&mut body, &error.to_string()),
-            Ok(query) if !self.access.admits(query.request.info_hash) => self.refuse(&mut body, NOT_SERVED),
+            Ok(query) if !self.access.admits(query.request.info_hash) => {
+                let torrent = query.request.info_hash;
+                tracing::debug!(client = %source, %torrent, "announce refused: not served");
+                self.refuse(&mut body, NOT_SERVED);
+            }
             Ok(query) => {
                 self.counters.announces_http += 1;
                 let figures = self.announce(now, &query.request, source, true).figures;
@@ -285,6 +290,8 @@ impl Tracker {
             wanted: wanted - usize::from(hosted.is_some()),
             both_families,
         };
+        let (left, event) = (request.left, request.event);
+        tracing::debug!(client = %announce.address, torrent = %request.info_hash, ?event, left, "announce");
         let mut announced = self.registry.announce(now, &mut self.rng, &announce, &mut self.peers);
         if let Some(peer) = hosted {
             push_compact_peer(if peer.is_ipv4() { &mut self.peers.v4 } else { &mut self.peers.v6 }, peer);

@@ -110,10 +110,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
 
     fn accept(&mut self, socket: RawFd) {
         let Some(ends) = self.ring.addresses(socket) else { return self.ring.close(socket, true) };
-        if !self.has_room_for(&ends) {
+        if let Err(why) = self.make_room_for(&ends) {
+            tracing::debug!(peer = %ends.remote, why, "refused");
             self.statistics().refused().add(1);
             return self.ring.close(socket, true);
         }
+        tracing::debug!(peer = %ends.remote, "accepted");
         self.statistics().accepted().add(1);
         let key = self.open_connection(socket, ends, PeerMachine::incoming(self.now));
         let stream = self.incoming_stream();
@@ -123,26 +125,29 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.arm_receive(key);
     }
 
-    /// Whether another connection fits. A newcomer beyond the bound of half-open ones replaces the oldest of
+    /// Whether another connection fits, or why not. A newcomer beyond the bound of half-open ones replaces the oldest of
     /// them, so that silent connections cannot lock honest peers out.
-    fn has_room_for(&mut self, ends: &Ends) -> bool {
-        if self.stopping.is_some() || self.connections.len() >= CONNECTIONS_PER_WORKER_MAX {
-            return false;
+    fn make_room_for(&mut self, ends: &Ends) -> Result<(), &'static str> {
+        if self.stopping.is_some() {
+            return Err("the session ends");
+        }
+        if self.connections.len() >= CONNECTIONS_PER_WORKER_MAX {
+            return Err("there are as many connections as may be");
         }
         let prefix = crate::id::AddressPrefix::of(ends.remote.ip());
         let of_prefix = self.half_open_by_prefix.get(&prefix).copied().unwrap_or(0) as usize;
         if of_prefix >= HALF_OPEN_PER_PREFIX_MAX && !ends.remote.ip().to_canonical().is_loopback() {
-            return false;
+            return Err("too many from its address prefix have not introduced themselves");
         }
         if !self.prefixes.enter(ends.remote.ip()) {
-            return false;
+            return Err("its address prefix has as many connections as it may have");
         }
         if self.half_open_count() >= HALF_OPEN_PER_WORKER_MAX
             && let Some(&oldest) = self.half_open.front()
         {
             self.close(oldest, Closing::Abruptly);
         }
-        true
+        Ok(())
     }
 
     fn half_open_count(&self) -> usize {
@@ -165,7 +170,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         policy: Encryption,
         next_try: Option<Encryption>,
     ) {
-        if !self.try_connect(info_hash, remote, policy, next_try) {
+        let is_dialled = self.try_connect(info_hash, remote, policy, next_try);
+        tracing::debug!(peer = %remote, torrent = %info_hash, is_dialled, "dialling");
+        if !is_dialled {
             self.tell_dial_failed(info_hash, remote, false);
         }
     }
@@ -233,6 +240,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         match self.ring.addresses(socket).filter(|_| completion.result == 0) {
             Some(ends) => connection.ends.local = ends.local,
             None => {
+                let error = io::Error::from_raw_os_error(-completion.result.min(0));
+                tracing::debug!(peer = %connection.ends.remote, %error, "not reached");
                 connection.next_try = None;
                 return self.close(key, Closing::Abruptly);
             }

@@ -282,6 +282,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         // Who is dialled once more has not failed yet.
         let dialled = connection.dialled.filter(|_| connection.next_try.is_none());
         let why = connection.why;
+        let (peer, has_joined) = (connection.ends.remote, connection.counters.is_some());
+        tracing::debug!(%peer, torrent = ?connection.torrent, has_joined, ?why, ?how, "left");
         // An unfinished block is free for others from now on.
         connection.arriving = None;
         connection.buffers = Vec::new();

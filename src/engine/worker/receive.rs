@@ -55,10 +55,17 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         match result {
             1.. => self.handle_raw_bytes(key, event, bytes),
-            0 => return self.close(key, Closing::Gracefully),
+            0 => {
+                tracing::debug!(peer = %connection.ends.remote, "the peer ends the connection");
+                return self.close(key, Closing::Gracefully);
+            }
             // Without a buffer left, or ended by us to go on with larger buffers.
             errno if errno == -libc::ENOBUFS || errno == -libc::ECANCELED => {}
-            _ => return self.close(key, Closing::Abruptly),
+            errno => {
+                let error = std::io::Error::from_raw_os_error(-errno);
+                tracing::debug!(peer = %connection.ends.remote, %error, "the connection breaks");
+                return self.close(key, Closing::Abruptly);
+            }
         }
         if !more && self.connections.get(key).is_some_and(|connection| connection.closing.is_none()) {
             self.arm_receive(key);
@@ -167,6 +174,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         // A torrent we do not serve, or ourselves: close, and say nothing that tells one from the other.
         let Some(shared) = self.torrents.get(&handshake.info_hash).map(Arc::clone) else {
+            let peer = self.connections.get(key).map(|connection| connection.ends.remote);
+            tracing::debug!(?peer, torrent = %handshake.info_hash, "asks for a torrent that is not served");
             return self.close(key, Closing::Gracefully);
         };
         let dialled_for = self.connections.get(key).and_then(|connection| connection.torrent);
@@ -192,6 +201,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         connection.torrent = Some(handshake.info_hash);
         connection.peer_id = handshake.peer_id;
         connection.counters = Some(Arc::clone(&counters));
+        let (remote, dialled) = (connection.ends.remote, connection.dialled.is_some());
+        let client = connection.machine.client();
+        tracing::debug!(peer = %remote, torrent = %handshake.info_hash, client, dialled, "joined");
         let newcomer = Newcomer {
             remote: connection.ends.remote.ip().to_canonical(),
             peer_id: handshake.peer_id,

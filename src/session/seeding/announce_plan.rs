@@ -47,7 +47,8 @@ pub(super) struct AnnouncePlan {
 const NOWHERE_PRIVATE: &str = "it is private and names no tracker, so nobody may be told of it; name its tracker with \
                                --tracker URL --replace-trackers";
 const NOWHERE: &str = "it names no tracker and none was given, so nobody can find it: Seedring finds peers through \
-                       trackers only, not through DHT or web seeds; add one with --tracker URL";
+                       trackers only, not through DHT or web seeds; add one with --tracker URL (or a peer, for get, \
+                       with --peer)";
 const HOSTED: &str = "its torrent file names no tracker; those find it who have the magnet link above, which names the \
                       tracker that runs here";
 const PRIVATE_TRACKER: &str = "--tracker is not used for it: it is private, so only its own trackers may know of it; \

@@ -24,10 +24,11 @@ impl Seeding {
             histograms += &worker;
         }
         // One pass over what may be ten thousand torrents, each second.
-        let (mut total, mut uploaded, mut peers, mut wasted) = (0, 0, 0, 0);
+        let (mut total, mut uploaded_before, mut uploaded, mut peers, mut wasted) = (0, 0, 0, 0, 0);
         for running in self.torrents.values() {
             total += running.shared.parameters.total_len;
-            uploaded += running.total_uploaded();
+            uploaded_before += running.uploaded_before;
+            uploaded += running.shared.counts.uploaded.load(Relaxed);
             peers += running.shared.counts.connections.load(Relaxed);
             wasted += running.shared.counts.wasted.load(Relaxed);
         }
@@ -55,7 +56,9 @@ impl Seeding {
             peers,
             upload_rate: self.rate.smoothed(),
             served: engine.payload_sent,
-            ratio: if total == 0 { 0.0 } else { uploaded as f64 / total as f64 },
+            ratio_of_run: ratio(uploaded, total),
+            served_in_all_runs: uploaded_before + engine.payload_sent,
+            ratio: ratio(uploaded_before + uploaded, total),
             completed: self.completed.count(),
             download,
             wasted,
@@ -150,6 +153,10 @@ impl Running {
         let facts = &self.shared.facts;
         missing_len(&wanted.layout, &wanted.pieces, |piece| facts.have.contains(piece))
     }
+}
+
+fn ratio(uploaded: u64, total: u64) -> f64 {
+    if total == 0 { 0.0 } else { uploaded as f64 / total as f64 }
 }
 
 /// Bytes of the pieces in `wanted` that are not here.

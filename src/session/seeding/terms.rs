@@ -145,6 +145,8 @@ pub enum SessionEvent {
     Warning(String),
     /// The figures of this second.
     Status(Box<Status>),
+    /// The last figures of a run.
+    Ended(Box<Status>),
 }
 
 /// A torrent as it begins to be served.
@@ -183,7 +185,11 @@ pub struct Status {
     pub upload_rate: ByteRate,
     /// Bytes of blocks sent in this run.
     pub served: u64,
-    /// Bytes sent in all runs, for each byte of content.
+    /// Bytes sent in this run, for each byte of content that is seeded.
+    pub ratio_of_run: f64,
+    /// Bytes of blocks sent in all runs, of the torrents that are seeded now.
+    pub served_in_all_runs: u64,
+    /// The same for each byte of content.
     pub ratio: f64,
     /// Downloads completed by others.
     pub completed: u64,
