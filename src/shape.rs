@@ -68,6 +68,12 @@ impl PieceShape {
         self.piece_len(piece).div_ceil(BLOCK_LEN)
     }
 
+    /// Bytes of a block on average, in a piece that is not the last; at least one.
+    pub fn mean_block_len(&self) -> u32 {
+        let blocks = self.piece_length.div_ceil(BLOCK_LEN).max(1);
+        self.piece_length.div_ceil(blocks).max(1)
+    }
+
     /// The block that begins at `begin`, which is a block's border; `None` at the piece's end and beyond it.
     pub fn block_at(&self, piece: PieceIndex, begin: u32) -> Option<BlockSpan> {
         let rest = self.piece_len(piece).checked_sub(begin)?;
@@ -102,6 +108,13 @@ mod tests {
             assert_eq!(shape.span(first, blocks - 2).map(|span| span.len), Some(BLOCK_LEN));
             assert_eq!(shape.span(first, blocks), None);
         }
+    }
+
+    #[test]
+    fn blocks_are_on_average_as_long_as_their_piece_shared_out() {
+        let mean = |piece_length| PieceShape::new(piece_length, 1 << 20).unwrap().mean_block_len();
+        assert_eq!([1, 1_024, BLOCK_LEN, 4 * BLOCK_LEN].map(mean), [1, 1_024, BLOCK_LEN, BLOCK_LEN]);
+        assert_eq!([BLOCK_LEN + 2, 270_544].map(mean), [BLOCK_LEN / 2 + 1, 15_915]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(super) fn tell_apart(files: &mut [FileEntry]) -> Result<(), MetainfoError> {
     if !given.windows(2).any(clash) {
         return Ok(());
     }
+    given.dedup();
     let given: Vec<RelativePath> = given.into_iter().cloned().collect();
     let mut taken: HashSet<RelativePath> = HashSet::new();
     // The next number to try, shared by all paths that a number could make equal: so no number is tried twice in vain.

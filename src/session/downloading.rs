@@ -290,6 +290,35 @@ mod tests {
     }
 
     #[test]
+    fn what_another_client_saved_under_its_own_spelling_is_gone_on_with() {
+        let bytes = bencode::dict(|torrent| {
+            torrent.dict("info", |info| {
+                info.list("files", |list| {
+                    list.dict(|file| {
+                        file.int("length", 10);
+                        file.list("path", |components| components.bytes(b"Beyonc\xe9.flac"));
+                    });
+                });
+                info.bytes("name", "album");
+                info.int("piece length", 16_384);
+                info.bytes("pieces", crate::storage::piece_hash(&[7; 10]));
+            });
+        });
+        for spelling in ["Beyoncé.flac", "Beyonc\u{fffd}.flac", "Beyonc_.flac"] {
+            let scratch = tempfile::tempdir().unwrap();
+            let folder = scratch.path().join("album");
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join(spelling), [7; 10]).unwrap();
+            let options = DownloadOptions { root: scratch.path().to_owned(), ..DownloadOptions::default() };
+            let planned = Planned::new(Metainfo::parse(&bytes).unwrap(), options).unwrap();
+            assert_eq!(planned.check_len(), 10, "{spelling}");
+            let checked = planned.open(&|_| {}, &AtomicBool::new(false)).unwrap();
+            assert_eq!(checked.verified.count(), 1, "{spelling}");
+            assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing is made beside it");
+        }
+    }
+
+    #[test]
     fn nothing_is_checked_where_nothing_is() {
         let scratch = tempfile::tempdir().unwrap();
         let options = DownloadOptions { root: scratch.path().join("new"), ..DownloadOptions::default() };

@@ -279,9 +279,13 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if self.download_gate.limit().is_none() {
             return Some(wish);
         }
+        // Which blocks they will be is not known yet; where pieces are short, so are they.
+        let torrent = self.connections.get(key).and_then(|connection| connection.torrent);
+        let shared = torrent.and_then(|torrent| self.torrents.get(&torrent));
+        let block_len = shared.map_or(BLOCK_LEN, |shared| shared.facts.shape().mean_block_len());
         let mut affordable = 0;
         while affordable < wish.count {
-            match self.download_gate.try_take(self.now, BLOCK_LEN) {
+            match self.download_gate.try_take(self.now, block_len) {
                 Ok(()) => affordable += 1,
                 Err(_) if affordable > 0 => break,
                 Err(retry_at) => {

@@ -336,6 +336,16 @@ mod tests {
     }
 
     #[test]
+    fn pieces_of_every_kind_are_drawn() {
+        let mut rng = Rng::from_seed(1);
+        let lengths: Vec<u32> = (0..200).map(|_| shape(&mut rng, 4).piece_length).collect();
+        assert!(lengths.iter().any(|len| len.is_multiple_of(BLOCK_LEN)), "whole blocks");
+        assert!(lengths.iter().any(|&len| len < BLOCK_LEN), "less than a block");
+        let ends_short = |&len: &u32| len > BLOCK_LEN && !len.is_multiple_of(BLOCK_LEN);
+        assert!(lengths.iter().any(ends_short), "a short last block");
+    }
+
+    #[test]
     fn whatever_is_drawn_makes_sense() {
         for seed in 0..2000 {
             let drawn = Drawn::from_seed(seed);
