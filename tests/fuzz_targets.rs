@@ -14,6 +14,7 @@ const PARSERS: &[(&str, &str)] = &[
     ("metainfo/magnet.rs", "magnet"),
     ("metainfo/mod.rs", "metainfo"),
     ("storage/resume/codec.rs", "resume_file"),
+    ("swarm_registry/snapshot.rs", "tracker_memory"),
     ("tracker_wire/http/query.rs", "http_query"),
     ("tracker_wire/http/response.rs", "http_response"),
     ("tracker_wire/udp.rs", "udp_request"),
@@ -28,7 +29,8 @@ const PARSERS: &[(&str, &str)] = &[
 ];
 
 /// How the name of a function begins that makes values of foreign bytes.
-const PARSER_NAMES: &[&str] = &["parse", "decode", "from_wire", "from_hex", "from_str", "from_bytes"];
+const PARSER_NAMES: &[&str] =
+    &["parse", "decode", "from_wire", "from_hex", "from_str", "from_bytes", "read_piece"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

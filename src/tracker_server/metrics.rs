@@ -36,7 +36,12 @@ pub(super) fn render(statistics: &TrackerStatistics, format: Format) -> String {
     let mut text = Text { out: String::new(), format };
     let swarms = &statistics.swarms;
     let version = env!("CARGO_PKG_VERSION");
-    text.gauge("seedring_tracker_build_info", "Which seedring this is.", &[(&[("version", version)], 1)]);
+    let build = "seedring_tracker_build";
+    match format {
+        Format::OpenMetrics => text.family(build, "info", "Which seedring this is."),
+        Format::Prometheus => text.family(&format!("{build}_info"), "gauge", "Which seedring this is."),
+    }
+    text.samples(&format!("{build}_info"), &[(&[("version", version)], 1)]);
     text.gauge("seedring_tracker_torrents", "Torrents known.", &[(&[], swarms.swarms)]);
     text.gauge(
         "seedring_tracker_peers",
