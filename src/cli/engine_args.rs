@@ -58,7 +58,7 @@ pub(super) struct EngineArgs {
     /// Encrypted connections: allow takes them and tries them where plaintext fails, with plaintext payload wherever the
     /// peer agrees; prefer tries them first and picks RC4, which costs six times the CPU; require takes nothing else
     #[arg(long, value_name = "allow|prefer|require|off", default_value_t = Encryption::Allow, hide_possible_values = true, value_parser = words(encryption, ["off", "allow", "prefer", "require"]))]
-    encryption: Encryption,
+    pub encryption: Encryption,
     /// Ask the kernel once a second what limits the connections that send (TCP_INFO), for --json and --metrics
     #[arg(long)]
     tcp_info: bool,

@@ -154,7 +154,7 @@ async fn get(
                         key: tracker_key,
                         num_want: None,
                     };
-                    let mut options = FetchOptions::new(identity);
+                    let mut options = FetchOptions::new(identity, args.engine.encryption);
                     (options.peers, options.trackers, options.bind) =
                         (peers.clone(), args.tracker.clone(), args.engine.bind);
                     let mut config = ClientConfig::from_environment();

@@ -169,6 +169,39 @@ fn a_peer_that_ends_a_plaintext_call_is_called_once_more_encrypted() {
     rig.stop();
 }
 
+/// The peer called first says nothing, to whatever it is called with, and closes nothing.
+#[test]
+fn a_peer_that_is_silent_to_one_handshake_is_called_the_other_way_once() {
+    for (policy, next) in [
+        (Encryption::Allow, Some("encrypted")),
+        (Encryption::Prefer, Some("plain")),
+        (Encryption::Off, None),
+        (Encryption::Require, None),
+    ] {
+        let mut rig = rig(10, policy);
+        let first = call(&mut rig);
+        let end = rig.now() + HANDSHAKE_TIMEOUT;
+        until(&mut rig, &mut [], |rig, _| rig.now() > end && !rig.ring().is_open(first));
+        rig.run(20);
+        let calls = rig.ring().called().to_vec();
+        let spoken = calls.get(1).map(|&second| {
+            let hello = rig.ring().peer_reads(second);
+            if check_prefix(&hello).is_ok() { "plain" } else { "encrypted" }
+        });
+        assert_eq!(spoken, next, "{policy}");
+        let Some(&second) = calls.get(1) else { continue };
+        // Silent again, in the middle of a handshake or before it: nobody is called a third time.
+        if policy == Encryption::Allow {
+            rig.ring().peer_sends(second, &[7; 100]);
+        }
+        let end = rig.now() + HANDSHAKE_TIMEOUT;
+        until(&mut rig, &mut [], |rig, _| rig.now() > end && rig.worker.connection_count() == 0);
+        rig.run(20);
+        assert_eq!(rig.ring().called().len(), 2, "{policy}");
+        rig.stop();
+    }
+}
+
 #[test]
 fn a_strict_caller_does_not_fall_back_to_plaintext() {
     let mut rig = rig(7, Encryption::Require);

@@ -252,8 +252,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             }
             Err(error) => {
                 tracing::debug!(peer = %connection.ends.remote, %error, "closing");
-                // Who says nothing to one handshake has nothing to say to another.
-                connection.next_try = None;
+                // Who says nothing to one handshake may answer another: it is called once more (`next_try`).
                 self.close(key, Closing::Abruptly);
             }
         }

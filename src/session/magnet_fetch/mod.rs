@@ -23,6 +23,7 @@ use crate::metainfo::{Magnet, Metainfo, MetainfoError};
 use crate::secret_url::TrackerUrl;
 use crate::time::{Duration, Instant};
 use crate::tracker_client::{Command, Identity, Progress, TrackerClient, TrackerEvent, run_announcer};
+use crate::wire::Encryption;
 use candidates::{Candidates, Source};
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -42,14 +43,23 @@ pub struct FetchOptions {
     pub trackers: Vec<TrackerUrl>,
     /// Where connections to peers leave from; `None` leaves it to the system.
     pub bind: Option<IpAddr>,
+    /// Whether connections to peers are encrypted: the policy that the engine goes on with.
+    pub encryption: Encryption,
     /// Time without a piece, or a peer that has any, after which it is given up. Default [`MAGNET_PATIENCE`].
     pub patience: Duration,
 }
 
 impl FetchOptions {
     /// Only what the link itself names.
-    pub fn new(identity: Identity) -> Self {
-        Self { identity, peers: Vec::new(), trackers: Vec::new(), bind: None, patience: MAGNET_PATIENCE }
+    pub fn new(identity: Identity, encryption: Encryption) -> Self {
+        Self {
+            identity,
+            peers: Vec::new(),
+            trackers: Vec::new(),
+            bind: None,
+            encryption,
+            patience: MAGNET_PATIENCE,
+        }
     }
 }
 
@@ -128,6 +138,7 @@ fn detail(tracker_error: Option<&str>) -> String {
 struct Shared {
     identity: Identity,
     bind: Option<IpAddr>,
+    encryption: Encryption,
     assembly: RefCell<MetadataAssembly>,
     /// Goes up when there may be something new to ask for.
     turns: watch::Sender<u64>,
@@ -171,6 +182,7 @@ pub async fn fetch(
     let shared = Rc::new(Shared {
         identity,
         bind: options.bind,
+        encryption: options.encryption,
         assembly: RefCell::new(MetadataAssembly::new(magnet.info_hash)),
         turns: watch::Sender::new(0),
         found: RefCell::new(None),

@@ -31,24 +31,25 @@ pub(super) enum Ended {
     Liar,
 }
 
-/// Dials `address` and takes from it what it gives, in plaintext first; a peer that answers nothing to that is dialled
-/// once more, encrypted. `serial` is the connection's name, never used twice in a fetch.
+/// Dials `address` and takes from it what it gives; one that does not introduce itself is dialled as often as the policy
+/// of encryption has ways to. `serial` is the connection's name, never used twice in a fetch.
 pub(super) async fn talk(shared: Rc<Shared>, address: SocketAddr, serial: u32) -> Ended {
-    let Ok(transport) = Transport::connect(address, shared.bind).await else { return Ended::Unreachable };
-    let mut talk = Talk::new(&shared, ConnId { worker: 0, slot: serial, generation: 0 });
-    match talk.run(transport).await {
-        Ended::Unreachable => {}
-        ended => return ended,
+    for (generation, policy) in (0..).zip(shared.encryption.tries()) {
+        let Ok(mut transport) = Transport::connect(address, shared.bind).await else { break };
+        let mut talk = Talk::new(&shared, ConnId { worker: 0, slot: serial, generation });
+        if let Some(offered) = policy.offers() {
+            let Ok(handshake) = <[u8; HANDSHAKE_LEN]>::try_from(talk.peer.poll_output()) else { break };
+            match transport.encrypt(shared.identity.info_hash, offered, &handshake).await {
+                Ok(encrypted) => transport = encrypted,
+                Err(_) => continue,
+            }
+        }
+        match talk.run(transport).await {
+            Ended::Unreachable => {}
+            ended => return ended,
+        }
     }
-    let mut talk = Talk::new(&shared, ConnId { worker: 0, slot: serial, generation: 1 });
-    let Ok(handshake) = <[u8; HANDSHAKE_LEN]>::try_from(talk.peer.poll_output()) else {
-        return Ended::Unreachable;
-    };
-    let info_hash = shared.identity.info_hash;
-    match Transport::connect_encrypted(address, shared.bind, info_hash, &handshake).await {
-        Ok(transport) => talk.run(transport).await,
-        Err(_) => Ended::Unreachable,
-    }
+    Ended::Unreachable
 }
 
 struct Talk {

@@ -100,15 +100,22 @@ async fn encrypting(plain: SocketAddr, info_hash: InfoHash) -> SocketAddr {
     let address = listener.local_addr().expect("a bound socket has an address");
     tokio::task::spawn_local(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let _ = relay(stream, plain, info_hash).await;
+            let _ = relay(stream, plain, info_hash, Encryption::Require, false).await;
         }
     });
     address
 }
 
-async fn relay(mut outside: TcpStream, plain: SocketAddr, info_hash: InfoHash) -> std::io::Result<()> {
+/// Takes the encrypted handshake off a connection. One that goes on in RC4 is an error where that is not wanted.
+async fn relay(
+    mut outside: TcpStream,
+    plain: SocketAddr,
+    info_hash: InfoHash,
+    policy: Encryption,
+    plaintext_only: bool,
+) -> std::io::Result<()> {
     let mut inside = TcpStream::connect(plain).await?;
-    let mut mse = MseStream::incoming(Encryption::Require);
+    let mut mse = MseStream::incoming(policy);
     let skeys = BTreeMap::from([(SkeyHash::of(&info_hash), info_hash)]);
     let mut pads = clock::random_rng();
     let (mut received, mut given) = (vec![0; 4096], vec![0; 4096]);
@@ -121,6 +128,9 @@ async fn relay(mut outside: TcpStream, plain: SocketAddr, info_hash: InfoHash) -
                 }
                 let mut answering = Answering { secret: clock::random_bytes, pads: &mut pads, skeys: &skeys };
                 let Ok(wire) = mse.receive(bytes, &mut answering) else { return Ok(()) };
+                if plaintext_only && mse.is_open() && mse.encrypts() {
+                    return Err(std::io::ErrorKind::Unsupported.into());
+                }
                 inside.write_all(&wire.first).await?;
                 inside.write_all(&bytes[wire.start..]).await?;
                 let mut output = Vec::new();
@@ -142,10 +152,80 @@ fn a_peer_that_wants_encryption_is_heard_too() {
         let info = info();
         let magnet = Magnet::new(InfoHash::of(&info));
         let peer = encrypting(peer(info).await, magnet.info_hash).await;
-        let options = FetchOptions { peers: vec![peer], ..FetchOptions::new(identity()) };
+        let options = FetchOptions { peers: vec![peer], ..FetchOptions::new(identity(), Encryption::Allow) };
         fetch(&magnet, client(), options, &mut |_| {}).await
     });
     assert!(fetched.is_ok_and(|fetched| fetched.is_ok()));
+}
+
+/// What somebody who dials says first, for each of his connections; the peer ends each at once.
+async fn first_words(policy: Encryption) -> Vec<&'static str> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has ports");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let hears = Rc::clone(&heard);
+    tokio::task::spawn_local(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut first = [0; 20];
+            stream.read_exact(&mut first).await.expect("who dials introduces itself");
+            hears.borrow_mut().push(if first == *b"\x13BitTorrent protocol" { "plain" } else { "encrypted" });
+        }
+    });
+    let shared = Shared {
+        identity: identity(),
+        bind: None,
+        encryption: policy,
+        assembly: RefCell::new(MetadataAssembly::new(InfoHash([0; 20]))),
+        turns: watch::Sender::new(0),
+        found: RefCell::new(None),
+        progressed_at: Cell::new(clock::now()),
+        connected: Cell::new(0),
+    };
+    assert_eq!(talk(Rc::new(shared), address, 1).await, Ended::Unreachable);
+    heard.take()
+}
+
+#[test]
+fn every_connection_obeys_the_policy_of_encryption() {
+    let heard = service::run(async {
+        let mut heard = Vec::new();
+        for policy in [Encryption::Off, Encryption::Allow, Encryption::Prefer, Encryption::Require] {
+            heard.push(first_words(policy).await);
+        }
+        heard
+    });
+    let expected: [&[&str]; 4] =
+        [&["plain"], &["plain", "encrypted"], &["encrypted", "plain"], &["encrypted"]];
+    assert_eq!(heard.expect("io_uring works"), expected);
+}
+
+#[test]
+fn with_encryption_required_plaintext_payload_is_not_even_offered() {
+    for (policy, is_fetched) in [(Encryption::Prefer, true), (Encryption::Require, false)] {
+        let fetched = service::run(async {
+            let info = info();
+            let magnet = Magnet::new(InfoHash::of(&info));
+            let plain = peer(info).await;
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has ports");
+            let address = listener.local_addr().expect("a bound socket has an address");
+            let (offers, mut offered) = mpsc::channel(1);
+            let info_hash = magnet.info_hash;
+            tokio::task::spawn_local(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    // It takes nothing but plaintext payload behind an encrypted handshake.
+                    let ended = relay(stream, plain, info_hash, Encryption::Allow, true).await;
+                    let _ = offers.try_send(ended.is_ok());
+                }
+            });
+            let options = FetchOptions { peers: vec![address], ..FetchOptions::new(identity(), policy) };
+            let mut tell = |_| {};
+            tokio::select! {
+                fetched = fetch(&magnet, client(), options, &mut tell) => fetched.is_ok(),
+                Some(ended) = offered.recv() => { assert!(!ended, "nothing was said behind RC4"); false }
+            }
+        });
+        assert_eq!(fetched.expect("io_uring works"), is_fetched, "{policy}");
+    }
 }
 
 fn client() -> Rc<TrackerClient> {
@@ -158,7 +238,7 @@ fn a_liar_first_and_an_honest_peer_second_give_the_torrent() {
         let info = info();
         let mut lie = info.clone();
         lie[30_000] ^= 1;
-        let mut options = FetchOptions::new(identity());
+        let mut options = FetchOptions::new(identity(), Encryption::Allow);
         // One with the right length and a wrong byte, one with another length, the honest one named by the link.
         options.peers = vec![peer(lie.clone()).await, peer(lie[..20_000].to_vec()).await];
         let honest = peer(info.clone()).await;
@@ -202,7 +282,7 @@ fn says_whose_fault_it_is_when_nothing_comes() {
     let ended = service::run(async {
         let info = info();
         let magnet = Magnet::new(InfoHash::of(&info));
-        let hasty = || FetchOptions { patience: Duration::from_millis(300), ..FetchOptions::new(identity()) };
+        let hasty = || FetchOptions { patience: Duration::from_millis(300), ..FetchOptions::new(identity(), Encryption::Allow) };
         let nothing = fetch(&magnet, client(), hasty(), &mut |_| {}).await;
         assert!(matches!(nothing, Err(FetchError::NowhereToAsk)), "{nothing:?}");
         let tracker = Magnet { trackers: vec!["http://127.0.0.1:1/announce".into()], ..magnet.clone() };

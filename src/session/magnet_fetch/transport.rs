@@ -44,23 +44,22 @@ impl Transport {
         tokio::time::timeout(MAGNET_CONNECT_TIMEOUT, socket.connect(address)).await?.map(Self::Plain)
     }
 
-    /// The same with an encrypted handshake, in which our own `handshake` goes along: it is sent when this returns.
+    /// Begins anew with an encrypted handshake on a connection that has just been opened, and offers these methods for
+    /// what follows. Our own `handshake` goes along: it is sent when this returns.
     ///
     /// # Errors
-    /// The kernel's, `InvalidData` for what is no encrypted handshake, `TimedOut` after [`HANDSHAKE_TIMEOUT`].
-    pub async fn connect_encrypted(
-        address: SocketAddr,
-        bind: Option<IpAddr>,
+    /// The kernel's, `InvalidData` for what is no encrypted handshake or selects what was not offered, `TimedOut` after
+    /// [`HANDSHAKE_TIMEOUT`].
+    pub async fn encrypt(
+        self,
         info_hash: InfoHash,
+        offered: CryptoMethods,
         handshake: &[u8; HANDSHAKE_LEN],
     ) -> io::Result<Self> {
-        // A connection that has just begun is a plain one.
-        let Self::Plain(stream) = Self::connect(address, bind).await? else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
+        let Self::Plain(stream) = self else { return Err(io::ErrorKind::InvalidInput.into()) };
         let mut pads = clock::random_rng();
         let secret = clock::random_bytes();
-        let mse = MseStream::outgoing(secret, &mut pads, info_hash, CryptoMethods::BOTH, handshake);
+        let mse = MseStream::outgoing(secret, &mut pads, info_hash, offered, handshake);
         let mut encrypted = Box::new(Encrypted { stream, mse, pads, ready: Vec::new() });
         tokio::time::timeout(HANDSHAKE_TIMEOUT, encrypted.shake_hands()).await??;
         Ok(Self::Encrypted(encrypted))

@@ -57,14 +57,23 @@ impl Encryption {
         }
     }
 
-    /// As which policy a peer is dialled once more that ended the first connection before it had introduced itself:
-    /// perhaps it understands the other way, or takes no other. `None` when there is no other way.
+    /// As which policy a peer is dialled once more that ended the first connection before it had introduced itself, or said
+    /// nothing until its time was over: perhaps it understands the other way, or takes no other. `None` when there is no
+    /// other way.
     pub const fn second_try(self) -> Option<Self> {
         match self {
             Self::Off | Self::Require => None,
             Self::Allow => Some(Self::Prefer),
             Self::Prefer => Some(Self::Off),
         }
+    }
+}
+
+impl Encryption {
+    /// As which policies a peer is dialled, one after the other, until it introduces itself. Every connection that we open
+    /// goes by this, whatever it is for.
+    pub fn tries(self) -> impl Iterator<Item = Self> {
+        [Some(self), self.second_try()].into_iter().flatten()
     }
 }
 
@@ -211,10 +220,9 @@ mod tests {
     #[test]
     fn two_sides_of_any_policies_agree_or_one_of_them_refuses() {
         for (dials, listens) in ALL.into_iter().flat_map(|one| ALL.map(|other| (one, other))) {
-            let tries = [Some(dials), dials.second_try()].into_iter().flatten();
-            let encrypted = tries.clone().find_map(Encryption::offers).zip(listens.accepts());
+            let encrypted = dials.tries().find_map(Encryption::offers).zip(listens.accepts());
             let method = encrypted.and_then(|(offered, choice)| choice.select(offered));
-            let plain = tries.clone().any(|policy| policy.offers().is_none());
+            let plain = dials.tries().any(|policy| policy.offers().is_none());
             let meets = method.is_some() || (plain && listens.accepts_plaintext());
             let pair = [dials, listens];
             let never = pair.contains(&Encryption::Off) && pair.contains(&Encryption::Require);
