@@ -23,6 +23,7 @@ pub mod tracker_wire;
 // 2a · policy: plain data in, decisions out
 pub mod meter;
 pub mod attribution;
+pub mod debts;
 pub mod choker;
 pub mod picker;
 pub mod peer_list;

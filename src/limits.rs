@@ -253,6 +253,9 @@ pub const DUPLICATE_IDLE_TIME: Duration = Duration::from_secs(150);
 pub const BAN_TIME_MIN: Duration = Duration::from_secs(60 * 60);
 /// Longest ban.
 pub const BAN_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Peer ids banned at one address with which the address itself is banned: one liar behind a router is not the whole house,
+/// and three names in an hour are one who changes his.
+pub const BANNED_NAMES_PER_ADDRESS_MAX: usize = 3;
 /// Bans of one torrent; above it the one that ends first is lifted.
 pub const BANS_MAX: usize = 4_096;
 /// Addresses of our own that we remember never to dial; above it the oldest is forgotten.
@@ -287,6 +290,10 @@ pub const PEX_OFFENCES_MAX: u32 = 10;
 /// About 5 MB.
 pub const SUSPECT_BLOCKS_MAX: usize = 65_536;
 
+/// Address prefixes (/24, /64) of one torrent that left with a debt and are remembered, of each kind of debt; above it the
+/// one that would be forgotten first goes. About 300 KB.
+pub const PREFIX_DEBTS_MAX: usize = 4_096;
+
 // --- Choker ------------------------------------------------------------------------------------------------
 
 /// Time between two rounds of the choker (BEP 3).
@@ -310,6 +317,21 @@ pub const NEWCOMER_TIME: Duration = Duration::from_secs(30);
 /// Time between two considerations of one peer, or of one torrent's waiting peers, outside the rounds. A peer that
 /// flips its interest a thousand times a second costs one look a second.
 pub const FILL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time that the holder of a slot has for its first request while others wait: a slow round trip. Doubles each time that
+/// its request turns out to have come later, up to eight times as long.
+pub const SLOT_UNUSED_TIME: Duration = Duration::from_secs(1);
+/// Such doublings.
+pub const SLOT_UNUSED_DOUBLINGS_MAX: u32 = 3;
+/// Time within which a request that came too late for a slot shows that its holder had wanted it.
+pub const SLOT_LATE_REQUEST_TIME: Duration = Duration::from_secs(15);
+/// Bytes a second at which who has taken blocks is thought to be still receiving them: the slowest line that is served.
+/// So long it need not ask for more, up to a round of the choker.
+pub const SLOT_LINE_RATE_MIN: u64 = 4 * 1024;
+/// Time for which a peer that made no use of its slot stands behind all others; doubles with each further time.
+pub const PASSED_OVER_TIME_MIN: Duration = Duration::from_secs(2 * 60);
+/// Longest such time.
+pub const PASSED_OVER_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
 // --- Super-seeding -----------------------------------------------------------------------------------------
 
@@ -579,6 +601,15 @@ pub const DEPARTED_MAX: usize = 100_000;
 pub const SECOND_LOOK_PIECES_MAX: usize = 4;
 /// Bytes of those pieces together, if that is more than one piece: what a second look may have to read.
 pub const SECOND_LOOK_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Time without anything from the peer after which a block that it owes may be asked of one more that gives.
+pub const BLOCK_SILENCE_MAX: Duration = Duration::from_secs(2);
+/// Time between two looks at peers that give and could be asked for more than there is to ask for.
+pub const WISH_RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// Time for which an address prefix that left, owed blocks and had given none waits for blocks while others give; doubles
+/// with each further time.
+pub const BLOCK_DEBT_TIME_MIN: Duration = Duration::from_secs(30);
+/// Longest such time.
+pub const BLOCK_DEBT_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 
 // --- Fetching a torrent by its magnet link ------------------------------------------------------------------
 

@@ -34,6 +34,9 @@ struct Counters {
     interested: AtomicBool,
     upload_only: AtomicBool,
     heard_at: AtomicU64,
+    /// Zero while something is asked for.
+    unasked_since: AtomicU64,
+    refused: AtomicU32,
 }
 
 /// What a connection's counters said at one look.
@@ -51,6 +54,17 @@ pub struct PeerSample {
     pub upload_only: bool,
     /// When something last came from the peer; zero before anything has.
     pub heard_at: Instant,
+    /// Since when the peer has asked for nothing that it has not been sent; `None` while it has, or nothing is known.
+    pub unasked_since: Option<Instant>,
+    /// Requests that were refused because the peer was choked.
+    pub refused: u32,
+}
+
+impl PeerSample {
+    /// Notes whether the peer has asked for something that it has not been sent yet.
+    pub fn follow_requests(&mut self, now: Instant, waiting: bool) {
+        self.unasked_since = if waiting { None } else { self.unasked_since.or(Some(now)) };
+    }
 }
 
 impl PeerCounters {
@@ -89,6 +103,20 @@ impl PeerCounters {
         self.0.heard_at.store(at.as_nanos(), Relaxed);
     }
 
+    /// Notes whether the peer has asked for something that it has not been sent yet. Only the connection's own worker may
+    /// call this.
+    pub fn follow_requests(&self, now: Instant, waiting: bool) {
+        let since = self.0.unasked_since.load(Relaxed);
+        if waiting != (since == 0) {
+            self.0.unasked_since.store(if waiting { 0 } else { now.as_nanos().max(1) }, Relaxed);
+        }
+    }
+
+    /// Notes how many requests were refused because the peer was choked. Only the connection's own worker may call this.
+    pub fn set_refused(&self, requests: u32) {
+        self.0.refused.store(requests, Relaxed);
+    }
+
     /// Payload bytes sent so far.
     pub fn uploaded(&self) -> u64 {
         self.0.uploaded.load(Relaxed)
@@ -108,6 +136,10 @@ impl PeerCounters {
             interested: self.0.interested.load(Relaxed),
             upload_only: self.0.upload_only.load(Relaxed),
             heard_at: Instant::from_nanos(self.0.heard_at.load(Relaxed)),
+            unasked_since: Some(self.0.unasked_since.load(Relaxed))
+                .filter(|&at| at != 0)
+                .map(Instant::from_nanos),
+            refused: self.0.refused.load(Relaxed),
         }
     }
 }
@@ -218,8 +250,25 @@ mod tests {
             interested: true,
             upload_only: false,
             heard_at: at(9),
+            unasked_since: None,
+            refused: 0,
         };
         assert_eq!(counters.sample(), expected);
+    }
+
+    #[test]
+    fn a_peer_asks_for_nothing_since_its_last_request_was_answered() {
+        let (counters, mut sample) = (PeerCounters::new(), PeerSample::default());
+        for (millis, waiting, since) in
+            [(1, false, Some(1)), (2, false, Some(1)), (3, true, None), (4, true, None), (5, false, Some(5))]
+        {
+            counters.follow_requests(at(millis), waiting);
+            sample.follow_requests(at(millis), waiting);
+            assert_eq!(counters.sample().unasked_since, since.map(at), "{millis}");
+            assert_eq!(sample.unasked_since, since.map(at), "{millis}");
+        }
+        counters.set_refused(7);
+        assert_eq!(counters.sample().refused, 7);
     }
 
     #[test]

@@ -29,6 +29,7 @@ fn peers(count: u32, rng: &mut Rng) -> Vec<PeerSnapshot> {
             downloaded_lately: rng.below(1 << 24),
             uploaded_in_turn: 0,
             taken_total: rng.below(1 << 28),
+            passed_over: false,
             reported_pieces: 1 + rng.below(1000) as u32,
         }
     };

@@ -13,6 +13,8 @@
 //! - One optimistic slot goes round at random, newcomers three times as likely. It can be left out, for comparison in
 //!   the laboratory.
 //! - A peer that took more than the whole torrent while reporting no piece comes last everywhere.
+//! - So does, for a while, one that had a slot and asked for nothing while others waited. While leeching this only decides
+//!   between peers that gave the same.
 //!
 //! Invariant: a round gives no more than `slots` interested peers a slot, plus one optimistic, and as many peers
 //! again at most are unchoked without interest.
@@ -96,6 +98,8 @@ pub struct PeerSnapshot {
     pub taken_total: u64,
     /// Pieces it says it has.
     pub reported_pieces: u32,
+    /// It made no use of a slot a short while ago, so that others come first.
+    pub passed_over: bool,
 }
 
 /// The lengths that turns are measured by.
@@ -142,6 +146,11 @@ impl Choker {
     /// The same without the optimistic slot. Slots that nobody has earned still go to somebody at random.
     pub fn without_optimistic_slot(self) -> Self {
         Self { extra_slots: 0, ..self }
+    }
+
+    /// Bytes of a piece.
+    pub fn piece_len(&self) -> u64 {
+        u64::from(self.lengths.piece_len)
     }
 
     /// Slots beside the regular ones.
@@ -259,7 +268,7 @@ impl Choker {
             .map(|(rank, index)| {
                 let count = chosen_of.entry(peers[index].prefix).or_default();
                 *count += 1;
-                ((rank.demoted, rank.given), *count, rank, index)
+                ((rank.demoted, rank.given, rank.passed_over), *count, rank, index)
             })
             .collect();
         order.sort_unstable();
@@ -267,11 +276,12 @@ impl Choker {
     }
 
     fn rank(&self, now: Instant, role: Role, peer: &PeerSnapshot) -> Rank {
-        let demoted = self.is_demoted(peer);
+        let (demoted, passed_over) = (self.is_demoted(peer), peer.passed_over);
         match role {
             Role::Leeching => Rank {
                 demoted,
                 given: Reverse(peer.downloaded_lately),
+                passed_over,
                 // Equal givers, as in the first round, keep what they have: to change would only cost messages.
                 stage: if peer.grant == Grant::Regular { Stage::InTurn } else { Stage::Waiting },
                 turn: peer.since,
@@ -287,7 +297,7 @@ impl Choker {
                     _ => (Stage::Over, Instant::ZERO, peer.uploaded_in_round),
                 };
                 let (given, taken) = (Reverse(0), Reverse(taken));
-                Rank { demoted, given, stage, turn, taken, since: peer.since, conn: peer.conn }
+                Rank { demoted, given, passed_over, stage, turn, taken, since: peer.since, conn: peer.conn }
             }
         }
     }
@@ -328,8 +338,8 @@ impl Choker {
         held
     }
 
-    /// One of the `others` at random, of those in the best standing: whose prefix is not `served` (sorted), and who
-    /// did not take more than there is.
+    /// One of the `others` at random, of those in the best standing: who did not take more than there is, made use
+    /// of their slots, and whose prefix is not `served` (sorted).
     fn draw_optimistic(
         &self,
         now: Instant,
@@ -340,7 +350,7 @@ impl Choker {
     ) -> Option<usize> {
         let standing = |index: usize| {
             let peer = &peers[index];
-            (self.is_demoted(peer), served.binary_search(&peer.prefix).is_ok())
+            (self.is_demoted(peer), peer.passed_over, served.binary_search(&peer.prefix).is_ok())
         };
         let best = others.iter().map(|&index| standing(index)).min()?;
         let weighted: Vec<(AddressPrefix, u64, usize)> = others
@@ -357,6 +367,7 @@ impl Choker {
 struct Rank {
     demoted: bool,
     given: Reverse<u64>,
+    passed_over: bool,
     stage: Stage,
     turn: Instant,
     taken: Reverse<u64>,

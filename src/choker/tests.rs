@@ -37,6 +37,7 @@ fn peer(number: u32) -> PeerSnapshot {
         uploaded_in_turn: 0,
         taken_total: 0,
         reported_pieces: 1,
+        passed_over: false,
     }
 }
 
@@ -252,6 +253,20 @@ fn a_peer_that_took_the_torrent_twice_and_reports_nothing_comes_last() {
 }
 
 #[test]
+fn a_peer_that_was_passed_over_comes_last_and_still_has_a_slot_that_nobody_else_wants() {
+    let passed = PeerSnapshot { passed_over: true, since: ago(900), ..peer(1) };
+    let peers = [passed, peer(2), peer(3)];
+    assert_eq!(regular(&round(Role::Seeding, 1, &peers, 1), &peers), [2]);
+    assert!((0..50).all(|seed| round(Role::Seeding, 1, &peers, seed).optimistic == [conn(3)]));
+    assert_eq!(regular(&round(Role::Seeding, 3, &peers, 1), &peers), [1, 2, 3]);
+    // While leeching who gives more comes first all the same.
+    let peers = [PeerSnapshot { passed_over: true, ..giver(1, 50) }, giver(2, 20), giver(3, 0), giver(4, 0)];
+    let peers = [peers[0], peers[1], PeerSnapshot { passed_over: true, ..peers[2] }, peers[3]];
+    assert_eq!(regular(&round(Role::Leeching, 2, &peers, 1), &peers), [1, 2]);
+    assert_eq!(regular(&round(Role::Leeching, 3, &peers, 1), &peers), [1, 2, 4]);
+}
+
+#[test]
 fn no_slots_unchoke_nobody() {
     let peers = [giver(1, 5), holder(2, 5), PeerSnapshot { interested: false, ..giver(3, 9) }];
     for role in [Role::Leeching, Role::Seeding] {
@@ -289,7 +304,7 @@ fn naive(now: Instant, role: Role, slots: usize, peers: &[PeerSnapshot]) -> Vec<
                 }
                 (Role::Seeding, _) => (0, (2, 0, u64::MAX - peer.uploaded_in_round)),
             };
-            (liar, u64::MAX - given, of_prefix, stage, since, peer.conn)
+            (liar, u64::MAX - given, peer.passed_over, of_prefix, stage, since, peer.conn)
         };
         let best = (0..left.len()).min_by_key(|&index| merit(left[index])).expect("some are left");
         chosen.push(left.remove(best));
@@ -303,6 +318,7 @@ prop_compose! {
     fn any_peer()(
         network in 0u32..6, flags in any::<(bool, bool)>(), interested in prop::bool::weighted(0.8),
         grant in 0u8..5, secs in 0u64..100, bytes in (0u64..3, 0u64..3, 0u64..5), liar in prop::bool::weighted(0.1),
+        passed_over in prop::bool::weighted(0.2),
     ) -> PeerSnapshot {
         PeerSnapshot {
             prefix: prefix(network),
@@ -320,6 +336,7 @@ prop_compose! {
             uploaded_in_turn: bytes.2 << 20,
             taken_total: if liar { 200 << 20 } else { 0 },
             reported_pieces: u32::from(!liar),
+            passed_over,
             ..peer(0)
         }
     }

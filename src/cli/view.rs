@@ -226,7 +226,7 @@ impl View {
                         "event": "banned", "info_hash": info_hash.to_string(), "address": ip.to_string(),
                     }));
                 }
-                self.say(format_args!("seedring: {ip} sent wrong data and is banned"));
+                self.say(format_args!("seedring: a peer at {ip} sent wrong data and is banned"));
             }
             SessionEvent::Warning(text) => {
                 self.complain(&text);

@@ -70,6 +70,8 @@ pub struct PeerMachine {
     upload_only: bool,
     rejects: u32,
     requests_while_choked: u32,
+    /// All of them that were refused.
+    refused: u32,
     /// Pieces served although choked, and the bytes of them still to be had.
     fast_pieces: Vec<PieceIndex>,
     fast_budget: u64,
@@ -150,6 +152,7 @@ impl PeerMachine {
             upload_only: false,
             rejects: 0,
             requests_while_choked: 0,
+            refused: 0,
             fast_pieces: Vec::new(),
             fast_budget: 0,
             fast_withheld: false,
@@ -386,6 +389,7 @@ impl PeerMachine {
         if self.choked_by_us && !self.take_fast_budget(span) {
             // Requests on their way while our choke was on its way, too, are nobody's fault.
             self.requests_while_choked += 1;
+            self.refused = self.refused.wrapping_add(1);
             if self.requests_while_choked > REQUESTS_WHILE_CHOKED_MAX {
                 return Err(PeerError::RequestFlood);
             }
@@ -478,6 +482,11 @@ impl PeerMachine {
 
     fn require_fast(&self) -> Result<(), PeerError> {
         if self.fast { Ok(()) } else { Err(PeerError::FastNotAgreed) }
+    }
+
+    /// Requests that were refused because we choked the peer.
+    pub fn refused(&self) -> u32 {
+        self.refused
     }
 
     /// The choker has decided.

@@ -5,8 +5,9 @@
 //! (BEP 40). Failures are followed by growing patience. A private torrent dials only whom its tracker or the user
 //! named (BEP 27). Addresses inside local networks are taken from peers only when these are there themselves.
 //!
-//! Two connections of one peer id: see [`PeerList::handle_incoming`]. The machine only ever closes one for another
-//! when both come from one address, since peer ids are public and anybody can claim one.
+//! Peer ids are public, so that anybody can claim one: an id alone closes nothing. Two connections are one peer's when id
+//! and address are the same, as far as ports are known those too; of different addresses both are kept. Even then no
+//! connection that we opened is closed because of one that came: see [`PeerList::handle_listening_port`].
 //!
 //! Invariants: everything is bounded by `limits`; a candidate in use is never evicted; dialled and connected together
 //! never exceed the settings by our own doing; every address is canonical.
@@ -36,7 +37,7 @@ use bans::Bans;
 use candidates::{Candidates, Place, Rank};
 use own::OwnAddresses;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// Who named a candidate; the order is from the least to the most trusted.
@@ -165,7 +166,7 @@ pub struct PeerList {
     own: OwnAddresses,
     candidates: Candidates,
     connections: BTreeMap<ConnId, Connection>,
-    by_peer_id: BTreeMap<PeerId, ConnId>,
+    by_name: BTreeSet<(PeerId, IpAddr, ConnId)>,
     bans: Bans,
 }
 
@@ -176,6 +177,10 @@ struct Connection {
     direction: Direction,
     since: Instant,
     heard_at: Instant,
+    /// Where the peer accepts connections: where we dialled it, or what it says.
+    port: Option<u16>,
+    /// It has given pieces that turned out right.
+    proven: bool,
     /// Candidates that lead here, the one that was dialled first.
     addresses: Vec<SocketAddr>,
     /// Candidates that its peer named.
@@ -194,7 +199,7 @@ impl PeerList {
             own,
             candidates: Candidates::default(),
             connections: BTreeMap::new(),
-            by_peer_id: BTreeMap::new(),
+            by_name: BTreeSet::new(),
             bans: Bans::default(),
         }
     }
@@ -288,21 +293,16 @@ impl PeerList {
             candidate.proven = true;
             self.candidates.put(address, candidate);
         }
-        let verdict = self.admit(now, address.ip(), conn, peer_id, Direction::Outgoing);
-        // Of two connections of one peer, the one that stays is where this address leads.
-        if let Some(&kept) = self.by_peer_id.get(&peer_id) {
-            self.link(kept, address);
-        }
+        let port = Some(address.port());
+        let verdict = self.admit(now, address.ip(), port, conn, peer_id, Direction::Outgoing);
+        self.link(conn, address);
         verdict
     }
 
     /// A peer connected to us from `remote` as `conn`, and the handshake is complete. `listening` is the address it
     /// accepts peers at, when known already; else see [`Self::handle_listening_port`].
     ///
-    /// Of two connections of one peer the older is kept, with two exceptions for connections of one remote address:
-    /// when the older has been silent for [`limits::DUPLICATE_IDLE_TIME`], the newer is kept; and when each side has
-    /// opened one of them, both keep the one that the side with the greater peer id opened. Both sides know both ids
-    /// and who opened what, so they agree, in whatever order they see the two.
+    /// A connection of the same peer that has been silent for [`limits::DUPLICATE_IDLE_TIME`] is closed in its favour.
     pub fn handle_incoming(
         &mut self,
         now: Instant,
@@ -314,22 +314,52 @@ impl PeerList {
         if peer_id == self.settings.own_id {
             return Verdict::CloseNew;
         }
-        let verdict = self.admit(now, remote.to_canonical(), conn, peer_id, Direction::Incoming);
-        if let Some(listening) = listening.filter(|_| verdict != Verdict::CloseNew) {
-            self.handle_listening_port(now, conn, listening.port());
+        let verdict = self.admit(now, remote.to_canonical(), None, conn, peer_id, Direction::Incoming);
+        if let Some(listening) = listening.filter(|_| verdict != Verdict::CloseNew)
+            && self.handle_listening_port(now, conn, listening.port()).is_some()
+        {
+            return Verdict::CloseNew;
         }
         verdict
     }
 
     /// The peer of `conn` says on which port it accepts peers (`p` of BEP 10), so that it is dialled there when the
-    /// connection is gone, and not before.
-    pub fn handle_listening_port(&mut self, now: Instant, conn: ConnId, port: u16) {
-        let Some(connection) = self.connections.get(&conn) else { return };
-        let Some(address) = dialable(SocketAddr::new(connection.remote, port)) else { return };
+    /// connection is gone, and not before. Gives the connection when it is to be closed; the list has forgotten it then.
+    ///
+    /// When two peers have dialled each other, one of the two connections is too many: that which the side with the
+    /// lesser peer id opened. The side that it came to closes it, and knows by the port that it leads to the same peer as
+    /// its own; the other side waits for that. So a false port closes nothing but the connection it was told on.
+    #[must_use]
+    pub fn handle_listening_port(&mut self, now: Instant, conn: ConnId, port: u16) -> Option<ConnId> {
+        let connection = self.connections.get_mut(&conn)?;
+        let address = dialable(SocketAddr::new(connection.remote, port))?;
+        if connection.direction == Direction::Incoming {
+            connection.port = Some(port);
+        }
+        let (peer_id, remote, direction) = (connection.peer_id, connection.remote, connection.direction);
+        let is_twin = |twin: &ConnId| {
+            let twin = self.connections.get(twin);
+            twin.is_some_and(|twin| twin.direction == Direction::Outgoing && twin.port == Some(port))
+        };
+        if direction == Direction::Incoming
+            && self.settings.own_id > peer_id
+            && self.named(peer_id, remote).any(|twin| is_twin(&twin))
+        {
+            self.forget(conn);
+            return Some(conn);
+        }
         if self.candidates.get(address).is_none() {
             self.add_from(now, address, Source::Incoming, Scope::Loopback);
         }
         self.link(conn, address);
+        None
+    }
+
+    /// The peer of `conn` has given a piece that turned out right: no verdict about somebody else closes it.
+    pub fn handle_proven(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.proven = true;
+        }
     }
 
     /// Something came from the peer of `conn`, keep-alives included. Told at least once a minute for a connection that
@@ -342,8 +372,7 @@ impl PeerList {
 
     /// A connection ended. Unknown ones are ignored, among them those that a [`Verdict`] closed.
     pub fn handle_closed(&mut self, now: Instant, conn: ConnId, why: Closed) {
-        let Some(connection) = self.connections.remove(&conn) else { return };
-        self.by_peer_id.remove(&connection.peer_id);
+        let Some(connection) = self.forget(conn) else { return };
         let stable = now.since(connection.since) >= limits::CONNECTION_STABLE_TIME;
         for address in connection.addresses {
             let Some(mut candidate) = self.candidates.take(address) else { continue };
@@ -352,6 +381,17 @@ impl PeerList {
                 // Whoever throws us out at once is full or does not want us: that is no time for a quick retry.
                 _ => candidate.failures.saturating_add(1).max(2),
             };
+            // Another connection may lead there that could not say so while this one did.
+            let twin = self.named(connection.peer_id, connection.remote).find(|twin| {
+                self.connections.get(twin).is_some_and(|twin| twin.port == Some(address.port()))
+            });
+            if let Some(twin) = twin.filter(|_| why != Closed::Ourselves && address.ip() == connection.remote)
+            {
+                candidate.place = Place::Waiting(now);
+                self.candidates.put(address, candidate);
+                self.link(twin, address);
+                continue;
+            }
             candidate.place = match why {
                 Closed::Normal => Place::Waiting(now + candidate.patience()),
                 Closed::ProtocolError => {
@@ -377,24 +417,25 @@ impl PeerList {
         }
     }
 
-    /// Bans the peer, and gives its connections to close. What exactly a ban holds for depends on the address: a whole
-    /// one, a /64 of public IPv6, on loopback the peer id alone.
+    /// Bans the peer, and gives the connections that are to be closed with it: those that the ban holds for, unless they
+    /// have given right pieces. Of these the caller closes the ones that were convicted themselves. A ban holds for the
+    /// peer's name at its address, and for the whole address when it is the third name there.
     #[must_use]
     pub fn ban(&mut self, now: Instant, ip: IpAddr, peer_id: PeerId, reason: BanReason) -> Vec<ConnId> {
         self.bans.ban(now, ip, peer_id, reason);
         let banned = self.connections.iter().filter(|(_, connection)| {
-            self.bans.until(now, connection.remote, Some(connection.peer_id)).is_some()
+            !connection.proven && self.bans.until(now, connection.remote, Some(connection.peer_id)).is_some()
         });
         banned.map(|(&conn, _)| conn).collect()
     }
 
-    /// Whether a ban holds for the peer. Before the handshake there is no peer id, and on loopback then no ban either.
+    /// Whether a ban holds for the peer. Before the handshake there is no peer id, and only bans of whole addresses hold.
     pub fn is_banned(&self, now: Instant, ip: IpAddr, peer_id: Option<PeerId>) -> bool {
         self.bans.until(now, ip, peer_id).is_some()
     }
 
-    /// The bans that hold, with address, end and reason.
-    pub fn bans(&self, now: Instant) -> impl Iterator<Item = (IpAddr, Instant, BanReason)> {
+    /// The bans that hold: address, name unless it is the whole address that is banned, end and reason.
+    pub fn bans(&self, now: Instant) -> impl Iterator<Item = (IpAddr, Option<PeerId>, Instant, BanReason)> {
         self.bans.holding(now)
     }
 
@@ -517,6 +558,7 @@ impl PeerList {
         &mut self,
         now: Instant,
         remote: IpAddr,
+        port: Option<u16>,
         conn: ConnId,
         peer_id: PeerId,
         direction: Direction,
@@ -530,21 +572,25 @@ impl PeerList {
             direction,
             since: now,
             heard_at: now,
+            port,
+            proven: false,
             addresses: Vec::new(),
             told: 0,
         };
-        let verdict = match self.by_peer_id.get(&peer_id).copied() {
+        let replaced = self.named(peer_id, remote).find(|earlier| {
+            self.connections.get(earlier).is_some_and(|earlier| {
+                let one_peer = earlier.port.zip(port).is_none_or(|(one, other)| one == other);
+                let silent = now.since(earlier.heard_at) >= limits::DUPLICATE_IDLE_TIME;
+                let too_many = direction == Direction::Outgoing
+                    && earlier.direction == Direction::Incoming
+                    && earlier.port == port
+                    && self.settings.own_id > peer_id;
+                one_peer && silent || too_many
+            })
+        });
+        let verdict = match replaced {
             Some(old) => {
-                let replaced = self.connections.get(&old).is_some_and(|earlier| {
-                    earlier.remote == remote
-                        && (now.since(earlier.heard_at) >= limits::DUPLICATE_IDLE_TIME
-                            || earlier.direction != direction
-                                && direction == kept_direction(self.settings.own_id, peer_id))
-                });
-                if !replaced {
-                    return Verdict::CloseNew;
-                }
-                if let Some(earlier) = self.connections.remove(&old) {
+                if let Some(earlier) = self.forget(old) {
                     connection.told = earlier.told;
                     self.move_addresses(earlier.addresses, conn, &mut connection);
                 }
@@ -553,9 +599,24 @@ impl PeerList {
             None if self.connections.len() >= self.settings.connections_max => return Verdict::CloseNew,
             None => Verdict::Keep,
         };
-        self.by_peer_id.insert(peer_id, conn);
+        self.by_name.insert((peer_id, remote, conn));
         self.connections.insert(conn, connection);
         verdict
+    }
+
+    /// The connections of one address whose peers go by this name, oldest worker and place first.
+    fn named(&self, peer_id: PeerId, remote: IpAddr) -> impl Iterator<Item = ConnId> {
+        let (first, last) = (
+            ConnId { worker: 0, slot: 0, generation: 0 },
+            ConnId { worker: u16::MAX, slot: u32::MAX, generation: u32::MAX },
+        );
+        self.by_name.range((peer_id, remote, first)..=(peer_id, remote, last)).map(|&(_, _, conn)| conn)
+    }
+
+    fn forget(&mut self, conn: ConnId) -> Option<Connection> {
+        let connection = self.connections.remove(&conn)?;
+        self.by_name.remove(&(connection.peer_id, connection.remote, conn));
+        Some(connection)
     }
 
     fn move_addresses(&mut self, addresses: Vec<SocketAddr>, conn: ConnId, connection: &mut Connection) {
@@ -600,11 +661,6 @@ impl PeerList {
             self.wait_until(now, address);
         }
     }
-}
-
-/// Which of two connections, one opened by each side, both sides keep: that of the side with the greater peer id.
-fn kept_direction(own: PeerId, other: PeerId) -> Direction {
-    if own > other { Direction::Outgoing } else { Direction::Incoming }
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

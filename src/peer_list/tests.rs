@@ -231,12 +231,52 @@ fn a_banned_peer_is_closed_refused_and_not_dialled_until_its_time_is_over() {
     let ip = address("192.0.2.1:1").ip();
     assert_eq!(list.ban(START, ip, SMALL, BanReason::WrongData), [conn(0)]);
     list.handle_closed(START, conn(0), Closed::ProtocolError);
-    assert!(list.is_banned(START, ip, None) && list.bans(START).count() == 1);
-    assert_eq!(list.handle_incoming(START, ip, None, conn(1), GREAT), Verdict::CloseNew);
+    assert!(list.is_banned(START, ip, Some(SMALL)) && list.bans(START).count() == 1);
+    assert_eq!(list.handle_incoming(START, ip, None, conn(1), SMALL), Verdict::CloseNew);
     let end = START + limits::BAN_TIME_MIN;
-    assert_eq!(dials(&mut list, end - Duration::from_secs(1)), []);
-    assert_eq!(dials(&mut list, end).len(), 2);
-    assert!(!list.is_banned(end, ip, None));
+    // Who else is at that address is not to blame.
+    assert_eq!(dials(&mut list, end - Duration::from_secs(1)), [address("192.0.2.1:2")]);
+    assert_eq!(dials(&mut list, end), [address("192.0.2.1:1")]);
+    assert!(!list.is_banned(end, ip, Some(SMALL)));
+}
+
+#[test]
+fn a_liar_is_banned_and_its_neighbours_at_one_address_are_not() {
+    for remote in ["11.9.9.9", "2001:db8::9", "10.0.0.9", "127.0.0.1"] {
+        let ip: IpAddr = remote.parse().expect("a literal address");
+        let mut list = list();
+        let name = |number: u8| PeerId([number; 20]);
+        for number in 1..=3_u8 {
+            assert_eq!(
+                list.handle_incoming(START, ip, None, conn(number.into()), name(number)),
+                Verdict::Keep
+            );
+        }
+        // The third has given right pieces, the second has not yet.
+        list.handle_proven(conn(3));
+        assert_eq!(list.ban(START, ip, name(1), BanReason::WrongData), [conn(1)]);
+        list.handle_closed(START, conn(1), Closed::ProtocolError);
+        assert_eq!(list.handle_incoming(START, ip, None, conn(4), name(4)), Verdict::Keep);
+        assert_eq!(list.ban(START, ip, name(5), BanReason::WrongData), []);
+        assert!(!list.is_banned(START, ip, None), "two names are not the address");
+        let closed = list.ban(START, ip, name(6), BanReason::WrongData);
+        if ip.is_loopback() {
+            assert_eq!(closed, []);
+            continue;
+        }
+        assert_eq!(closed, [conn(2), conn(4)], "the third name is; who has given right pieces stays");
+        assert_eq!(list.handle_incoming(START, ip, None, conn(7), name(7)), Verdict::CloseNew);
+    }
+}
+
+#[test]
+fn who_lies_in_the_name_of_another_does_not_get_it_closed() {
+    let ip = IpAddr::from([192, 0, 2, 1]);
+    let mut list = list();
+    assert_eq!(list.handle_incoming(START, ip, None, conn(0), SMALL), Verdict::Keep);
+    list.handle_proven(conn(0));
+    assert_eq!(list.handle_incoming(START, ip, None, conn(1), SMALL), Verdict::Keep);
+    assert_eq!(list.ban(START, ip, SMALL, BanReason::WrongData), [conn(1)]);
 }
 
 #[test]
@@ -252,33 +292,76 @@ fn on_loopback_a_ban_holds_for_one_peer_id() {
 }
 
 #[test]
-fn of_two_connections_one_way_the_older_is_kept_unless_it_is_silent() {
-    let remote = IpAddr::from([192, 0, 2, 1]);
-    let mut list = list();
-    assert_eq!(list.handle_incoming(START, remote, None, conn(0), SMALL), Verdict::Keep);
-    assert_eq!(list.handle_incoming(START, remote, None, conn(1), SMALL), Verdict::CloseNew);
-    let later = START + DUPLICATE_IDLE_TIME;
-    list.handle_heard(later, conn(0));
-    assert_eq!(list.handle_incoming(later, remote, None, conn(2), SMALL), Verdict::CloseNew);
-    let silent = later + DUPLICATE_IDLE_TIME;
-    // Anybody can claim a name: from elsewhere it displaces nobody.
-    let elsewhere = IpAddr::from([192, 0, 2, 2]);
-    assert_eq!(list.handle_incoming(silent, elsewhere, None, conn(3), SMALL), Verdict::CloseNew);
-    assert_eq!(list.handle_incoming(silent, remote, None, conn(4), SMALL), Verdict::CloseOld(conn(0)));
-    list.handle_closed(silent, conn(0), Closed::Normal);
-    assert_eq!(list.connected(), 1);
+fn a_name_that_somebody_else_took_first_keeps_nobody_out() {
+    // The squatter came before, at another address, at another port of the same one, or without a word about its port.
+    for (squatter, incoming) in [("192.0.2.9:7", false), ("192.0.2.1:7", false), ("192.0.2.1:7", true)] {
+        for own_id in [SMALL, GREAT] {
+            let name = PeerId([5; 20]);
+            let mut list = PeerList::new(PeerListSettings::new(own_id));
+            let (squatter, owner) = (address(squatter), address("192.0.2.1:1"));
+            if incoming {
+                assert_eq!(list.handle_incoming(START, squatter.ip(), None, conn(0), name), Verdict::Keep);
+            } else {
+                list.add(START, squatter, Source::User);
+                assert_eq!(dials(&mut list, START), [squatter]);
+                assert_eq!(list.handle_connected(START, squatter, conn(0), name), Verdict::Keep);
+            }
+            list.add(START, owner, Source::Tracker);
+            assert_eq!(dials(&mut list, START), [owner]);
+            assert_eq!(list.handle_connected(START, owner, conn(1), name), Verdict::Keep);
+            // It says now that it is the owner: that closes nobody but itself.
+            let closed = list.handle_listening_port(START, conn(0), owner.port());
+            assert_eq!(closed, (incoming && own_id == GREAT).then_some(conn(0)));
+            assert_eq!(standing(&list, "192.0.2.1:1"), Some(Standing::Connected(conn(1))));
+            // The other way round, a seeder: the owner comes to it.
+            for (number, remote) in [(2, owner.ip()), (3, "192.0.2.77".parse().expect("an address"))] {
+                assert_eq!(list.handle_incoming(START, remote, None, conn(number), name), Verdict::Keep);
+            }
+            assert_eq!(list.handle_listening_port(START, conn(2), 99), None);
+            list.candidates.check();
+        }
+    }
 }
 
 #[test]
-fn a_second_address_of_a_connected_peer_is_not_dialled_again_while_it_is_connected() {
+fn of_two_connections_one_way_the_older_is_closed_only_when_it_is_silent() {
+    let remote = IpAddr::from([192, 0, 2, 1]);
+    let mut list = list();
+    assert_eq!(list.handle_incoming(START, remote, None, conn(0), SMALL), Verdict::Keep);
+    let silent = START + DUPLICATE_IDLE_TIME;
+    // Anybody can claim a name: from elsewhere it displaces nobody.
+    let elsewhere = IpAddr::from([192, 0, 2, 2]);
+    assert_eq!(list.handle_incoming(silent, elsewhere, None, conn(1), SMALL), Verdict::Keep);
+    assert_eq!(list.handle_incoming(silent, remote, None, conn(2), SMALL), Verdict::CloseOld(conn(0)));
+    list.handle_closed(silent, conn(0), Closed::Normal);
+    let later = silent + DUPLICATE_IDLE_TIME;
+    list.handle_heard(later, conn(2));
+    assert_eq!(list.handle_incoming(later, remote, None, conn(3), SMALL), Verdict::Keep);
+    assert_eq!(list.connected(), 3);
+}
+
+#[test]
+fn one_peer_in_two_networks_has_a_connection_in_each_and_is_dialled_in_neither() {
     let mut list = connected("192.0.2.1:1", SMALL);
     for number in 1..10 {
         let other = address(&format!("[2001:db8:0:{number}::1]:1"));
         list.add(START, other, Source::User);
         assert_eq!(dials(&mut list, START), [other]);
-        assert_eq!(list.handle_connected(START, other, conn(number), SMALL), Verdict::CloseNew);
+        assert_eq!(list.handle_connected(START, other, conn(number), SMALL), Verdict::Keep);
+        assert_eq!(standing(&list, &other.to_string()), Some(Standing::Connected(conn(number))));
     }
-    assert_eq!(list.connected(), 1);
+    assert_eq!((list.connected(), dials(&mut list, START + DIAL_RETRY_MAX)), (10, Vec::new()));
+    list.candidates.check();
+}
+
+#[test]
+fn a_connection_has_few_addresses_of_its_own() {
+    let mut list = list();
+    let remote = IpAddr::from([192, 0, 2, 1]);
+    assert_eq!(list.handle_incoming(START, remote, None, conn(0), SMALL), Verdict::Keep);
+    for port in 1..20 {
+        assert_eq!(list.handle_listening_port(START, conn(0), port), None);
+    }
     let linked = list.shown().filter(|shown| shown.standing == Standing::Connected(conn(0))).count();
     assert_eq!(linked, ADDRESSES_PER_CONNECTION_MAX);
     list.handle_closed(START, conn(0), Closed::Normal);
@@ -291,9 +374,9 @@ fn who_comes_to_us_and_says_where_it_listens_is_dialled_once_it_has_gone() {
     let mut list = list();
     let remote = IpAddr::from([192, 0, 2, 1]);
     assert_eq!(list.handle_incoming(START, remote, None, conn(0), SMALL), Verdict::Keep);
-    list.handle_listening_port(START, conn(0), 0);
+    assert_eq!(list.handle_listening_port(START, conn(0), 0), None);
     assert_eq!(list.candidates(), 0);
-    list.handle_listening_port(START, conn(0), 6881);
+    assert_eq!(list.handle_listening_port(START, conn(0), 6881), None);
     assert_eq!(standing(&list, "192.0.2.1:6881"), Some(Standing::Connected(conn(0))));
     let exchanged: Vec<_> = list.exchangeable().collect();
     assert_eq!(exchanged, [(conn(0), address("192.0.2.1:6881"), Direction::Incoming)]);
@@ -359,11 +442,22 @@ fn when_two_peers_dial_each_other_both_keep_the_same_connection_in_whatever_orde
                     side.complete(number, number == place);
                 }
             }
+            // One side closes, and the other hears of it.
+            let closed: Vec<_> =
+                (0..2).map(|number| sides[0].open[number] && sides[1].open[number]).collect();
+            for (number, open) in closed.into_iter().enumerate() {
+                if !open {
+                    sides.iter_mut().for_each(|side| side.hear_close(number));
+                }
+            }
             assert_eq!(sides[0].open, sides[1].open, "they agree");
             let kept = usize::from(first_id < second_id);
             assert!(sides[0].open[kept] && !sides[0].open[1 - kept], "the greater one's connection stays");
-            for side in &sides {
+            for (place, side) in sides.iter().enumerate() {
                 assert_eq!(side.list.connected(), 1);
+                let other = side.other.to_string();
+                let kept = Standing::Connected(conn(u32::try_from(kept).expect("small")));
+                assert_eq!(standing(&side.list, &other), Some(kept), "side {place} does not dial again");
                 side.list.candidates.check();
             }
         }

@@ -11,7 +11,7 @@
 //! are gone through instead, 64 at a time from a random place; of more than a sample of them the best of the sample
 //! is taken, which is rare, if not the rarest.
 
-use super::peers::PeerNumber;
+use super::peers::{Peer, PeerNumber};
 use super::rarity::ShelfIndex;
 use super::words::{self, ones};
 use super::{Allowed, Order, Picker, Priority};
@@ -64,9 +64,7 @@ impl Picker {
 
     /// A piece that may be begun and that the peer has, by the order of the settings.
     pub(super) fn choose_new(&self, peer: PeerNumber, allowed: Allowed<'_>, rng: &mut Rng) -> Option<u32> {
-        if self.peers.peer(peer).startable == 0
-            || self.in_flight.len() >= self.settings.pieces_in_flight_max.max(1)
-        {
+        if self.peers.peer(peer).startable == 0 || self.is_full() {
             return None;
         }
         match allowed {
@@ -101,17 +99,24 @@ impl Picker {
             )
     }
 
-    /// The blocks that are most worth asking of the peer, too, although one other owes each; at most `count`.
-    pub(super) fn choose_rescues(&mut self, peer: PeerNumber, count: usize, rng: &mut Rng) {
+    /// The blocks that are most worth asking of the peer, too, although others owe each; at most `count`. In the endgame one
+    /// other may, and does not count where the peer gives and the other is dormant; else all others have to be dormant.
+    pub(super) fn choose_rescues(&mut self, peer: PeerNumber, count: usize, in_endgame: bool, rng: &mut Rng) {
         const { assert!(BLOCK_OWED_MAX == 2, "one owner leaves room for one more") };
         self.rescues.clear();
-        let stock = &self.peers.peer(peer).stock;
+        let Peer { stock, gave, .. } = self.peers.peer(peer);
         for (number, partial) in self.in_flight.round_from(rng.index(self.in_flight.numbers())) {
-            if partial.is_whole() || partial.exclusive || !stock.contains(partial.piece) {
+            if partial.is_whole() || !stock.contains(partial.piece) {
                 continue;
             }
             for (at, block) in partial.blocks.iter().enumerate() {
-                let Some(owner) = block.only_owner().filter(|&owner| owner != peer) else { continue };
+                let Some(owner) = block.owners().next() else { continue };
+                let is_awake = |&other: &PeerNumber| !gave || !self.peers.is_dormant(other, block.asked_at);
+                let awake = block.owners().filter(is_awake).count();
+                let awake_most = usize::from(in_endgame && !partial.exclusive);
+                if awake > awake_most || block.owners().any(|other| other == peer) {
+                    continue;
+                }
                 let rate = self.peers.peer(owner).rate;
                 let (asked_at, chance) = (block.asked_at, rng.next_u64());
                 self.rescues.push(Rescue { rate, asked_at, chance, number, block: at as u32 });

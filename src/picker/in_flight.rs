@@ -1,8 +1,8 @@
 //! The pieces begun and not verified: who owes which block, and what is still to be asked.
 //!
 //! Each piece has a *lead*, the peer that works on it; others of like speed may join. Of an exclusive piece the lead
-//! is the only contributor, until it leaves, is snubbed, or owes nothing of it any more; what it was asked by then
-//! still counts.
+//! is the only contributor, until it leaves, is snubbed, or owes nothing of it any more, or has not given a block yet
+//! while somebody who has takes over; what it was asked by then still counts.
 //!
 //! Invariant: for each piece `free` counts the blocks that nobody owes, `rescuable` those that only snubbed peers
 //! owe, `received` those that came; `open` lists exactly the pieces where one of the first two is not zero; and each
@@ -42,16 +42,7 @@ impl Block {
         self.owners[0] == RECEIVED
     }
 
-    /// The peer that owes it, when exactly one does.
-    pub(super) fn only_owner(&self) -> Option<PeerNumber> {
-        let mut owners = self.owners();
-        match (owners.next(), owners.next()) {
-            (Some(owner), None) => Some(owner),
-            _ => None,
-        }
-    }
-
-    fn owners(&self) -> impl Iterator<Item = PeerNumber> + '_ {
+    pub(super) fn owners(&self) -> impl Iterator<Item = PeerNumber> + '_ {
         self.owners.iter().copied().filter(|&owner| owner != NOBODY && owner != RECEIVED).map(PeerNumber)
     }
 
@@ -111,12 +102,23 @@ impl Partial {
 
     /// Whether it holds a block that `peer` may be asked for, if it has the piece.
     pub(super) fn has_work_for(&self, peer: PeerNumber, peers: &Peers) -> bool {
-        (self.free > 0 || (self.rescuable > 0 && !peers.peer(peer).snubbed)) && self.admits(peer)
+        (self.free > 0 || (self.rescuable > 0 && !peers.peer(peer).snubbed)) && self.admits(peer, peers)
+    }
+
+    /// Whether `peer` may be asked for blocks of it.
+    fn admits(&self, peer: PeerNumber, peers: &Peers) -> bool {
+        self.takes_from(peer) || self.yields_to(peer, peers)
     }
 
     /// Whether `peer` may contribute.
-    pub(super) fn admits(&self, peer: PeerNumber) -> bool {
+    fn takes_from(&self, peer: PeerNumber) -> bool {
         !self.exclusive || self.is_orphan() || self.lead == peer.0
+    }
+
+    /// Whether its lead has given nothing yet, unlike `peer`.
+    fn yields_to(&self, peer: PeerNumber, peers: &Peers) -> bool {
+        let peer = peers.peer(peer);
+        self.lead().is_some_and(|lead| !peers.peer(lead).gave && peer.gave && !peer.snubbed)
     }
 
     /// Whether `peer` owes this block.
@@ -126,7 +128,7 @@ impl Partial {
 
     /// Whether `peer` may contribute this block: it may, or it was asked for it when it might.
     pub(super) fn admits_block(&self, peer: PeerNumber, block: u32) -> bool {
-        self.admits(peer) || self.blocks.get(block as usize).is_some_and(|block| block.is_owed_by(peer))
+        self.takes_from(peer) || self.blocks.get(block as usize).is_some_and(|block| block.is_owed_by(peer))
     }
 
     fn follow(&mut self, lead: PeerNumber) {
@@ -204,7 +206,8 @@ impl InFlight {
     ) {
         let partial = &mut self.partials[number as usize];
         // Who is snubbed already would keep an exclusive piece from all others.
-        if partial.is_orphan() && partial.lead != peer.0 && !peers.peer(peer).snubbed {
+        let is_open = partial.is_orphan() || partial.exclusive && partial.yields_to(peer, peers);
+        if is_open && partial.lead != peer.0 && !peers.peer(peer).snubbed {
             partial.follow(peer);
         }
         let mut left = count;
@@ -232,8 +235,8 @@ impl InFlight {
         }
     }
 
-    /// Asks `peer` for a block that it does not owe: there is room for one more to owe it, or all who do are snubbed. Then
-    /// one of these owes it no more, so that two who never give cannot keep a block from everybody else.
+    /// Asks `peer` for a block that it does not owe: there is room for one more to owe it, or one who does is dormant. Then
+    /// this one owes it no more, so that those who never give cannot keep a block from everybody else.
     pub(super) fn ask_block(
         &mut self,
         number: u32,
@@ -243,9 +246,10 @@ impl InFlight {
         peers: &mut Peers,
     ) {
         let partial = &self.partials[number as usize];
-        let owners = partial.blocks[block as usize].owners;
-        if let [Some(former), ..] = owners.map(|owner| (owner != NOBODY).then_some(PeerNumber(owner)))
-            && !owners.contains(&NOBODY)
+        let asked = partial.blocks[block as usize];
+        let dormant = asked.owners().find(|&owner| peers.is_dormant(owner, asked.asked_at));
+        if let Some(former) = dormant.or_else(|| asked.owners().next())
+            && !asked.owners.contains(&NOBODY)
         {
             self.unask(number, block, former, peers);
             let piece = self.partials[number as usize].piece;
@@ -260,6 +264,9 @@ impl InFlight {
         peers.peer_mut(peer).owed += 1;
         let partial = &mut self.partials[number as usize];
         partial.lead_owed += u32::from(partial.lead == peer.0);
+        if partial.exclusive && partial.lead != peer.0 && !peers.peer(peer).snubbed {
+            partial.follow(peer);
+        }
     }
 
     /// `peer` will not give the block; true when it owed it.

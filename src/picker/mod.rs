@@ -7,8 +7,12 @@
 //! - In the endgame, when every wanted block that any peer has is in flight, a peer is asked for blocks that one
 //!   other owes, those of the slowest peer first. Blocks that only snubbed peers owe are asked of others at any time.
 //! - Never are more pieces in flight than the bound says. What waits for its verification counts.
+//! - Who gives waits for nobody who does not: in the endgame, or when no piece more may be begun, a peer that has given
+//!   blocks is asked for those of *dormant* peers, too, which were asked and have given nothing ever, or lately. Where
+//!   two owe a block already, a dormant one is given up for it. So however many come, take blocks and never give, one
+//!   that gives has something to do until the end.
 //!
-//! Invariants: outside endgame and snubs a block is owed by one peer at most, and never by more than two; no block is
+//! Invariants: outside endgame, snubs and that bound a block is owed by one peer at most, and never by more than two; no block is
 //! asked that the peer lacks, or that we have or do not want; counters of interest equal what a recount would give
 //! (`model_tests` recounts after every event).
 //!
@@ -287,6 +291,7 @@ impl Picker {
             return;
         }
         let now = u32::try_from(now.as_nanos() / 100_000_000).unwrap_or(u32::MAX);
+        self.peers.note_time(now);
         let goal = out.len().saturating_add(count);
         while out.len() < goal {
             let partial = self.choose_partial(peer, allowed);
@@ -313,12 +318,12 @@ impl Picker {
             }
         }
         let left = goal - out.len();
-        if left > 0
-            && !matches!(allowed, Allowed::Fast(_))
-            && !self.peers.peer(peer).snubbed
-            && self.is_endgame()
-        {
-            self.choose_rescues(peer, left, rng);
+        if left == 0 || matches!(allowed, Allowed::Fast(_)) || self.peers.peer(peer).snubbed {
+            return;
+        }
+        let in_endgame = self.is_endgame();
+        if in_endgame || self.peers.peer(peer).gave && self.is_full() {
+            self.choose_rescues(peer, left, in_endgame, rng);
             for at in 0..self.rescues.len() {
                 let Rescue { number, block, .. } = self.rescues[at];
                 self.in_flight.ask_block(number, block, peer, now, &mut self.peers);
@@ -351,6 +356,7 @@ impl Picker {
         if !partial.admits_block(peer, block) {
             return Received::Unwanted;
         }
+        self.peers.note_gave(peer);
         let cancel = self.in_flight.receive(number, block, peer, &mut self.peers);
         let completes = self.in_flight.partial(number).is_some_and(|partial| partial.is_whole());
         Received::Block { completes, cancel }
@@ -492,6 +498,16 @@ impl Picker {
         self.peers.number(conn).map_or(0, |peer| self.peers.peer(peer).owed)
     }
 
+    /// Whether the peer has given a block that was wanted.
+    pub fn has_given(&self, conn: ConnId) -> bool {
+        self.peers.number(conn).is_some_and(|peer| self.peers.peer(peer).gave)
+    }
+
+    /// Whether any of the connected peers has.
+    pub fn has_giver(&self) -> bool {
+        self.peers.iter().any(|peer| peer.gave)
+    }
+
     /// Whether the peer owes us this block.
     pub fn is_owed(&self, conn: ConnId, span: BlockSpan) -> bool {
         let (Some(peer), Some(block)) = (self.peers.number(conn), self.shape.block_of(span)) else {
@@ -504,6 +520,11 @@ impl Picker {
     /// Pieces that may be begun and not verified at once.
     pub fn pieces_in_flight_max(&self) -> usize {
         self.settings.pieces_in_flight_max
+    }
+
+    /// Whether as many pieces are in flight as may be.
+    fn is_full(&self) -> bool {
+        self.in_flight.len() >= self.settings.pieces_in_flight_max.max(1)
     }
 
     fn begin(&mut self, piece: u32) -> u32 {

@@ -56,6 +56,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 struct Stranger {
     pieces: BTreeSet<u32>,
     snubbed: bool,
+    gave: bool,
     /// Blocks it owes, in the order asked.
     owed: Vec<BlockSpan>,
     told: bool,
@@ -135,24 +136,36 @@ impl Oracle {
             let piece = span.piece.0;
             let block = self.shape.block_of(span).expect("what is asked is a block");
             let stranger = &self.peers[&slot];
+            let gave = stranger.gave;
             assert!(stranger.pieces.contains(&piece), "{span} asked of a peer that lacks it");
             assert!(self.wants(piece), "{span} is not wanted");
             assert!(fast.is_none_or(|fast| fast == piece), "{span} asked while choked");
             let owners = self.owners(span);
+            // Who gives waits for nobody who never did. Time stands still here, so that nobody falls silent.
+            let is_dormant = |owner: &u32| {
+                let owner = &self.peers[owner];
+                owner.snubbed || gave && !owner.gave
+            };
+            let is_full = self.in_flight.len() >= IN_FLIGHT_MAX;
             assert!(!owners.contains(&slot), "{span} asked of the same peer twice");
             match owners[..] {
                 [] => {}
                 [owner] => {
-                    assert!(self.peers[&owner].snubbed || self.is_endgame(), "{span} asked twice for nothing")
+                    let may_be_rescued = is_full && is_dormant(&owner);
+                    assert!(
+                        self.peers[&owner].snubbed || may_be_rescued || self.is_endgame(),
+                        "{span} asked twice for nothing"
+                    )
                 }
                 [one, other] => {
-                    assert!(
-                        self.peers[&one].snubbed && self.peers[&other].snubbed,
-                        "{span} asked three times"
-                    );
+                    let all_snubbed = self.peers[&one].snubbed && self.peers[&other].snubbed;
+                    let dormant = [one, other].iter().filter(|owner| is_dormant(owner)).count();
+                    let may_be_rescued = is_full && dormant == 2 || self.is_endgame() && dormant > 0;
+                    assert!(all_snubbed || may_be_rescued, "{span} asked three times");
                     let gave_up = |slot: &u32| !picker.is_owed(conn(*slot), span);
                     let former: Vec<u32> = [one, other].into_iter().filter(gave_up).collect();
                     assert_eq!(former.len(), 1, "one of the two owes {span} no more");
+                    assert!(is_dormant(&former[0]), "one that gives was given up for {span}");
                     let former = self.peers.get_mut(&former[0]).expect("it is there");
                     former.owed.retain(|&owed| owed != span);
                 }
@@ -160,7 +173,11 @@ impl Oracle {
             }
             if self.exclusive.contains(&piece) {
                 let others = self.peers.iter().filter(|(other, peer)| {
-                    **other != slot && !peer.snubbed && peer.owed.iter().any(|owed| owed.piece.0 == piece)
+                    let is_taken_over = gave && !peer.gave;
+                    **other != slot
+                        && !peer.snubbed
+                        && !is_taken_over
+                        && peer.owed.iter().any(|owed| owed.piece.0 == piece)
                 });
                 assert_eq!(others.count(), 0, "an exclusive piece asked of two");
             }
@@ -310,6 +327,7 @@ impl Oracle {
                 let block = self.shape.block_of(span).expect("what was asked is a block");
                 let received = self.in_flight.get_mut(&span.piece.0).expect("it was asked");
                 assert!(received.insert(block));
+                self.peers.get_mut(&slot).expect("it is there").gave = true;
                 assert_eq!(cancel.iter().collect::<BTreeSet<_>>(), others);
                 self.peers.values_mut().for_each(|peer| peer.owed.retain(|&owed| owed != span));
                 assert_eq!(completes, self.is_whole(span.piece.0));

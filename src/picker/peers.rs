@@ -6,7 +6,7 @@
 
 use crate::bitfield::Bitfield;
 use crate::id::ConnId;
-use crate::limits::SPEED_CLASS_FACTOR;
+use crate::limits::{BLOCK_SILENCE_MAX, SPEED_CLASS_FACTOR};
 use crate::prefetch::{Distance, prefetch};
 use crate::units::{BLOCK_LEN, PieceIndex};
 use std::collections::VecDeque;
@@ -69,6 +69,10 @@ pub(super) struct Peer {
     /// Bytes a second that it gives lately.
     pub(super) rate: u64,
     pub(super) snubbed: bool,
+    /// Whether it has given a block.
+    pub(super) gave: bool,
+    /// When it gave the last one, in tenths of a second.
+    gave_at: u32,
     /// The piece in flight that it worked on last.
     pub(super) current: u32,
     told: bool,
@@ -152,6 +156,8 @@ pub(super) struct Peers {
     peers: Vec<Option<Peer>>,
     spare: Vec<u32>,
     news: VecDeque<u32>,
+    /// The latest time that anybody told, in tenths of a second.
+    clock: u32,
 }
 
 impl Peers {
@@ -168,6 +174,8 @@ impl Peers {
             owed: 0,
             rate: 0,
             snubbed: false,
+            gave: false,
+            gave_at: 0,
             current: u32::MAX,
             told: false,
             queued: false,
@@ -266,6 +274,27 @@ impl Peers {
         } else if let Some(number) = self.numbers.number_of(conn) {
             prefetch(self.peers.get(number as usize));
         }
+    }
+
+    /// It is so late, in tenths of a second.
+    pub(super) fn note_time(&mut self, now: u32) {
+        self.clock = self.clock.max(now);
+    }
+
+    /// The peer has given a block.
+    pub(super) fn note_gave(&mut self, number: PeerNumber) {
+        let clock = self.clock;
+        let peer = self.peer_mut(number);
+        (peer.gave, peer.gave_at) = (true, clock);
+    }
+
+    /// Whether a peer that gives need not wait for what `owner` was asked for at `asked_at`: it is snubbed, has never
+    /// given anything, or has given nothing for a while since then.
+    pub(super) fn is_dormant(&self, owner: PeerNumber, asked_at: u32) -> bool {
+        let tenths = (BLOCK_SILENCE_MAX.as_millis() / 100) as u32;
+        let owner = self.peer(owner);
+        let is_silent = owner.gave_at < asked_at && self.clock >= asked_at.saturating_add(tenths);
+        owner.snubbed || !owner.gave || is_silent
     }
 
     /// How many there are.

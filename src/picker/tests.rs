@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::rng::Rng;
+use crate::time::Duration;
 use crate::units::BLOCK_LEN;
 use std::collections::BTreeSet;
 
@@ -256,6 +257,99 @@ fn blocks_that_two_snubbed_peers_owe_are_asked_of_a_third_and_a_fourth() {
     assert!(is_block(picker.handle_received(peers[0], owed[0])), "what comes late is welcome");
     let cancelled = picker.handle_received(peers[4], owed[1]);
     assert!(matches!(cancelled, Received::Block { completes: false, cancel } if cancel.iter().count() == 1));
+}
+
+/// A picker with one peer that has given a block, and so many that have not.
+fn with_newcomers(picker: &mut Picker, newcomers: u32) -> ConnId {
+    let giver = join_seed(picker, 0);
+    let first = ask(picker, giver, 1);
+    assert!(is_block(picker.handle_received(giver, first[0])));
+    (1..=newcomers).for_each(|slot| _ = join_seed(picker, slot));
+    giver
+}
+
+#[test]
+fn who_gives_waits_for_no_block_of_those_that_never_gave() {
+    let mut picker = picker(2, 4, settings(0));
+    let giver = with_newcomers(&mut picker, 6);
+    let owed: usize = (1..=6).map(|slot| ask(&mut picker, conn(slot), 8).len()).sum();
+    assert_eq!(owed, 14, "two owe each of the seven blocks");
+    let asked = ask(&mut picker, giver, 8);
+    assert_eq!(asked.iter().collect::<BTreeSet<_>>().len(), 7);
+    let given_up: Vec<_> = std::iter::from_fn(|| picker.poll_given_up()).collect();
+    assert_eq!(given_up.len(), 7, "one of the two is told for each");
+    assert!(given_up.iter().all(|&(conn, span)| conn != giver && !picker.is_owed(conn, span)));
+    for &span in &asked {
+        let Received::Block { cancel, .. } = picker.handle_received(giver, span) else {
+            panic!("it was missing")
+        };
+        assert_eq!(cancel.iter().count(), 1, "the other is cancelled");
+    }
+    assert!((1..=6).all(|slot| picker.owed_by(conn(slot)) == 0));
+}
+
+#[test]
+fn who_never_gave_is_no_third_and_who_gives_does_not_wait_for_pieces_that_others_began() {
+    let mut picker = picker(8, 4, PickerSettings { pieces_in_flight_max: 3, ..settings(0) });
+    let giver = with_newcomers(&mut picker, 4);
+    let owed: BTreeSet<_> = (1..=4).flat_map(|slot| ask(&mut picker, conn(slot), 8)).collect();
+    assert_eq!((owed.len(), picker.pieces_in_flight()), (11, 3), "no further piece may be begun");
+    assert!(!picker.is_in_endgame());
+    let late = join_seed(&mut picker, 9);
+    assert!(ask(&mut picker, late, 8).is_empty());
+    let asked: BTreeSet<_> = ask(&mut picker, giver, 20).into_iter().collect();
+    assert_eq!(asked, owed);
+    assert_eq!(picker.poll_given_up(), None, "there was room for one more to owe each");
+    // What peers owe that give is not asked again before the endgame.
+    let other = join_seed(&mut picker, 10);
+    assert!(is_block(picker.handle_received(giver, *asked.first().unwrap())));
+    picker.handle_snubbed(giver, false);
+    assert!(ask(&mut picker, other, 8).is_empty());
+}
+
+#[test]
+fn who_gave_once_and_then_nothing_does_not_keep_its_blocks_from_those_who_give() {
+    let mut picker = picker(1, 8, settings(0));
+    let at = |millis| NOW + Duration::from_millis(millis);
+    let ask_at = |picker: &mut Picker, now, conn, count| {
+        let mut out = Vec::new();
+        picker.pick(now, conn, count, Allowed::Unchoked, &mut Rng::from_seed(1), &mut out);
+        out
+    };
+    let peers: Vec<ConnId> = (0..3).map(|slot| join_seed(&mut picker, slot)).collect();
+    for &peer in &peers {
+        let first = ask_at(&mut picker, at(0), peer, 1);
+        assert!(is_block(picker.handle_received(peer, first[0])));
+    }
+    // Two drip: they take the rest between them.
+    let owed = ask_at(&mut picker, at(200), peers[0], 5);
+    assert_eq!(ask_at(&mut picker, at(200), peers[1], 5).len(), 5);
+    assert!(ask_at(&mut picker, at(1000), peers[2], 5).is_empty(), "a second is no silence");
+    assert!(is_block(picker.handle_received(peers[0], owed[0])));
+    let asked = ask_at(&mut picker, at(2500), peers[2], 5);
+    assert_eq!(asked.len(), 4, "the other was silent");
+    assert!(asked.iter().all(|&span| picker.is_owed(peers[0], span) && !picker.is_owed(peers[1], span)));
+}
+
+#[test]
+fn an_exclusive_piece_does_not_wait_for_a_lead_that_never_gave() {
+    // Half of it is asked of one that never gave, or all of it.
+    for count in [2, 4] {
+        let mut picker = picker(1, 4, settings(0));
+        let giver = with_newcomers(&mut picker, 2);
+        for span in ask(&mut picker, giver, 3) {
+            assert!(is_block(picker.handle_received(giver, span)));
+        }
+        picker.handle_failed(PieceIndex(0), true);
+        let of_newcomer = ask(&mut picker, conn(1), count);
+        assert_eq!((of_newcomer.len(), ask(&mut picker, conn(2), 4).len()), (count, 0));
+        let of_giver = ask(&mut picker, giver, 8);
+        assert_eq!(of_giver.len(), 4);
+        assert!(is_block(picker.handle_received(conn(1), of_newcomer[0])), "what it was asked for counts");
+        for span in of_giver.into_iter().filter(|&span| span != of_newcomer[0]) {
+            assert!(is_block(picker.handle_received(giver, span)));
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use super::TorrentMachine;
 use crate::choker::Grant;
-use crate::id::ConnId;
+use crate::id::{ConnId, PeerId};
 use crate::time::Instant;
 use crate::units::{BlockSpan, PieceIndex};
 use std::net::IpAddr;
@@ -58,15 +58,14 @@ impl TorrentMachine {
         Some(MemberCounts { candidates, dialling, connected })
     }
 
-    /// Addresses that are banned.
-    pub fn banned(&self, now: Instant) -> Vec<IpAddr> {
-        self.members.list.iter().flat_map(|list| list.bans(now)).map(|(ip, ..)| ip).collect()
+    /// Who is banned: addresses and names; no name where it is the whole address.
+    pub fn banned(&self, now: Instant) -> Vec<(IpAddr, Option<PeerId>)> {
+        self.members.list.iter().flat_map(|list| list.bans(now)).map(|(ip, name, ..)| (ip, name)).collect()
     }
 
-    /// Bans an address and closes nothing.
+    /// Bans a peer and closes nothing.
     #[cfg(test)]
-    pub fn ban_for_tests(&mut self, now: Instant, ip: IpAddr) {
-        let nobody = crate::id::PeerId([0xee; 20]);
-        self.members.ban(now, ip, nobody, crate::peer_list::BanReason::WrongData);
+    pub fn ban_for_tests(&mut self, now: Instant, ip: IpAddr, peer_id: PeerId) {
+        self.members.ban(now, ip, peer_id, crate::peer_list::BanReason::WrongData);
     }
 }

@@ -2,7 +2,8 @@
 //! lied, and what happens when the disk refuses.
 //!
 //! A connection tells how many blocks it has room for (its wish). A wish that cannot be granted at once stays open,
-//! and is looked at again when blocks have become free. A piece whose blocks are all there is verified by the shell; only
+//! and is looked at again when blocks have become free; those who give come first then. An address prefix that left with
+//! a debt, blocks it was asked for while it had given none, waits while others give. A piece whose blocks are all there is verified by the shell; only
 //! then is it told to anybody. Invariant: a piece is offered only after it was verified and stored.
 //!
 //! When storage refuses a piece, nothing more is asked of anybody; the pieces that wait are tried again every
@@ -12,9 +13,11 @@ use super::{TorrentAction, TorrentMachine};
 use crate::bitfield::Bitfield;
 use crate::choker::Role;
 use crate::conviction::{Contributor, Convictions};
-use crate::id::{ConnId, PeerId};
+use crate::debts::{DebtTerms, Debts};
+use crate::id::{AddressPrefix, ConnId, PeerId};
 use crate::limits::{
-    LONG_PIECES_IN_FLIGHT_LEN_MAX, PIECES_IN_FLIGHT_LEAST, PIECES_IN_FLIGHT_LEN_MAX, STORAGE_RETRY_INTERVAL,
+    BLOCK_DEBT_TIME_MAX, BLOCK_DEBT_TIME_MIN, LONG_PIECES_IN_FLIGHT_LEN_MAX, PIECES_IN_FLIGHT_LEAST,
+    PIECES_IN_FLIGHT_LEN_MAX, STORAGE_RETRY_INTERVAL, WISH_RETRY_INTERVAL,
 };
 use crate::peer::{Stock, Wish, WishTerms};
 use crate::peer_list::BanReason;
@@ -70,6 +73,10 @@ pub(super) struct Download {
     peers: BTreeMap<ConnId, (IpAddr, PeerId)>,
     /// Wishes that could not be granted yet.
     wishes: BTreeMap<ConnId, Wish>,
+    /// Prefixes that left and owed blocks.
+    debts: Debts,
+    /// When those are looked at again who could be asked for more, if any could.
+    wishes_at: Option<Instant>,
     /// Blocks may have become free for those who wait.
     has_supply: bool,
     /// Everything was asked of somebody when this was looked at last.
@@ -99,6 +106,8 @@ impl Download {
             contributors: BTreeMap::new(),
             peers: BTreeMap::new(),
             wishes: BTreeMap::new(),
+            debts: Debts::new(DebtTerms { first: BLOCK_DEBT_TIME_MIN, most: BLOCK_DEBT_TIME_MAX }),
+            wishes_at: None,
             has_supply: false,
             in_endgame: false,
             unwritten: BTreeMap::new(),
@@ -115,12 +124,23 @@ impl Download {
         !self.unwritten.is_empty()
     }
 
-    pub fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.retry_at.into_iter().chain(self.wishes_at).min()
+    }
+
+    /// Whether the connection's prefix left with a debt and somebody else gives.
+    fn waits_for_debt(&self, now: Instant, conn: ConnId) -> bool {
+        let prefix = self.peers.get(&conn).map(|&(ip, _)| AddressPrefix::of(ip));
+        prefix.is_some_and(|prefix| self.debts.until(now, prefix).is_some())
+            && !self.picker.has_given(conn)
+            && self.picker.has_giver()
     }
 
     fn grant(&mut self, now: Instant, conn: ConnId, rng: &mut Rng, actions: &mut impl Extend<TorrentAction>) {
         let Some(wish) = self.wishes.get(&conn).filter(|_| !self.is_halted()) else { return };
+        if self.waits_for_debt(now, conn) {
+            return self.wishes_at = self.wishes_at.or(Some(now + WISH_RETRY_INTERVAL));
+        }
         let allowed = match &wish.terms {
             WishTerms::Unchoked => Allowed::Unchoked,
             WishTerms::Suggested(pieces) => Allowed::Suggested(pieces),
@@ -131,6 +151,9 @@ impl Download {
         let given_up = std::iter::from_fn(|| self.picker.poll_given_up());
         actions.extend(given_up.map(|(former, span)| TorrentAction::Cancel(former, span)));
         if self.scratch.is_empty() {
+            if self.picker.has_given(conn) {
+                self.wishes_at = self.wishes_at.or(Some(now + WISH_RETRY_INTERVAL));
+            }
             return;
         }
         self.wishes.remove(&conn);
@@ -146,7 +169,8 @@ impl Download {
         if !std::mem::take(&mut self.has_supply) {
             return;
         }
-        let waiting: Vec<ConnId> = self.wishes.keys().copied().collect();
+        let mut waiting: Vec<ConnId> = self.wishes.keys().copied().collect();
+        waiting.sort_by_key(|&conn| !self.picker.has_given(conn));
         for conn in waiting {
             self.grant(now, conn, rng, actions);
         }
@@ -176,10 +200,13 @@ impl TorrentMachine {
         }
     }
 
-    pub(super) fn download_left(&mut self, conn: ConnId) {
+    pub(super) fn download_left(&mut self, now: Instant, conn: ConnId) {
         if let Some(download) = &mut self.download {
+            let owes = download.picker.owed_by(conn) > 0 && !download.picker.has_given(conn);
             download.picker.handle_left(conn);
-            download.peers.remove(&conn);
+            if let Some((ip, _)) = download.peers.remove(&conn).filter(|_| owes) {
+                download.debts.charge(now, AddressPrefix::of(ip));
+            }
             download.wishes.remove(&conn);
             download.has_supply = true;
         }
@@ -299,11 +326,13 @@ impl TorrentMachine {
         match result {
             PieceResult::Verified { block_hashes } => {
                 download.unwritten.remove(&piece);
-                download.contributors.remove(&piece);
+                let mut contributors = download.contributors.remove(&piece).unwrap_or_default();
                 download.picker.handle_verified(piece);
                 let guilty = block_hashes.map(|hashes| download.convictions.handle_verified(piece, &hashes));
                 download.has_supply = true;
                 self.actions.push_back(TorrentAction::Have(piece));
+                contributors.dedup();
+                contributors.iter().flatten().for_each(|contributor| self.members.proven(contributor.conn));
                 self.convict(now, guilty.unwrap_or_default());
             }
             PieceResult::Failed { block_hashes } => {
@@ -357,6 +386,16 @@ impl TorrentMachine {
             }
             let with_liar = closing.iter().chain([&conn]).copied().collect::<BTreeSet<_>>();
             self.actions.extend(with_liar.into_iter().map(TorrentAction::Close));
+        }
+    }
+
+    /// Looks again at those who could be asked for more.
+    pub(super) fn retry_wishes(&mut self, now: Instant, rng: &mut Rng) {
+        let Some(download) = &mut self.download else { return };
+        if download.wishes_at.is_some_and(|at| at <= now) {
+            download.wishes_at = None;
+            download.has_supply = true;
+            download.grant_all(now, rng, &mut self.actions);
         }
     }
 

@@ -163,7 +163,7 @@ impl Swarm {
                 leech.gone.insert(other);
                 leech.interested.remove(&other);
                 leech.asked[other].clear();
-                leech.machine.handle_closed(now, of, Closed::Normal, rng);
+                leech.machine.handle_closed(now, of, Closed::Normal, PeerSample::default(), rng);
             }
             TorrentAction::Banned { peer_id, .. } => {
                 assert!(leech.banned.insert(peer_id.0[0] as usize), "a peer is banned once");

@@ -123,7 +123,13 @@ fn two_peers_of_one_client_learn_of_each_other_and_of_its_end() {
     first.actions();
     assert_eq!(first.hear(START + PEX_FIRST_DELAY, for_one), [TorrentAction::Dial(address(3))]);
 
-    middle.machine.handle_closed(START + PEX_FIRST_DELAY, conn(3), Closed::Normal, &mut middle.rng);
+    middle.machine.handle_closed(
+        START + PEX_FIRST_DELAY,
+        conn(3),
+        Closed::Normal,
+        PeerSample::default(),
+        &mut middle.rng,
+    );
     let told = middle.until(START + PEX_FIRST_DELAY + PEX_INTERVAL, has_all);
     let [(to, payload)] = &told[..] else { panic!("{told:?}") };
     let message = PexMessage::decode(payload).expect("our own message");
@@ -191,7 +197,7 @@ fn the_last_peer_takes_the_memory_with_it() {
     let mut client = Client::new(1, false);
     client.meet(2, false);
     assert!(client.machine.exchange.is_made());
-    client.machine.handle_closed(START, conn(2), Closed::Normal, &mut client.rng);
+    client.machine.handle_closed(START, conn(2), Closed::Normal, PeerSample::default(), &mut client.rng);
     assert!(!client.machine.exchange.is_made());
 }
 
@@ -203,5 +209,11 @@ fn a_peer_that_is_heard_of_keeps_its_place() {
     let heard = later - Duration::from_secs(30);
     client.until(later, |_| PeerSample { heard_at: heard, ..PeerSample::default() });
     let again = Newcomer { remote: address(2).ip(), peer_id: peer_id(2), dialled: None };
-    assert!(!client.machine.handle_newcomer(later, conn(9), again, &mut client.rng));
+    // Anybody may come under that name: who is heard of is not closed for it.
+    assert!(client.machine.handle_newcomer(later, conn(9), again, &mut client.rng));
+    assert_eq!(client.machine.poll_action(), None);
+    // Silent for as long again, it is.
+    let silent = heard + crate::limits::DUPLICATE_IDLE_TIME;
+    assert!(client.machine.handle_newcomer(silent, conn(10), again, &mut client.rng));
+    assert_eq!(client.machine.poll_action(), Some(TorrentAction::Close(conn(2))));
 }

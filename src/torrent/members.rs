@@ -51,6 +51,13 @@ impl Members {
         self.list().map(|list| list.ban(now, ip, peer_id, reason)).unwrap_or_default()
     }
 
+    /// The peer has given right pieces.
+    pub fn proven(&mut self, conn: ConnId) {
+        if let Some(list) = &mut self.list {
+            list.handle_proven(conn);
+        }
+    }
+
     pub fn is_banned(&self, now: Instant, ip: IpAddr, peer_id: PeerId) -> bool {
         self.list.as_ref().is_some_and(|list| list.is_banned(now, ip, Some(peer_id)))
     }
@@ -147,8 +154,8 @@ impl TorrentMachine {
         exchanges: bool,
     ) {
         let Some(list) = self.members.list() else { return };
-        if let Some(port) = port {
-            list.handle_listening_port(now, conn, port);
+        if let Some(closing) = port.and_then(|port| list.handle_listening_port(now, conn, port)) {
+            return self.actions.push_back(TorrentAction::Close(closing));
         }
         if let Some(ours) = ours {
             list.handle_your_address(remote, ours);

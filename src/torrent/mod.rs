@@ -19,6 +19,7 @@ mod download;
 mod exchange;
 mod members;
 mod superseeding;
+mod unused;
 
 #[cfg(test)]
 mod exchange_tests;
@@ -32,10 +33,13 @@ mod superseeding_tests;
 mod swarm_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unused_tests;
 
 use crate::choker::{
     Choker, Decisions, Grant, Load, PeerSnapshot, Role, SlotDemand, Slots, TorrentLengths, auto_slots,
 };
+use crate::debts::Debts;
 use crate::id::{AddressPrefix, ConnId, PeerId};
 use crate::limits::{CHOKE_ROUND_INTERVAL, FILL_INTERVAL, REGULAR_SLOTS};
 use crate::meter::{PeerSample, RateSample};
@@ -50,6 +54,7 @@ use members::Members;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use superseeding::SuperSeeding;
+use unused::Use;
 
 pub use audit::MemberCounts;
 pub use download::{DownloadPlan, PieceResult};
@@ -157,6 +162,10 @@ pub struct TorrentMachine {
     last_round: Instant,
     fill_at: Option<Instant>,
     last_fill: Instant,
+    look_at: Option<Instant>,
+    last_look: Instant,
+    /// Prefixes that left after they had made no use of a slot.
+    slot_debts: Option<Box<Debts>>,
     actions: VecDeque<TorrentAction>,
     download: Option<Box<Download>>,
     members: Members,
@@ -175,6 +184,8 @@ struct Peer {
     /// Begin of the turn, or of the wait. Interest lost and found again does not move it: a peer's place in the line
     /// follows from when it was last served.
     since: Instant,
+    /// What it makes of its slots.
+    of_slots: Use,
     considered_at: Option<Instant>,
     /// Whether the last round found that it gives more than the worst holder of a slot.
     may_displace: bool,
@@ -205,6 +216,9 @@ impl TorrentMachine {
             last_round: Instant::ZERO,
             fill_at: None,
             last_fill: Instant::ZERO,
+            look_at: None,
+            last_look: Instant::ZERO,
+            slot_debts: None,
             actions: VecDeque::new(),
             download: None,
             members: Members::new(),
@@ -233,6 +247,7 @@ impl TorrentMachine {
             snubbed: false,
             grant: Grant::Choked,
             since: now,
+            of_slots: self.use_of_newcomer(now, prefix),
             considered_at: None,
             may_displace: false,
             last: PeerSample::default(),
@@ -262,12 +277,16 @@ impl TorrentMachine {
         } else {
             self.interested -= 1;
             let before = peer.grant;
+            if peer.has_slot() {
+                peer.of_slots.give_back(peer.since);
+            }
             if before != Grant::Choked {
                 // Left unchoked: should it be interested again before the slot is given on, nothing was lost.
                 peer.grant = Grant::Courtesy;
             }
             self.free_slot(now, before);
         }
+        self.schedule_look(now);
     }
 
     /// A peer owes us blocks for over a minute, or has given one again (BEP 3).
@@ -281,11 +300,12 @@ impl TorrentMachine {
     pub fn handle_left(&mut self, now: Instant, conn: ConnId) {
         let Some(peer) = self.peers.remove(&conn) else { return };
         self.actions.retain(|action| action.conn() != Some(conn));
-        self.download_left(conn);
+        self.download_left(now, conn);
         self.exchange.left(conn, self.peers.is_empty());
         self.super_seed_left(conn, self.peers.is_empty());
         self.interested -= usize::from(peer.interested);
         self.free_slot(now, peer.grant);
+        self.charge_for_slots(now, &peer);
         if self.peers.is_empty() {
             self.choker.reset();
             self.slots = slots_at_first(self.slots_setting);
@@ -293,11 +313,21 @@ impl TorrentMachine {
             self.actions.shrink_to_fit();
             self.round_at = None;
             self.fill_at = None;
+            self.look_at = None;
+            self.slot_debts = None;
         }
     }
 
-    /// A peer's connection is gone, and why.
-    pub fn handle_closed(&mut self, now: Instant, conn: ConnId, why: Closed, rng: &mut Rng) {
+    /// A peer's connection is gone, and why; `last` is what its counters said at the end.
+    pub fn handle_closed(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        why: Closed,
+        last: PeerSample,
+        rng: &mut Rng,
+    ) {
+        self.note_last_use(now, conn, last);
         self.members.left(now, conn, why);
         self.handle_left(now, conn);
         self.settle(now, rng);
@@ -339,12 +369,18 @@ impl TorrentMachine {
     ) {
         self.exchange(now, &mut sample);
         self.super_seed_timeout(now);
+        let fills = self.fill_at.is_some_and(|at| at <= now);
+        if fills || self.look_at.is_some_and(|at| at <= now) {
+            self.look_at_slots(now, &mut sample);
+        }
         if self.round_at.is_some_and(|at| at <= now) {
             self.round(now, sample, rng);
-        } else if self.fill_at.is_some_and(|at| at <= now) {
+        } else if fills || self.fill_at.is_some_and(|at| at <= now) {
             self.fill(now);
         }
+        self.schedule_look(now);
         self.retry_storage(now);
+        self.retry_wishes(now, rng);
         self.dial(now, rng);
     }
 
@@ -355,11 +391,11 @@ impl TorrentMachine {
 
     /// When `handle_timeout` is due; `None` while there are no peers.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let retry_at = self.download.as_ref().and_then(|download| download.retry_at());
+        let retry_at = self.download.as_ref().and_then(|download| download.poll_timeout());
         let members_at = self.members.poll_timeout();
         let exchange_at = self.exchange.poll_timeout();
         let reveal_at = self.super_seeding.as_ref().and_then(|half| half.poll_timeout());
-        let of_ours = self.round_at.into_iter().chain(self.fill_at);
+        let of_ours = self.round_at.into_iter().chain(self.fill_at).chain(self.look_at);
         of_ours.chain(retry_at).chain(members_at).chain(exchange_at).chain(reveal_at).min()
     }
 
@@ -403,7 +439,7 @@ impl TorrentMachine {
             if sample.heard_at > peer.last.heard_at {
                 self.members.heard(sample.heard_at, conn);
             }
-            snapshots.push(peer.snapshot(conn, sample));
+            snapshots.push(peer.snapshot(now, conn, sample));
             peer.given_before_last = peer.last.downloaded;
             peer.last = sample;
         }
@@ -480,7 +516,7 @@ impl TorrentMachine {
             return;
         }
         peer.considered_at = Some(now);
-        let snapshot = peer.snapshot(conn, peer.last);
+        let snapshot = peer.snapshot(now, conn, peer.last);
         let chosen = self.choker.fill(now, role, free, &[snapshot]);
         self.admit(now, &chosen);
     }
@@ -522,7 +558,7 @@ impl TorrentMachine {
             return;
         }
         let snapshots: Vec<PeerSnapshot> =
-            self.peers.iter().map(|(&conn, peer)| peer.snapshot(conn, peer.last)).collect();
+            self.peers.iter().map(|(&conn, peer)| peer.snapshot(now, conn, peer.last)).collect();
         let chosen = self.choker.fill(now, self.role, free, &snapshots);
         self.admit(now, &chosen);
     }
@@ -550,7 +586,7 @@ impl TorrentMachine {
 }
 
 impl Peer {
-    fn snapshot(&self, conn: ConnId, sample: PeerSample) -> PeerSnapshot {
+    fn snapshot(&self, now: Instant, conn: ConnId, sample: PeerSample) -> PeerSnapshot {
         PeerSnapshot {
             conn,
             prefix: self.prefix,
@@ -565,6 +601,7 @@ impl Peer {
             uploaded_in_turn: sample.uploaded.saturating_sub(self.taken_before_turn),
             taken_total: sample.uploaded,
             reported_pieces: sample.reported_pieces,
+            passed_over: self.of_slots.is_passed_over(now),
         }
     }
 
@@ -573,6 +610,9 @@ impl Peer {
         let was_choked = self.grant == Grant::Choked;
         let is_choked = grant == Grant::Choked;
         if was_choked != is_choked {
+            if was_choked {
+                self.of_slots.begin_turn(self.since);
+            }
             self.since = now;
             self.taken_before_turn = self.last.uploaded;
         }

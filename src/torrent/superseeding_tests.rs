@@ -142,7 +142,7 @@ fn without_peers_there_are_neither_tables_nor_timers() {
     seed.join(START, 1);
     seed.stock(START, 1, Stock::None);
     assert!(seed.machine.poll_timeout().is_some());
-    seed.machine.handle_closed(START, conn(1), Closed::Normal, &mut seed.rng);
+    seed.machine.handle_closed(START, conn(1), Closed::Normal, PeerSample::default(), &mut seed.rng);
     assert_eq!(seed.machine.super_seeding.as_ref().and_then(|half| half.poll_timeout()), None);
     seed.join(START, 2);
     assert_eq!(seed.stock(START, 2, Stock::None).len(), 1);

@@ -61,6 +61,9 @@ fn interest_is_answered_at_once_while_a_slot_is_free() {
     let mut machine = machine(Role::Seeding, Slots::Fixed(2));
     join_interested(&mut machine, START, 1..=3);
     assert_eq!(drain(&mut machine), unchokes([1, 2]));
+    // Somebody waits: those who hold slots are looked at, and nobody is idle here.
+    machine.handle_timeout(START, idle, &mut Rng::from_seed(1));
+    assert_eq!((drain(&mut machine), machine.poll_timeout()), (vec![], Some(at(1_000))));
     machine.handle_left(at(100), conn(1));
     assert_eq!(machine.poll_timeout(), Some(at(100)));
     machine.handle_timeout(at(100), idle, &mut Rng::from_seed(1));

@@ -105,11 +105,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
 
     pub(super) fn home_left(&mut self, torrent: InfoHash, conn: ConnId, why: Closed) {
         if let Some(home) = self.homes.get_mut(&torrent) {
-            home.counters.remove(&conn);
+            let last = home.counters.remove(&conn).map(|counters| counters.sample()).unwrap_or_default();
             if home.counters.is_empty() {
                 self.peopled.remove(&torrent);
             }
-            home.machine.handle_closed(self.now, conn, why, &mut self.rng);
+            home.machine.handle_closed(self.now, conn, why, last, &mut self.rng);
             self.drain_home(torrent);
         }
     }

@@ -104,6 +104,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             counters.set_reported_pieces(connection.machine.piece_count());
             counters.set_upload_only(connection.machine.upload_only());
             counters.set_heard_at(self.now);
+            counters.follow_requests(self.now, connection.machine.queued_blocks() > 0);
+            counters.set_refused(connection.machine.refused());
         }
         if let Some(connection) = self.connections.get_mut(key) {
             connection.waits.follow(self.now, connection.machine.queued_blocks());

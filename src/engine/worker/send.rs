@@ -298,6 +298,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             if let Some(connection) = self.connections.get_mut(key) {
                 if let Some(counters) = &connection.counters {
                     counters.add_uploaded(payload);
+                    counters.follow_requests(self.now, connection.machine.queued_blocks() > 0);
                 }
                 let took = self.now.since(began.unwrap_or(self.now));
                 connection.batch.handle_sent(u32::try_from(payload).unwrap_or(u32::MAX), took);

@@ -282,7 +282,10 @@ fn says_whose_fault_it_is_when_nothing_comes() {
     let ended = service::run(async {
         let info = info();
         let magnet = Magnet::new(InfoHash::of(&info));
-        let hasty = || FetchOptions { patience: Duration::from_millis(300), ..FetchOptions::new(identity(), Encryption::Allow) };
+        let hasty = || FetchOptions {
+            patience: Duration::from_millis(300),
+            ..FetchOptions::new(identity(), Encryption::Allow)
+        };
         let nothing = fetch(&magnet, client(), hasty(), &mut |_| {}).await;
         assert!(matches!(nothing, Err(FetchError::NowhereToAsk)), "{nothing:?}");
         let tracker = Magnet { trackers: vec!["http://127.0.0.1:1/announce".into()], ..magnet.clone() };

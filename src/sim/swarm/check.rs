@@ -15,9 +15,10 @@ use super::{Event, Swarm};
 use crate::bitfield::Bitfield;
 use crate::choker::Grant;
 use crate::limits::{
-    CONTROL_QUEUED_LEN_MAX, DIALLING_PER_TORRENT_MAX, REQUESTED_LEN_MAX, REQUESTS_QUEUED_MAX,
+    BLOCK_SILENCE_MAX, CONTROL_QUEUED_LEN_MAX, DIALLING_PER_TORRENT_MAX, REQUESTED_LEN_MAX,
+    REQUESTS_QUEUED_MAX,
 };
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,7 +58,7 @@ pub enum Property {
     OwedIsAsked,
     /// Every queue is within its bound.
     QueuesWithinBounds,
-    /// Two peers have one connection at most.
+    /// Of two connections that two peers opened to each other one goes.
     OneConnection,
     /// Nobody is connected with a peer that is banned.
     BannedStayOut,
@@ -83,7 +84,7 @@ impl Property {
             Self::AskedOnce => "no block is asked twice outside the endgame",
             Self::OwedIsAsked => "what is believed to be owed was asked",
             Self::QueuesWithinBounds => "every queue is within its bound",
-            Self::OneConnection => "two peers have one connection at most",
+            Self::OneConnection => "of two connections that two peers opened to each other one goes",
             Self::BannedStayOut => "nobody is connected with a banned peer",
             Self::OnlyLiarsBanned => "only who sent wrong bytes is banned",
             Self::NobodyWronged => "nobody who keeps to the protocol is closed for breaking it",
@@ -193,6 +194,11 @@ impl Checks {
             let Some(connection) = connection.as_ref().filter(|it| slot != of.slot && !it.late) else {
                 continue;
             };
+            // Nobody waits for who has given nothing, ever or lately.
+            let silent = now.since(connection.gave_at) + Duration::from_millis(100) >= BLOCK_SILENCE_MAX;
+            if connection.sample.downloaded == 0 || silent {
+                continue;
+            }
             let twice = connection.machine.asked().find(|span| spans.contains(span));
             if let Some(span) = twice.filter(|span| node.machine.is_owed(node.seat(slot).conn(), *span)) {
                 let finding = (Property::AskedOnce, node.number, format!("{span:?} asked of two peers"));
@@ -358,20 +364,34 @@ fn check_queues(node: &Node, connections_max: usize) -> Finding {
 }
 
 fn check_partners(swarm: &Swarm, node: &Node) -> Finding {
-    let mut partners: Vec<IpAddr> = Vec::new();
     let joined = node.connections.iter().flatten().filter(|connection| connection.joined);
-    partners.extend(joined.map(|connection| connection.remote));
-    partners.sort_unstable();
-    if let Some(twice) = partners.windows(2).find(|pair| pair[0] == pair[1]) {
-        let what = format!("two connections with {}", twice[0]);
+    let node_at = |ip: IpAddr| {
+        let number = Node::number_of(std::net::SocketAddr::new(ip, super::node::PORT))?;
+        swarm.nodes.get(number.0 as usize)
+    };
+    // With each partner: connections that we opened, and whether one is there that the side with the lesser name opened
+    // and that has told where it leads to.
+    let mut partners: BTreeMap<IpAddr, (u32, bool)> = BTreeMap::new();
+    for connection in joined {
+        let (opened, is_too_much) = partners.entry(connection.remote).or_default();
+        if connection.dialled.is_some() {
+            *opened += 1;
+        } else {
+            let is_lesser = node_at(connection.remote).is_some_and(|other| other.peer_id < node.peer_id);
+            *is_too_much |= is_lesser && connection.machine.theirs().is_some_and(|it| it.port.is_some());
+        }
+    }
+    let twice = partners.iter().find(|(_, (opened, is_too_much))| opened + u32::from(*is_too_much) > 1);
+    if let Some((ip, _)) = twice.filter(|(_, (opened, _))| *opened > 0) {
+        let what = format!("two connections with {ip}");
         return Err((Property::OneConnection, node.number, what));
     }
-    for ip in node.machine.banned(swarm.now) {
-        if partners.contains(&ip) {
+    for (ip, name) in node.machine.banned(swarm.now) {
+        let whose = node_at(ip);
+        let is_connected = node.connections.iter().flatten().any(|it| it.joined && it.remote == ip);
+        if is_connected && whose.is_some_and(|whose| name == Some(whose.peer_id)) {
             return Err((Property::BannedStayOut, node.number, format!("{ip} is banned and connected")));
         }
-        let address = std::net::SocketAddr::new(ip, super::node::PORT);
-        let whose = Node::number_of(address).and_then(|number| swarm.nodes.get(number.0 as usize));
         if whose.is_some_and(|whose| !may_be_banned(whose.terms.manner)) {
             return Err((Property::OnlyLiarsBanned, node.number, format!("{ip} is banned")));
         }

@@ -189,22 +189,31 @@ fn a_second_connection_with_one_peer_is_found() {
     let (number, remote) = (seat.node, connection(&mut swarm, seat).remote);
     let other = swarm.nodes[number.0 as usize].open_slots().into_iter().find(|&slot| slot != seat.slot);
     let other = swarm.nodes[number.0 as usize].seat(other.expect("there are five peers"));
-    connection(&mut swarm, other).remote = remote;
+    for seat in [seat, other] {
+        let end = connection(&mut swarm, seat);
+        (end.remote, end.dialled) = (remote, Some(std::net::SocketAddr::new(remote, super::node::PORT)));
+    }
     assert_eq!(found(swarm), Some(Property::OneConnection));
+}
+
+fn ban(swarm: &mut Swarm, by: PeerNumber, ip: std::net::IpAddr) {
+    let whose = Node::number_of(std::net::SocketAddr::new(ip, super::node::PORT)).expect("a peer's address");
+    let (now, peer_id) = (swarm.now(), swarm.nodes[whose.0 as usize].peer_id);
+    swarm.nodes[by.0 as usize].machine.ban_for_tests(now, ip, peer_id);
 }
 
 #[test]
 fn a_ban_that_leaves_a_connection_open_or_meets_an_honest_peer_is_found() {
     let mut swarm = at_work();
     let (seat, _) = end_where(&swarm, |_, it| it.joined);
-    let (now, remote) = (swarm.now(), connection(&mut swarm, seat).remote);
-    swarm.nodes[seat.node.0 as usize].machine.ban_for_tests(now, remote);
+    let remote = connection(&mut swarm, seat).remote;
+    ban(&mut swarm, seat.node, remote);
     assert_eq!(found(swarm), Some(Property::BannedStayOut));
     let mut swarm = at_work();
     let (seat, _) = end_where(&swarm, |_, it| it.joined);
-    let (now, remote) = (swarm.now(), connection(&mut swarm, seat).remote);
+    let remote = connection(&mut swarm, seat).remote;
     swarm.close(seat, Closed::Normal);
-    swarm.nodes[seat.node.0 as usize].machine.ban_for_tests(now, remote);
+    ban(&mut swarm, seat.node, remote);
     assert_eq!(found(swarm), Some(Property::OnlyLiarsBanned));
 }
 

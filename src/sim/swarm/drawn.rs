@@ -120,9 +120,10 @@ fn policies(rng: &mut Rng, connections_max: usize) -> Policies {
 }
 
 fn manner(rng: &mut Rng) -> Manner {
-    match rng.below(8) {
+    match rng.below(9) {
         0 => Manner::FreeRider,
         1 => Manner::Staller,
+        8 => Manner::Deserter,
         2 => Manner::Liar(magnitude(rng, 1, 1000) as u16),
         3 => Manner::Garbler,
         _ => Manner::Hostile(Hostility::ALL[rng.index(Hostility::ALL.len())]),

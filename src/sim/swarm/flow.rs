@@ -33,7 +33,7 @@ impl Node {
         }
         let gained = self.gained.len();
         let has_output = match self.terms.manner {
-            Manner::Staller => connection.has_control(gained),
+            Manner::Staller | Manner::Deserter => connection.has_control(gained),
             _ => connection.has_output(gained),
         };
         if has_output || is_hostile {
@@ -83,7 +83,8 @@ impl Node {
         }
         control.clear();
         connection.machine.poll_control(control);
-        let span = if manner == Manner::Staller { None } else { connection.machine.poll_block() };
+        let stalls = matches!(manner, Manner::Staller | Manner::Deserter);
+        let span = if stalls { None } else { connection.machine.poll_block() };
         let mut block = span.map(|span| {
             let is_wrong = matches!(manner, Manner::Liar(share) if chance < u64::from(share));
             SimBlock { span, content: if is_wrong { wrong } else { GOOD } }
@@ -141,6 +142,7 @@ impl Swarm {
             if let Some(block) = packet.block {
                 if let Some(connection) = node.connection(from.slot, from.generation) {
                     connection.sample.uploaded += u64::from(block.span.len);
+                    connection.sample.follow_requests(self.now, connection.machine.queued_blocks() > 0);
                 }
                 node.given += u64::from(block.span.len);
                 self.enter(number, to.node, u64::from(block.span.len));

@@ -2,7 +2,7 @@
 
 use super::ledger::Leeching;
 use super::node::{Node, Seat, SlotSet};
-use super::terms::{ContentShape, Departure, PeerNumber, PeerTerms};
+use super::terms::{ContentShape, Departure, Manner, PeerNumber, PeerTerms};
 use super::{Event, INFO_HASH, Swarm, delay_between};
 use crate::announcer::{Announcer, AnnouncerConfig, Failure, Terms};
 use crate::bitfield::Bitfield;
@@ -14,7 +14,7 @@ use crate::peer_list::{Closed, PeerListSettings, Source};
 use crate::picker::PieceShape;
 use crate::rng::Rng;
 use crate::swarm_registry::{Announce, SelectedPeers};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::torrent::{DownloadPlan, TorrentMachine, TorrentParameters};
 use crate::tracker_wire::{AddressFamily, AnnounceEvent, compact_peers};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +26,9 @@ use std::sync::Arc;
 const CANDIDATES_PER_DIALLED: usize = CANDIDATES_PER_TORRENT_MAX / DIALLED_PER_TORRENT_MAX as usize / 3;
 /// Peers that a tracker is asked for.
 const PEERS_WANTED: usize = 50;
+
+/// Time that a deserter stays.
+const DESERTION_TIME: Duration = Duration::from_secs(15);
 
 fn dial_below(connections_max: usize) -> usize {
     connections_max.div_ceil(2)
@@ -275,6 +278,7 @@ impl Swarm {
             connection.other = Some(from);
         }
         self.set_connection_timer(seat);
+        self.plan_desertion(seat);
         self.events.put(now + delay, Event::Answer(from, Box::new(seat)));
     }
 
@@ -286,10 +290,26 @@ impl Swarm {
                 connection.other = Some(other);
                 node.schedule(seat.slot);
                 self.set_connection_timer(seat);
+                self.plan_desertion(seat);
                 self.start_uplink(seat.node);
             }
             None => self.events.put(self.now + delay, Event::Gone(other)),
         }
+    }
+
+    /// A deserter has a connection: it will not have it for long.
+    fn plan_desertion(&mut self, seat: Seat) {
+        if self.nodes[seat.node.0 as usize].terms.manner == Manner::Deserter {
+            self.events.put(self.now + DESERTION_TIME, Event::Desertion(seat));
+        }
+    }
+
+    pub(super) fn handle_desertion(&mut self, seat: Seat) {
+        let node = &mut self.nodes[seat.node.0 as usize];
+        let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
+        let Some(other) = connection.other else { return };
+        self.close(seat, Closed::Normal);
+        self.dial(seat.node, Node::address(other.node));
     }
 
     pub(super) fn handle_refusal(&mut self, seat: Seat) {
@@ -311,10 +331,12 @@ impl Swarm {
 
     /// Closes a connection and tells everybody whom it concerns.
     pub(super) fn close(&mut self, seat: Seat, why: Closed) {
+        let last = self.nodes[seat.node.0 as usize].connection(seat.slot, seat.generation);
+        let last = last.map(|connection| connection.sample).unwrap_or_default();
         let Some((joined, dialled)) = self.hang_up(seat) else { return };
         let node = &mut self.nodes[seat.node.0 as usize];
         if joined {
-            node.machine.handle_closed(self.now, seat.conn(), why, &mut node.rng);
+            node.machine.handle_closed(self.now, seat.conn(), why, last, &mut node.rng);
         } else if let Some(address) = dialled {
             node.machine.handle_dial_failed(self.now, address, why == Closed::Ourselves, &mut node.rng);
         }

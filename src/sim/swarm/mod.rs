@@ -72,6 +72,8 @@ enum Event {
     Refusal(Seat),
     /// The other end is closed.
     Gone(Seat),
+    /// A deserter ends this connection, and begins another.
+    Desertion(Seat),
     ConnectionTimer(Seat),
     Timer(PeerNumber, u32),
     AnnounceTimer(PeerNumber, u32),
@@ -229,6 +231,7 @@ impl Swarm {
             Event::Answer(seat, other) => self.handle_answer(seat, *other),
             Event::Refusal(seat) => self.handle_refusal(seat),
             Event::Gone(seat) => self.handle_gone(seat),
+            Event::Desertion(seat) => self.handle_desertion(seat),
             Event::AnnounceTimer(node, stay) => self.handle_announce_timer(node, stay),
             Event::Arrive(node) => self.arrive(node),
             Event::Leave(node, stay) => self.leave(node, stay),

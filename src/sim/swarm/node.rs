@@ -81,6 +81,8 @@ pub struct Connection {
     /// The torrent's machine knows of it.
     pub joined: bool,
     pub sample: PeerSample,
+    /// When a block of use last came.
+    pub gave_at: Instant,
     /// How many of the pieces that its node has gained the other end has been told of.
     pub told: usize,
     /// Bytes on their way to the other end.
@@ -265,6 +267,7 @@ impl Node {
             remote,
             joined: false,
             sample: PeerSample::default(),
+            gave_at: Instant::ZERO,
             told: 0,
             in_flight: 0,
             line: VecDeque::new(),

@@ -39,6 +39,8 @@ impl Swarm {
         connection.sample.reported_pieces = connection.machine.piece_count();
         connection.sample.upload_only = connection.machine.upload_only();
         connection.sample.heard_at = now;
+        connection.sample.refused = connection.machine.refused();
+        connection.sample.follow_requests(now, connection.machine.queued_blocks() > 0);
         if !self.found.is_empty() && node.facts.follows_stocks() {
             node.machine.handle_haves(now, seat.conn(), &self.found, &mut node.rng);
         }
@@ -84,6 +86,7 @@ impl Swarm {
         let Some(connection) = node.connection(seat.slot, seat.generation) else { return };
         if is_new {
             connection.sample.downloaded += len;
+            connection.gave_at = now;
             node.machine.handle_block(now, seat.conn(), span, &mut node.rng);
         } else {
             node.wasted += len;

@@ -20,6 +20,8 @@ pub enum Manner {
     FreeRider,
     /// Unchokes, takes requests and sends no block.
     Staller,
+    /// Unchokes, takes requests and sends no block; leaves after a while, and comes back at once.
+    Deserter,
     /// Sends wrong bytes in so many of a thousand blocks.
     Liar(u16),
     /// Sends bytes that are no messages behind its fourth block on a connection, and behind every further one.

@@ -54,3 +54,25 @@ fn two_that_have_everything_part_once_all_is_said() {
     assert!(swarm.nodes.iter().all(|node| node.open_slots().is_empty()));
     assert_eq!(swarm.balance().in_flight, 0);
 }
+
+/// Seconds that a download from one seed takes beside so many that pretend to be seeds.
+fn time_beside(pretenders: usize, manner: Manner) -> f64 {
+    let shape = ContentShape { piece_length: 256 * 1024, total_len: 30_000_000 };
+    let all = || PeerTerms::new(rate(1000), Bitfield::all(shape.piece_count()));
+    let mut peers = vec![all(), PeerTerms::new(rate(100), Bitfield::none(shape.piece_count()))];
+    peers.extend((0..pretenders).map(|_| PeerTerms { manner, ..all() }));
+    let mut swarm = Swarm::new(1, shape, Policies::default(), peers);
+    assert!(swarm.run_until(hour()), "with {pretenders}");
+    swarm.now().as_nanos() as f64 / 1e9
+}
+
+#[test]
+fn many_that_take_requests_and_give_nothing_hardly_slow_a_download_from_one_seed() {
+    let alone = time_beside(0, Manner::Honest);
+    for manner in [Manner::Deserter, Manner::Staller] {
+        for pretenders in [5, 20, 60] {
+            let took = time_beside(pretenders, manner);
+            assert!(took <= 1.5 * alone, "{took} s beside {pretenders} of {manner:?}, {alone} s alone");
+        }
+    }
+}

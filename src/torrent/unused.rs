@@ -1,0 +1,183 @@
+//! Slots that nobody makes use of: who holds one and asks for nothing gives way to those who wait.
+//!
+//! As long as somebody waits for a slot, the holders are looked at once a second. Who has asked for nothing since it was
+//! unchoked, for `SLOT_UNUSED_TIME`, or for as long as it needs to receive what it took, loses the slot and stands behind
+//! all others for minutes, each time for longer. When its prefix comes back, it stands there again (`crate::debts`).
+//!
+//! Whoever is slow must not look like somebody who never asks: a request that comes late, to a slot that is gone, gives
+//! the place in the line back and more time in the next turn, a few times. Each piece that somebody took makes up for
+//! one slot that it left unused: it loses that, and no more. While leeching nobody loses a slot who gives.
+//!
+//! Deliberately absent: judging how fast somebody takes; a slow line is no fault.
+
+use super::{Peer, TorrentAction, TorrentMachine};
+use crate::choker::{Grant, Role};
+use crate::debts::{DebtTerms, Debts};
+use crate::id::{AddressPrefix, ConnId};
+use crate::limits::{
+    CHOKE_ROUND_INTERVAL, FILL_INTERVAL, PASSED_OVER_TIME_MAX, PASSED_OVER_TIME_MIN, SLOT_LATE_REQUEST_TIME,
+    SLOT_LINE_RATE_MIN, SLOT_UNUSED_DOUBLINGS_MAX, SLOT_UNUSED_TIME,
+};
+use crate::meter::PeerSample;
+use crate::time::{Duration, Instant};
+
+const TERMS: DebtTerms = DebtTerms { first: PASSED_OVER_TIME_MIN, most: PASSED_OVER_TIME_MAX };
+
+/// What a peer makes of its slots.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Use {
+    /// It stands behind all others until then.
+    passed_over_until: Instant,
+    /// Slots that it lost.
+    lost: u32,
+    /// Slots that it lost and had paid for by taking pieces.
+    paid: u32,
+    /// It said that it wants nothing, in a turn that began then, and has not been judged for it.
+    unjudged: Option<Instant>,
+    /// How often its patience was doubled.
+    doublings: u32,
+    /// Since when it had waited for its present or last turn.
+    waited_since: Instant,
+    /// When it lost its last slot, and requests that had been refused by then.
+    lost_at: Option<(Instant, u32)>,
+}
+
+impl Use {
+    pub fn is_passed_over(&self, now: Instant) -> bool {
+        now < self.passed_over_until
+    }
+
+    /// It wants nothing any more, in a turn that began at `since`.
+    pub fn give_back(&mut self, since: Instant) {
+        self.unjudged = Some(since);
+    }
+
+    /// It made no use of a slot, after it has taken so many pieces.
+    fn judge(&mut self, now: Instant, pieces: u64) {
+        if pieces > u64::from(self.paid) {
+            self.paid += 1;
+            self.lost = 0;
+        } else {
+            self.passed_over_until = now + TERMS.after(self.lost);
+            self.lost = self.lost.saturating_add(1);
+        }
+    }
+
+    pub fn begin_turn(&mut self, waited_since: Instant) {
+        self.waited_since = waited_since;
+    }
+}
+
+impl Peer {
+    pub(super) fn has_slot(&self) -> bool {
+        matches!(self.grant, Grant::Regular | Grant::Optimistic)
+    }
+
+    fn taken_in_turn(&self, sample: &PeerSample) -> u64 {
+        sample.uploaded.saturating_sub(self.taken_before_turn)
+    }
+
+    /// Whether it has asked for nothing for longer than its slot is kept for it.
+    fn is_idle(&self, now: Instant, sample: &PeerSample) -> bool {
+        let Some(unasked_since) = sample.unasked_since else { return false };
+        let mut patience = SLOT_UNUSED_TIME * (1 << self.of_slots.doublings);
+        if unasked_since > self.since {
+            let receives = Duration::from_millis(self.taken_in_turn(sample) * 1000 / SLOT_LINE_RATE_MIN);
+            patience = (patience + receives).min(CHOKE_ROUND_INTERVAL);
+        }
+        now >= unasked_since.max(self.since) + patience
+    }
+
+    /// A request that came after the slot was gone shows that it had wanted it.
+    fn make_up(&mut self, now: Instant, sample: &PeerSample) {
+        let Some((lost_at, refused)) = self.of_slots.lost_at else { return };
+        if now > lost_at + SLOT_LATE_REQUEST_TIME || self.of_slots.doublings >= SLOT_UNUSED_DOUBLINGS_MAX {
+            self.of_slots.lost_at = None;
+        } else if sample.refused != refused && self.grant == Grant::Choked {
+            self.of_slots.lost_at = None;
+            self.of_slots.passed_over_until = Instant::ZERO;
+            self.of_slots.lost = self.of_slots.lost.saturating_sub(1);
+            self.of_slots.doublings += 1;
+            self.since = self.of_slots.waited_since;
+        }
+    }
+}
+
+impl TorrentMachine {
+    pub(super) fn use_of_newcomer(&self, now: Instant, prefix: AddressPrefix) -> Use {
+        let debt = self.slot_debts.as_ref().and_then(|debts| debts.until(now, prefix));
+        Use { passed_over_until: debt.unwrap_or(Instant::ZERO), ..Use::default() }
+    }
+
+    /// Has the holders of slots looked at, if anybody waits.
+    pub(super) fn schedule_look(&mut self, now: Instant) {
+        let somebody_waits = self.regular_open + self.optimistic_open < self.interested;
+        if !somebody_waits {
+            self.look_at = None;
+        } else if self.look_at.is_none() && self.regular_open + self.optimistic_open > 0 {
+            self.look_at = Some(now.max(self.last_look + FILL_INTERVAL));
+        }
+    }
+
+    /// Takes slots from those who make no use of them, for those who wait.
+    pub(super) fn look_at_slots(&mut self, now: Instant, sample: &mut impl FnMut(ConnId) -> PeerSample) {
+        (self.look_at, self.last_look) = (None, now);
+        let mut waiting = 0;
+        let piece_len = self.choker.piece_len().max(1);
+        for (&conn, peer) in &mut self.peers {
+            if let Some(turn) = peer.of_slots.unjudged.take() {
+                let sample = sample(conn);
+                if sample.unasked_since.is_some_and(|at| at <= turn) {
+                    peer.of_slots.judge(now, sample.uploaded / piece_len);
+                }
+            }
+            if peer.of_slots.lost_at.is_some() {
+                peer.make_up(now, &sample(conn));
+            }
+            let waits = peer.interested && peer.grant == Grant::Choked;
+            waiting += usize::from(waits && !peer.of_slots.is_passed_over(now));
+        }
+        let mut idle = Vec::new();
+        for (&conn, peer) in self.peers.iter().filter(|(_, peer)| peer.has_slot()) {
+            if idle.len() >= waiting {
+                break;
+            }
+            let sample = sample(conn);
+            let gives = self.role == Role::Leeching && sample.downloaded > peer.given_before_last;
+            if !gives && peer.is_idle(now, &sample) {
+                idle.push((conn, sample));
+            }
+        }
+        for (conn, sample) in idle {
+            let Some(peer) = self.peers.get_mut(&conn) else { continue };
+            let before = peer.grant;
+            peer.of_slots.judge(now, sample.uploaded / piece_len);
+            peer.of_slots.lost_at = Some((now, sample.refused));
+            peer.grant_from(now, Grant::Choked);
+            self.actions.push_back(TorrentAction::Choke(conn));
+            self.free_slot(now, before);
+            if before == Grant::Regular {
+                // At once: those who wait have waited long enough.
+                self.fill_at = Some(now);
+            }
+        }
+    }
+
+    /// What a peer has made of its slot until its connection ended.
+    pub(super) fn note_last_use(&mut self, now: Instant, conn: ConnId, last: PeerSample) {
+        let somebody_waits = self.regular_open + self.optimistic_open < self.interested;
+        let piece_len = self.choker.piece_len().max(1);
+        let Some(peer) = self.peers.get_mut(&conn).filter(|_| somebody_waits) else { return };
+        let turn = peer.of_slots.unjudged.or(peer.has_slot().then_some(peer.since));
+        if turn.is_some_and(|turn| last.unasked_since.is_some_and(|at| at <= turn)) {
+            peer.of_slots.judge(now, last.uploaded / piece_len);
+        }
+    }
+
+    /// A peer has left: its prefix takes over that others come first.
+    pub(super) fn charge_for_slots(&mut self, now: Instant, peer: &Peer) {
+        if peer.of_slots.is_passed_over(now) {
+            self.slot_debts.get_or_insert_with(|| Box::new(Debts::new(TERMS))).charge(now, peer.prefix);
+        }
+    }
+}
