@@ -26,6 +26,8 @@ mod exchange_tests;
 #[cfg(test)]
 mod download_tests;
 #[cfg(test)]
+mod giving_tests;
+#[cfg(test)]
 mod leech_tests;
 #[cfg(test)]
 mod superseeding_tests;
@@ -446,6 +448,7 @@ impl TorrentMachine {
         self.slots = self.slots_for_round(now, &snapshots);
         let mut decisions = Decisions::default();
         self.choker.round(now, self.role, self.slots, &snapshots, rng, &mut decisions);
+        self.judge_turns(now, &snapshots, &decisions);
         for (peer, &grant) in self.peers.values_mut().zip(&decisions.grants) {
             peer.grant_from(now, grant);
             peer.may_displace = grant == Grant::Courtesy;

@@ -8,10 +8,13 @@
 //! the place in the line back and more time in the next turn, a few times. Each piece that somebody took makes up for
 //! one slot that it left unused: it loses that, and no more. While leeching nobody loses a slot who gives.
 //!
+//! Who asks and then reads nothing, so that not a byte leaves in a whole turn although the line has room, is judged
+//! likewise. Should the fault be ours, a disk that hangs, it meets all alike and changes no order among them.
+//!
 //! Deliberately absent: judging how fast somebody takes; a slow line is no fault.
 
 use super::{Peer, TorrentAction, TorrentMachine};
-use crate::choker::{Grant, Role};
+use crate::choker::{Decisions, Grant, PeerSnapshot, Role};
 use crate::debts::{DebtTerms, Debts};
 use crate::id::{AddressPrefix, ConnId};
 use crate::limits::{
@@ -159,6 +162,24 @@ impl TorrentMachine {
             if before == Grant::Regular {
                 // At once: those who wait have waited long enough.
                 self.fill_at = Some(now);
+            }
+        }
+    }
+
+    /// Judges those whose turn a round has ended and who have not taken a byte in it, although they asked.
+    pub(super) fn judge_turns(&mut self, now: Instant, snapshots: &[PeerSnapshot], decisions: &Decisions) {
+        if self.role != Role::Seeding || !self.load.has_room() {
+            return;
+        }
+        let piece_len = self.choker.piece_len().max(1);
+        for (snapshot, &grant) in snapshots.iter().zip(&decisions.grants) {
+            let took_nothing =
+                snapshot.uploaded_in_turn == 0 && now.since(snapshot.since) >= CHOKE_ROUND_INTERVAL;
+            if took_nothing
+                && grant == Grant::Choked
+                && let Some(peer) = self.peers.get_mut(&snapshot.conn).filter(|peer| peer.has_slot())
+            {
+                peer.of_slots.judge(now, snapshot.taken_total / piece_len);
             }
         }
     }

@@ -19,6 +19,8 @@ enum Manner {
     Idle,
     /// Asks one block in each turn.
     Drips,
+    /// Asks for more than there is, and reads no more than a connection's buffers hold.
+    ReadsNothing,
     /// Says that it wants nothing as soon as it may have it, and a second later that it does.
     Flips,
     /// Leaves and comes back as soon as it has held a slot for so long.
@@ -136,6 +138,10 @@ impl Crowd {
                 member.sample.follow_requests(now, true);
                 member.sample.follow_requests(now + Duration::from_millis(1), false);
             }
+            (Manner::ReadsNothing, Some(_)) => {
+                member.sample.uploaded = 4 * PIECE;
+                member.sample.follow_requests(now, true);
+            }
             (Manner::Flips, Some(held))
                 if held >= Duration::from_millis(900) && member.flipped_at.is_none() =>
             {
@@ -219,6 +225,20 @@ fn who_asks_a_block_and_then_nothing_is_found_out_too() {
     crowd.pass(MINUTE * 5);
     let taken = crowd.taken(honest) - before;
     assert!(taken >= 150 * 1_000_000, "{taken} bytes of 300 MB");
+}
+
+#[test]
+fn who_asks_and_reads_nothing_is_found_out_once_its_buffers_are_full() {
+    let mut crowd = Crowd::new(Role::Seeding, 4);
+    (0..40).for_each(|_| _ = crowd.join(Manner::ReadsNothing));
+    let honest = crowd.join(HONEST);
+    // What fills the buffers counts as taken, and pays for some turns.
+    crowd.pass(MINUTE * 12);
+    let before = crowd.taken(honest);
+    assert!(before > 0);
+    crowd.pass(MINUTE * 5);
+    let taken = crowd.taken(honest) - before;
+    assert!(taken >= 100 * 1_000_000, "{taken} bytes of 300 MB");
 }
 
 #[test]

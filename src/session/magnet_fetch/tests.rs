@@ -270,7 +270,10 @@ fn a_description_of_many_megabytes_comes_whole() {
             info.bytes("pieces", vec![b'h'; 20 * pieces as usize]);
         });
         assert!(info.len() > 14_000_000);
-        let options = FetchOptions { peers: vec![peer(info.clone()).await], ..FetchOptions::new(identity()) };
+        let options = FetchOptions {
+            peers: vec![peer(info.clone()).await],
+            ..FetchOptions::new(identity(), Encryption::Allow)
+        };
         let fetched = fetch(&Magnet::new(InfoHash::of(&info)), client(), options, &mut |_| {}).await;
         fetched.expect("the peer has all of it").metainfo.info().piece_count()
     });
