@@ -510,6 +510,8 @@ pub const METRICS_CONNECTIONS_PER_ADDRESS_MAX: usize = 8;
 pub const HASH_BUFFERS_LEN_MAX: u64 = 1024 * 1024 * 1024;
 /// Bytes of a resume file we read: the stamps of all files that a .torrent's tokens allow.
 pub const RESUME_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// First bytes of a figure within which its mark is looked for: the head of an SVG or PNG is shorter.
+pub const FIGURE_MARK_WITHIN: u64 = 1024;
 /// Whole pieces that wait for the storage threads; above it they are given back. Memory bounds them well before.
 pub const PIECES_TO_FINISH_MAX: usize = 4096;
 

@@ -274,3 +274,131 @@ fn open_to_all(folder: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+/// A path of the download and what lies there, which is nobody's but its owner's.
+fn refused_and_kept(album: &Album, seed: &Run, path: &Path, bytes: &[u8], says: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+    let (code, _, err) = told(&mut plain(album, seed));
+    assert_eq!(code, 1, "{err}");
+    assert_eq!(err.lines().filter(|line| !line.starts_with("checking ")).count(), 1, "{err}");
+    let name = path.file_name().unwrap().to_str().unwrap();
+    assert!(err.contains(name) && err.contains(says) && err.contains("--overwrite"), "{err}");
+    assert!(fs::read(path).unwrap() == bytes, "{} was written over", path.display());
+}
+
+#[test]
+fn somebody_elses_file_is_left_alone_whatever_its_length_until_the_user_means_it() {
+    let album = album();
+    let seed = seed(&album, "100MB/s");
+    let one = album.path("out/album/one.flac");
+    for (len, says) in [(12, "is there already"), (300_001, "is there already"), (300_002, "is not cut off")]
+    {
+        refused_and_kept(&album, &seed, &one, &vec![b'x'; len], says);
+        assert!(!album.path("out/album/two.flac").exists(), "nothing is made beside it");
+    }
+    let (code, _, err) = told(plain(&album, &seed).arg("--overwrite"));
+    assert_eq!(code, 0, "{err}");
+    album.assert_downloaded(&album.path("out"), |_| true);
+}
+
+#[test]
+fn one_foreign_file_among_good_ones_and_a_small_one_are_left_alone_as_well() {
+    // No piece lies in both of the first two.
+    let files = [("one.flac", 10 * (32 << 10)), ("notes.txt", 20_000), ("two.flac", 100_000)];
+    let album = Album::new(3, 32 << 10, &files);
+    let seed = seed(&album, "100MB/s");
+    for (path, bytes) in [("one.flac", &b"somebody else's"[..]), ("notes.txt", b"my diary")] {
+        let _ = fs::remove_dir_all(album.path("out"));
+        fs::create_dir_all(album.path("out")).unwrap();
+        let copied =
+            Command::new("cp").arg("-r").arg(album.path("seeded/album")).arg(album.path("out")).status();
+        assert!(copied.unwrap().success());
+        refused_and_kept(&album, &seed, &album.path("out/album").join(path), bytes, "is there already");
+    }
+    // What another client has fetched half of goes on.
+    let two = fs::read(album.path("seeded/album/two.flac")).unwrap();
+    fs::write(album.path("out/album/two.flac"), &two[..70_000]).unwrap();
+    fs::remove_file(album.path("out/album/notes.txt")).unwrap();
+    let (code, _, err) = told(&mut plain(&album, &seed));
+    assert_eq!(code, 0, "{err}");
+    album.assert_downloaded(&album.path("out"), |_| true);
+}
+
+#[test]
+fn the_other_name_of_a_file_that_is_seeded_is_not_written_even_by_who_means_it() {
+    let album = album();
+    let seed = seed(&album, "100MB/s");
+    let other = Album::new(4, 32 << 10, &[("one.flac", 300_001)]);
+    fs::create_dir_all(album.path("out/album")).unwrap();
+    fs::hard_link(other.path("seeded/album/one.flac"), album.path("out/album/one.flac")).unwrap();
+    let before = fs::read(other.path("seeded/album/one.flac")).unwrap();
+    for (option, says) in
+        [("--sequential", "is there already"), ("--overwrite", "has other names (hard links)")]
+    {
+        let (code, _, err) = told(plain(&album, &seed).arg(option));
+        assert_eq!(code, 1, "{err}");
+        assert!(err.contains("one.flac") && err.contains(says), "{err}");
+        assert!(fs::read(other.path("seeded/album/one.flac")).unwrap() == before);
+    }
+}
+
+#[test]
+fn names_that_begin_with_a_dot_are_told_and_never_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("evil")).unwrap();
+    fs::write(at("evil/.bashrc"), [b'e'; 300]).unwrap();
+    let seedring = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_seedring"));
+        told(command.args(arguments).current_dir(folder.path()).stdin(Stdio::null()))
+    };
+    assert_eq!(seedring(&["create", "evil/.bashrc", "-o", "e.torrent"]).0, 0);
+    let (code, out, _) = seedring(&["show", "e.torrent", "--files"]);
+    assert!(code == 0 && out.contains("hidden      .bashrc:") && out.contains(".bashrc (hidden)"), "{out}");
+    let (_, out, _) = seedring(&["show", "e.torrent", "--json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap()["hidden_count"], 1);
+    fs::create_dir(at("home")).unwrap();
+    let network =
+        ["--bind", "127.0.0.1", "--port", "0", "--workers", "1", "--no-pin", "--state-dir", "state"];
+    for len in [120, 300] {
+        let mut precious = b"precious".to_vec();
+        precious.resize(len, b'\n');
+        fs::write(at("home/.bashrc"), &precious).unwrap();
+        let (code, _, err) = seedring(&[&["get", "e.torrent", "-o", "home"], &network[..]].concat());
+        assert_eq!(code, 1, "{err}");
+        assert!(
+            err.contains("a name that begins with a dot") && err.contains(".bashrc is there already"),
+            "{err}"
+        );
+        assert!(fs::read(at("home/.bashrc")).unwrap() == precious);
+    }
+}
+
+/// Read-only content that is whole: as nobody, since root may write everything.
+#[test]
+fn content_that_is_whole_and_may_only_be_read_is_downloaded_already() {
+    use std::os::unix::fs::PermissionsExt;
+    let album = album();
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    fs::rename(album.path("seeded"), album.path("out")).unwrap();
+    for name in ["one.flac", "notes.txt", "two.flac"] {
+        mode(&album.path("out/album").join(name), 0o444);
+    }
+    mode(&album.path("out/album"), 0o555);
+    let get = get(&album, None);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seedring"));
+    if rustix::process::getuid().is_root() {
+        fs::copy(env!("CARGO_BIN_EXE_seedring"), album.path("seedring")).unwrap();
+        open_to_all(album.folder.path());
+        fs::create_dir(album.path("state")).unwrap();
+        mode(&album.path("state"), 0o777);
+        command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(album.path("seedring"));
+    }
+    let (code, out, err) = told(command.args(get.get_args()).stdin(Stdio::null()));
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("\"event\":\"downloaded\""), "{out}");
+    mode(&album.path("out/album"), 0o755);
+    album.assert_downloaded(&album.path("out"), |_| true);
+}

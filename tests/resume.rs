@@ -1,5 +1,5 @@
 //! What a download knows when it is started again: after an end in order, after somebody has touched the files, and
-//! with a resume file that tells nothing.
+//! with a resume file that tells nothing. What a seed knows of content that is not whole.
 
 mod getting;
 
@@ -179,4 +179,129 @@ fn a_file_that_vanishes_under_way_ends_the_download_and_costs_its_pieces_only() 
     let right = album.right_pieces(&album.path("out"), &FileSelection::all());
     assert_eq!(started_again(&album).0, u64::from(right.count()));
     complete(&album);
+}
+
+/// Writes over the middle of a piece that is there, in place.
+fn spoil(album: &Album, piece: u64) {
+    let file = fs::OpenOptions::new().write(true).open(album.path("out/album/one.flac")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"CORRUPT", piece * PIECE + 1000).unwrap();
+}
+
+#[test]
+fn what_somebody_writes_over_a_verified_piece_is_noticed_at_the_next_start() {
+    for (signal, put_back) in [(Signal::KILL, false), (Signal::KILL, true), (Signal::TERM, true)] {
+        let album = album();
+        stopped(&album, signal);
+        let noted = Resume::load(&resume_file(&album)).unwrap().verified;
+        let right = album.right_pieces(&album.path("out"), &FileSelection::all());
+        let whole = 2_000_001 / PIECE as u32;
+        let Some(victim) = right.iter().find(|piece| noted.contains(*piece) && piece.0 < whole) else {
+            // Within the first two seconds a kill may come before the first note of a piece.
+            assert_eq!(signal, Signal::KILL);
+            continue;
+        };
+        let one = fs::File::options().append(true).open(album.path("out/album/one.flac")).unwrap();
+        let before = one.metadata().unwrap().modified().unwrap();
+        spoil(&album, u64::from(victim.0));
+        if put_back {
+            one.set_modified(before).unwrap();
+        }
+        assert_eq!(started_again(&album).0, u64::from(right.count()) - 1, "{signal:?} {put_back}");
+        complete(&album);
+    }
+}
+
+#[test]
+fn a_record_of_one_folder_vouches_for_nothing_in_another() {
+    let album = album();
+    stopped(&album, Signal::KILL);
+    let out = album.path("out/album");
+    fs::rename(&out, album.path("elsewhere")).unwrap();
+    fs::create_dir(&out).unwrap();
+    for (name, len) in [("one.flac", 2_000_001), ("notes.txt", 70_001), ("two.flac", 1_000_000)] {
+        fs::write(out.join(name), vec![b'x'; len]).unwrap();
+    }
+    let (status, _, said) = Run::start(&mut get(&album, None)).ended();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("one.flac is there already"), "{said}");
+    assert!(fs::read(out.join("one.flac")).unwrap().iter().all(|&byte| byte == b'x'));
+}
+
+/// Starts a seed of the album's content; its `started` event, and bytes that were checked for it.
+fn seeded(album: &Album) -> (Run, serde_json::Value, u64) {
+    let mut command = getting::seedring("seed");
+    command.arg(album.path("album.torrent")).arg("--data").arg(album.path("seeded"));
+    command.args(["--tracker-port", "0"]).arg("--state-dir").arg(album.path("state-of-seed"));
+    let mut run = Run::start(&mut command);
+    let (started, checked) = (run.started(), run.checked_len());
+    (run, started, checked)
+}
+
+fn ended_in_order(run: Run) {
+    run.signal(Signal::TERM);
+    let (status, _, said) = run.ended();
+    assert!(status.success(), "{said}");
+}
+
+#[test]
+fn what_is_right_of_content_is_seeded_and_every_problem_named_at_each_start() {
+    let album = album();
+    let at = |name: &str| album.path("seeded/album").join(name);
+    let notes = fs::read(at("notes.txt")).unwrap();
+    fs::remove_file(at("notes.txt")).unwrap();
+    let two = fs::read(at("two.flac")).unwrap();
+    fs::write(at("two.flac"), &two[..500_000]).unwrap();
+    let right = u64::from(album.right_pieces(&album.path("seeded"), &FileSelection::all()).count());
+    assert!(right > 30);
+    for is_first in [true, false] {
+        let (run, started, checked) = seeded(&album);
+        assert_eq!((started["pieces"].as_u64(), checked > 0), (Some(right), is_first));
+        let problems: Vec<&str> =
+            started["problems"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+        for says in ["notes.txt is missing", "two.flac has 500000 bytes where the torrent has 1000000"] {
+            assert!(problems.iter().any(|problem| problem.contains(says)), "{problems:?}");
+        }
+        if is_first {
+            let mut get = Run::start(&mut get(&album, Some(run.address())));
+            let left = |run: &mut Run| run.wait_for("status")["download"]["left"].as_u64();
+            let wanted = album.content.len() as u64;
+            while left(&mut get).expect("it never has all") > wanted - (right - 1) * PIECE {}
+            get.kill();
+            let got = album.right_pieces(&album.path("out"), &FileSelection::all());
+            assert!(got.count() >= right as u32 - 1, "{} of {right}", got.count());
+        }
+        ended_in_order(run);
+    }
+    // What comes back is looked at, and served.
+    fs::write(at("notes.txt"), notes).unwrap();
+    fs::write(at("two.flac"), two).unwrap();
+    let (run, started, checked) = seeded(&album);
+    let all = u64::from(album.layout.piece_count());
+    assert_eq!((started["pieces"].as_u64(), checked > 0), (Some(all), true));
+    assert!(started["problems"].as_array().unwrap().is_empty(), "{started}");
+    ended_in_order(run);
+}
+
+#[test]
+fn content_of_which_nothing_is_right_is_refused_and_not_started() {
+    let album = Album::new(11, PIECE as usize, &[("one.flac", 300_000), ("two.flac", 200_000)]);
+    for (name, len) in [("one.flac", 300_000), ("two.flac", 200_000)] {
+        fs::write(album.path("seeded/album").join(name), vec![b'x'; len]).unwrap();
+    }
+    let refused = || {
+        let mut command = getting::seedring("seed");
+        command.arg(album.path("album.torrent")).arg("--data").arg(album.path("seeded"));
+        command.args(["--tracker-port", "0"]).arg("--state-dir").arg(album.path("state-of-seed"));
+        let (status, heard, said) = Run::start(&mut command).ended();
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(heard.iter().all(|event| event["event"] != "started"), "{heard:?}");
+        let failed = heard.into_iter().find(|event| event["event"] == "failed").expect("it says why");
+        failed["reason"].as_str().unwrap().to_owned()
+    };
+    let reason = refused();
+    assert!(reason.contains("none of its 8 pieces is good") && reason.contains("--data"), "{reason}");
+    fs::write(album.path("seeded/album/one.flac"), "x").unwrap();
+    fs::remove_file(album.path("seeded/album/two.flac")).unwrap();
+    let reason = refused();
+    assert!(reason.contains("one.flac has 1 bytes where the torrent has 300000"), "{reason}");
 }

@@ -68,8 +68,37 @@ fn a_second_create_replaces_its_torrent_and_nothing_else() {
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.contains("exists and is no torrent") && err.contains("-o"), "{err}");
     assert_eq!(fs::read(dir.path().join("album.torrent")).unwrap(), b"my diary");
-    assert_eq!(seedring(dir.path(), &["create", "album", "-o", "album.torrent"]).0, 0);
+    let named = seedring(dir.path(), &["create", "album", "-o", "album.torrent"]);
+    assert!(named.0 == 1 && named.2.contains("exists and is no torrent"), "{}", named.2);
+    assert_eq!(fs::read(dir.path().join("album.torrent")).unwrap(), b"my diary");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside");
+}
+
+#[test]
+fn nothing_of_the_content_and_no_link_becomes_the_torrent() {
+    let dir = album();
+    fs::write(dir.path().join("movie.mkv"), "a film").unwrap();
+    symlink("album/disc 2/01.flac", dir.path().join("song")).unwrap();
+    assert_eq!(seedring(dir.path(), &["create", "movie.mkv", "-o", "album/other.torrent"]).0, 0);
+    let other = fs::read(dir.path().join("album/other.torrent")).unwrap();
+    for (args, says) in [
+        (&["create", "movie.mkv", "-o", "movie.mkv"][..], "belongs to what the torrent is of"),
+        (&["create", "album", "-o", "album/disc 2/01.flac"], "belongs to what the torrent is of"),
+        (&["create", "album", "-o", "album/other.torrent"], "belongs to what the torrent is of"),
+        (&["create", "album/other.torrent", "-o", "album/other.torrent"], "belongs to"),
+        (&["create", "movie.mkv", "-o", "song"], "is a symbolic link"),
+        (&["create", "movie.mkv", "-o", "/dev/null"], "where a file is due"),
+    ] {
+        let (code, out, err) = seedring(dir.path(), args);
+        assert_eq!((code, out.as_str(), err.contains(says)), (1, "", true), "{args:?} {err}");
+    }
+    assert_eq!(fs::read(dir.path().join("movie.mkv")).unwrap(), b"a film");
+    assert_eq!(fs::read(dir.path().join("album/disc 2/01.flac")).unwrap(), b"x");
+    assert_eq!(fs::read(dir.path().join("album/other.torrent")).unwrap(), other);
+    for replaced in [false, true] {
+        let (_, out, _) = seedring(dir.path(), &["create", "movie.mkv", "--json"]);
+        assert_eq!(json(&out)["replaced"], replaced);
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use url::Url;
 pub struct CreateArgs {
     /// The file or folder to share
     path: PathBuf,
-    /// Where to write the torrent file [default: NAME.torrent in the current folder]
+    /// Where to write the torrent file; only a torrent is replaced there [default: NAME.torrent in the current folder]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// A tracker's address (http, https or udp); the first given is asked first
@@ -93,6 +93,8 @@ struct Created {
     piece_count: u32,
     file_count: usize,
     torrent: String,
+    /// Whether another torrent lay there.
+    replaced: bool,
     magnet: String,
 }
 
@@ -117,8 +119,8 @@ pub fn run(args: CreateArgs) -> Result<(), CommandError> {
     let progress = Progress::start("hashing", plan.total_len());
     let made = plan.hash(0, &|bytes| progress.add(bytes))?;
     drop(progress);
-    write_torrent(output, &made.bytes)?;
-    report(&made, output, destination.replaces, args.json, Keys::shown_if(args.show_keys))
+    let replaced = write_torrent(output, &made.bytes, &args.path)?;
+    report(&made, output, replaced, args.json, Keys::shown_if(args.show_keys))
 }
 
 fn report(
@@ -137,6 +139,7 @@ fn report(
         piece_count: info.piece_count(),
         file_count: info.files().len(),
         torrent: output.to_string_lossy().into_owned(),
+        replaced,
         magnet: made.metainfo.magnet().link(keys),
     };
     let mut out = std::io::stdout().lock();

@@ -1,8 +1,9 @@
-//! Where the torrent file of new content goes, decided and judged before hours of hashing, not after. Only a
-//! torrent is replaced unasked: another file of the default name is somebody's work.
+//! Where the torrent file of new content goes, decided and judged before hours of hashing, not after. Only a torrent is
+//! ever replaced, wherever the user said: any other file is somebody's work.
 
 use super::CommandError;
-use crate::session::torrent_file::read_torrent;
+use crate::session::torrent_file::place_of;
+use crate::storage::{WriteError, look_at_place};
 use rustix::fs::Access;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +12,6 @@ use std::path::{Path, PathBuf};
 pub(super) struct Destination {
     /// The file.
     pub path: PathBuf,
-    /// Whether something lies there that is going to be replaced.
-    pub replaces: bool,
 }
 
 impl Destination {
@@ -20,20 +19,31 @@ impl Destination {
     /// user would name it with.
     ///
     /// # Errors
-    /// The content has no name, a file that is no torrent would be replaced unasked, or nothing can be written
-    /// there.
+    /// The content has no name, something lies there that is not to be replaced, or nothing can be written there.
     pub fn of(content: &Path, named: Option<&Path>, option: &str) -> Result<Self, CommandError> {
         let path = path_of(content, named)?;
-        // Whatever lies there, even a link to nowhere.
-        let replaces = path.symlink_metadata().is_ok();
-        if replaces && named != Some(&path) && read_torrent(&path).is_err() {
-            let path = path.display();
-            return Err(
-                format!("{path} exists and is no torrent; name the file to write with {option}").into()
-            );
+        if let Err(refused) = look_at_place(place_of(&path, content)) {
+            return Err(match refused {
+                WriteError::Io { .. } => super::with_causes(&refused).into(),
+                _ => format!("{refused} with {option}").into(),
+            });
         }
         refuse_unwritable_folder(&path, option)?;
-        Ok(Self { path, replaces })
+        Ok(Self { path })
+    }
+
+    /// The path without links and ways around, by which two places are told to be one; the file need not be there.
+    pub fn absolute(&self) -> PathBuf {
+        absolute(&self.path)
+    }
+}
+
+/// The path without links and ways around, but for a link that the file itself is.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (folder.canonicalize(), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
     }
 }
 
@@ -82,18 +92,37 @@ mod tests {
     }
 
     #[test]
-    fn replaces_torrents_and_what_it_was_told_to_replace() {
+    fn replaces_torrents_and_nothing_else_even_where_the_user_said() {
         let folder = tempfile::tempdir().unwrap();
         let content = folder.path().join("content");
         fs::write(&content, "x").unwrap();
         let torrent = folder.path().join("content.torrent");
-        let by_default = || Destination::of(&content, Some(folder.path()), "--torrent");
-        assert!(!by_default().unwrap().replaces);
-        fs::write(&torrent, TORRENT).unwrap();
-        assert!(by_default().unwrap().replaces);
-        fs::write(&torrent, "my diary").unwrap();
-        let refusal = by_default().unwrap_err().to_string();
-        assert!(refusal.contains("is no torrent") && refusal.ends_with("with --torrent"), "{refusal}");
-        assert!(Destination::of(&content, Some(&torrent), "--torrent").unwrap().replaces);
+        let at = |named: &Path| Destination::of(&content, Some(named), "--torrent");
+        for named in [folder.path(), &torrent] {
+            let _ = fs::remove_file(&torrent);
+            assert!(at(named).is_ok());
+            fs::write(&torrent, TORRENT).unwrap();
+            assert!(at(named).is_ok());
+            fs::write(&torrent, "my diary").unwrap();
+            let refusal = at(named).unwrap_err().to_string();
+            assert!(refusal.contains("is no torrent") && refusal.ends_with("with --torrent"), "{refusal}");
+        }
+        for (named, says) in
+            [(content.as_path(), "belongs to"), (Path::new("/proc/self/exe"), "symbolic link")]
+        {
+            let refusal = at(named).unwrap_err().to_string();
+            assert!(refusal.contains(says), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn places_are_the_same_by_every_way_to_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        fs::create_dir(base.join("a")).unwrap();
+        std::os::unix::fs::symlink("a", base.join("b")).unwrap();
+        for path in ["a/x.torrent", "b/x.torrent", "a/../a/./x.torrent"] {
+            assert_eq!(absolute(&base.join(path)), base.join("a/x.torrent"));
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::CommandError;
 use super::create::tracker_url;
 use super::engine_args::{EngineArgs, UnnamedPort, download_limit};
 use super::output;
+use super::show;
 use super::view::View;
 use crate::clock;
 use crate::engine::{Engine, EngineEvent};
@@ -74,6 +75,9 @@ pub struct GetArgs {
     /// Take pieces in order, to play while downloading; slower for everybody
     #[arg(long)]
     sequential: bool,
+    /// Write over files in the way that are not this torrent's, and cut off those that are longer
+    #[arg(long)]
+    overwrite: bool,
     /// Reserve all disk space first, so that a full disk is told before the download
     #[arg(long)]
     preallocate: bool,
@@ -184,12 +188,17 @@ async fn get(
             (metainfo, selected.map(|selected| selected.indices(file_count).collect()))
         }
     };
+    if let Some(first) = show::hidden(&metainfo).next() {
+        let told = show::told_hidden(first, show::hidden(&metainfo).count());
+        view.complain(&format!("hidden files: {told}"));
+    }
     let options = DownloadOptions {
         root: args.output.clone(),
         only: args.only.clone(),
         first: args.first.clone(),
         only_indices,
         allocation: if args.preallocate { Allocation::Full } else { Allocation::Sparse },
+        overwrite: args.overwrite,
         state_dir: state_dir.clone(),
     };
     let planned = Planned::new(metainfo, options)?;

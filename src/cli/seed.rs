@@ -48,7 +48,8 @@ pub struct SeedArgs {
     /// Files or folders to share, or .torrent files whose content lies under --data
     #[arg(value_name = "PATH", required_unless_present = "torrents")]
     paths: Vec<PathBuf>,
-    /// Where to write the .torrent of a file or folder [default: NAME.torrent in the current folder]
+    /// Where to write the .torrent of a file or folder; only a torrent is replaced there [default: NAME.torrent in the
+    /// current folder]
     #[arg(long, value_name = "FILE")]
     torrent: Option<PathBuf>,
     /// The folder that holds the content of .torrent files [default: the folder of each .torrent]
@@ -128,7 +129,7 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
         OwnTracker::WhenNeeded { .. } | OwnTracker::Never => args.tracker.clone(),
     };
     let state_dir = args.state_dir.clone().or_else(default_state_dir);
-    let (inputs, located) = inputs::gather(&args, &trackers, state_dir.as_deref())?;
+    let (inputs, located) = inputs::gather(&args, &trackers, state_dir.as_deref(), &view)?;
     let peers: Vec<SocketAddr> = engine.addresses().iter().copied().map(reachable).collect();
     let metrics_address = metrics.as_ref().map(|metrics| reachable(metrics.address()));
     view.begin(&peers, &trackers, metrics_address);

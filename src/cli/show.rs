@@ -82,6 +82,10 @@ struct Content {
     piece_length: u32,
     piece_count: u32,
     file_count: usize,
+    /// Files that file managers and `ls` do not show: a name on their way begins with a dot.
+    hidden_count: usize,
+    #[serde(skip)]
+    first_hidden: Option<String>,
     single_file: bool,
     private: bool,
     comment: Option<String>,
@@ -99,6 +103,7 @@ struct File {
     length: u64,
     padding: bool,
     executable: bool,
+    hidden: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     symlink: Option<String>,
 }
@@ -110,6 +115,8 @@ impl Description {
             piece_length: info.piece_length(),
             piece_count: info.piece_count(),
             file_count: info.files().iter().filter(|file| !file.attributes().padding).count(),
+            hidden_count: hidden(metainfo).count(),
+            first_hidden: hidden(metainfo).next().map(str::to_owned),
             single_file: info.single_file(),
             private: info.private(),
             comment: metainfo.comment().map(str::to_owned),
@@ -152,6 +159,27 @@ impl Description {
     }
 }
 
+/// The files of a torrent that are hidden where they are saved.
+pub(super) fn hidden(metainfo: &Metainfo) -> impl Iterator<Item = &str> {
+    let files = metainfo.info().files().iter().filter(|file| !file.attributes().padding);
+    files.map(|file| file.path().as_str()).filter(|path| is_hidden(path))
+}
+
+fn is_hidden(path: &str) -> bool {
+    path.split('/').any(|name| name.starts_with('.'))
+}
+
+/// What people are told of them: the first, and how many.
+pub(super) fn told_hidden(first: &str, count: usize) -> String {
+    match count {
+        0 | 1 => format!("{first}: a name that begins with a dot is not shown by most programs"),
+        _ => format!(
+            "{first} and {} more: names that begin with a dot are not shown by most programs",
+            count - 1
+        ),
+    }
+}
+
 impl File {
     fn of(file: &FileEntry) -> Self {
         let attributes = file.attributes();
@@ -160,6 +188,7 @@ impl File {
             length: file.len(),
             padding: attributes.padding,
             executable: attributes.executable,
+            hidden: !attributes.padding && is_hidden(file.path().as_str()),
             symlink: attributes.symlink.as_ref().map(ToString::to_string),
         }
     }
@@ -173,6 +202,8 @@ impl fmt::Display for Description {
         let files = self.content.as_ref().map(|content| content.file_count);
         row(f, "size", self.length.map(|length| size(length, files)).as_deref())?;
         if let Some(content) = &self.content {
+            let hidden = content.first_hidden.as_deref();
+            row(f, "hidden", hidden.map(|first| told_hidden(first, content.hidden_count)).as_deref())?;
             let pieces = format!("{} of {}", content.piece_count, ByteSize(content.piece_length.into()));
             row(f, "pieces", Some(&pieces))?;
             row(f, "private", content.private.then_some("yes: peers from its trackers only"))?;
@@ -218,7 +249,8 @@ impl fmt::Display for File {
         if let Some(target) = &self.symlink {
             write!(f, " -> {}", Plain(target))?;
         }
-        let marks = [(self.padding, " (padding)"), (self.executable, " (executable)")];
+        let marks =
+            [(self.padding, " (padding)"), (self.executable, " (executable)"), (self.hidden, " (hidden)")];
         marks.iter().filter(|(set, _)| *set).try_for_each(|(_, mark)| f.write_str(mark))
     }
 }

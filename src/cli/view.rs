@@ -19,6 +19,7 @@ use indicatif::{FormattedDuration, ProgressBar};
 use serde_json::{Value, json as object};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Mutex;
 
 /// Seconds between two plain lines that say the same kind of thing.
@@ -93,6 +94,16 @@ impl View {
         state.peer_addresses = peers.iter().map(SocketAddr::to_string).collect();
         state.trackers = trackers.to_vec();
         state.metrics = metrics.map(|address| format!("http://{address}/metrics"));
+    }
+
+    /// The torrent file of new content was written, in place of an older one or of nothing.
+    pub fn wrote_torrent(&self, path: &Path, replaced: bool) {
+        let torrent = path.to_string_lossy();
+        if self.json {
+            self.line(&object!({ "event": "torrent", "torrent": torrent, "replaced": replaced }));
+        } else if replaced {
+            self.say(format_args!("{} is replaced", Plain(&torrent)));
+        }
     }
 
     /// A check begins; the bar lives as long as what is returned.

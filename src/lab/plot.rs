@@ -2,12 +2,16 @@
 //!
 //! The ground is opaque, so that a figure reads the same on any page: light, or dark for those who ask for it.
 //! An axis is logarithmic when the longest curve would flatten the others.
+//! Each bears a mark, and only what bears it is replaced by another: a photograph of that name stays.
 
+use crate::storage::{FileKind, Permit, Place, WriteError, look_at_place, replace_file};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::FontStyle;
+use rustix::fs::Access;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Width and height, in pixels.
@@ -89,6 +93,9 @@ pub enum PlotError {
     /// The file's name says neither.
     #[error("{} is neither .svg nor .png; give the figure one of these names", .0.display())]
     UnknownKind(PathBuf),
+    /// What lies there is not ours to replace.
+    #[error(transparent)]
+    NotOurs(#[from] WriteError),
     /// The file cannot be written.
     #[error("cannot write {}: {reason}", .path.display())]
     Unwritable {
@@ -136,15 +143,30 @@ pub struct Figure {
     pub series: Vec<Series>,
 }
 
-/// Whether a figure can be written under this name: the kind is known, and the file can be opened, or made. One that was
-/// made is gone again.
+/// Whether a figure can be written under this name: the kind is known, what lies there is an older figure or nothing, and the
+/// file can be made. One that was made to try is gone again.
 pub fn check(path: &Path) -> Result<(), PlotError> {
     kind(path)?;
-    let is_new = path.symlink_metadata().is_err();
-    let opened = File::options().write(true).create_new(is_new).open(path);
-    opened
-        .and_then(|_| if is_new { fs::remove_file(path) } else { Ok(()) })
-        .map_err(|error| unwritable(path, &error))
+    let tried = match look_at_place(place(path)).map_err(|error| told(path, error))? {
+        Permit::Make => File::create_new(path).and_then(|_| fs::remove_file(path)),
+        _ => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let wanted = Access::WRITE_OK | Access::EXEC_OK;
+            rustix::fs::access(folder.unwrap_or(Path::new(".")), wanted).map_err(io::Error::from)
+        }
+    };
+    tried.map_err(|error| unwritable(path, &error))
+}
+
+fn place(path: &Path) -> Place<'_> {
+    Place { path, kind: FileKind::Figure, content: None }
+}
+
+fn told(path: &Path, error: WriteError) -> PlotError {
+    match error {
+        WriteError::Io { source, .. } => unwritable(path, &source),
+        refused => refused.into(),
+    }
 }
 
 enum Kind {
@@ -165,16 +187,39 @@ fn unwritable(path: &Path, reason: &dyn std::fmt::Display) -> PlotError {
 }
 
 impl Figure {
-    /// Draws it into a file, which is replaced.
+    /// Draws it into a file, in place of an older figure or of nothing.
     pub fn write(&self, path: &Path, ground: Ground) -> Result<(), PlotError> {
         let font = epaint_default_fonts::UBUNTU_LIGHT;
         // Registered again it is the same.
         let _ = plotters::style::register_font("sans-serif", FontStyle::Normal, font);
         let drawn = match kind(path)? {
-            Kind::Svg => self.draw(&SVGBackend::new(path, SIZE).into_drawing_area(), ground),
-            Kind::Png => self.draw(&BitMapBackend::new(path, SIZE).into_drawing_area(), ground),
+            Kind::Svg => self.svg(ground),
+            Kind::Png => self.png(ground),
         };
-        drawn.map_err(|error| unwritable(path, &error))
+        let bytes = drawn.map_err(|error| unwritable(path, &error))?;
+        replace_file(place(path), &bytes, false).map_err(|error| told(path, error))?;
+        Ok(())
+    }
+
+    fn svg(&self, ground: Ground) -> Result<Vec<u8>, String> {
+        let mut text = String::new();
+        self.draw(&SVGBackend::with_string(&mut text, SIZE).into_drawing_area(), ground)?;
+        let head = text.find('\n').map_or(0, |line| line + 1);
+        text.insert_str(head, &format!("<!-- {} -->\n", FileKind::FIGURE_MARK));
+        Ok(text.into_bytes())
+    }
+
+    fn png(&self, ground: Ground) -> Result<Vec<u8>, String> {
+        let mut pixels = vec![0; (SIZE.0 * SIZE.1 * 3) as usize];
+        self.draw(&BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area(), ground)?;
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, SIZE.0, SIZE.1);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        let marked = encoder.add_text_chunk("Comment".to_owned(), FileKind::FIGURE_MARK.to_owned());
+        let written = marked.and_then(|()| encoder.write_header()?.write_image_data(&pixels));
+        written.map_err(|error| error.to_string())?;
+        Ok(bytes)
     }
 
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, ground: Ground) -> Result<(), String> {
@@ -342,30 +387,50 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_are_written_and_others_refused() {
+    fn both_kinds_are_written_and_written_anew_and_others_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (svg, png) = (dir.path().join("a.svg"), dir.path().join("a.png"));
-        figure().write(&svg, Ground::Light).unwrap();
-        let text = std::fs::read_to_string(&svg).unwrap();
-        assert!(text.starts_with("<svg") && text.contains("client-server") && text.contains("hours"));
-        figure().write(&png, Ground::Dark).unwrap();
-        assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
+        for ground in [Ground::Light, Ground::Dark] {
+            check(&svg).unwrap();
+            figure().write(&svg, ground).unwrap();
+            let text = std::fs::read_to_string(&svg).unwrap();
+            assert!(text.starts_with("<svg") && text.contains("client-server") && text.contains("hours"));
+            check(&png).unwrap();
+            figure().write(&png, ground).unwrap();
+            assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
+        }
+        let decoder = png::Decoder::new(File::open(&png).unwrap());
+        let mut reader = decoder.read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size()];
+        assert_eq!(reader.next_frame(&mut pixels).unwrap().buffer_size(), 960 * 600 * 3);
+        assert!(pixels.contains(&13) && pixels.contains(&230), "something light is drawn on dark");
         assert!(matches!(check(&dir.path().join("a.pdf")), Err(PlotError::UnknownKind(_))));
-        for path in [Path::new("/nowhere/a.svg"), Path::new("/proc/a.svg"), &dir.path().join("folder.svg")] {
-            let _ = fs::create_dir(path);
+        for path in [Path::new("/nowhere/a.svg"), Path::new("/proc/a.svg")] {
             assert!(matches!(check(path), Err(PlotError::Unwritable { .. })), "{}", path.display());
         }
     }
 
     #[test]
-    fn asking_whether_a_figure_can_be_written_leaves_nothing_and_changes_nothing() {
+    fn pictures_of_others_links_and_folders_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let (new, old) = (dir.path().join("new.svg"), dir.path().join("old.svg"));
-        fs::write(&old, "a figure").unwrap();
-        check(&new).unwrap();
-        check(&old).unwrap();
-        assert!(!new.exists());
-        assert_eq!(fs::read_to_string(&old).unwrap(), "a figure");
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("holiday.png"), b"\x89PNG\r\n\x1a\n a beach").unwrap();
+        fs::write(at("logo.svg"), "<svg/>").unwrap();
+        std::os::unix::fs::symlink("logo.svg", at("link.svg")).unwrap();
+        fs::create_dir(at("folder.svg")).unwrap();
+        for name in ["holiday.png", "logo.svg", "link.svg", "folder.svg"] {
+            assert!(matches!(check(&at(name)), Err(PlotError::NotOurs(_))), "{name}");
+            assert!(matches!(figure().write(&at(name), Ground::Light), Err(PlotError::NotOurs(_))), "{name}");
+        }
+        assert_eq!(fs::read(at("logo.svg")).unwrap(), b"<svg/>");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn asking_whether_a_figure_can_be_written_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        check(&dir.path().join("new.svg")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Located {
                 let mut holds = resume.is_clean && resume.verified.len() == layout.piece_count();
                 if holds {
                     let found = ShelvedContent::new(Arc::clone(&layout), root.clone(), shelf).ok();
-                    shelved = found.filter(|found| found.fingerprint() == resume.fingerprint);
+                    shelved = found.filter(|found| resume.fingerprint.vouches_for(&found.fingerprint()));
                     holds = shelved.is_some();
                 }
                 Remembered {
@@ -178,7 +178,8 @@ impl Located {
     /// # Errors
     /// What is missing.
     pub fn find_files(&self) -> Result<(), StorageError> {
-        ShelvedContent::new(Arc::clone(&self.layout), self.root.clone(), &self.shelf).map(drop)
+        let content = ShelvedContent::new(Arc::clone(&self.layout), self.root.clone(), &self.shelf)?;
+        content.problems().first().map_or(Ok(()), |problem| Err(problem.error.clone()))
     }
 
     /// Whether a check has to come first.
@@ -197,38 +198,41 @@ impl Located {
     }
 
     /// Gets the content ready to be opened, after a check on all cores where one is due. `on_progress` hears of every so many
-    /// bytes checked, from any thread.
+    /// bytes checked, from any thread. Files that are missing or damaged are problems, and what is right can be served.
+    ///
+    /// # Errors
+    /// What the disk says; that it was broken off, or that files changed meanwhile.
     pub fn check(
         self,
         on_progress: &(dyn Fn(u64) + Sync),
         cancel: &AtomicBool,
     ) -> Result<Checked, StorageError> {
-        // Taken before anything is read: whatever changes meanwhile shows as a difference later.
-        let fingerprint = match &self.shelved {
-            Some(shelved) => shelved.fingerprint(),
-            None => Fingerprint::take(&self.layout, &self.root)?,
-        };
-        let uploaded = self.remembered.as_ref().map_or(0, |remembered| remembered.uploaded);
-        let downloaded = self.remembered.as_ref().map_or(0, |remembered| remembered.downloaded);
         // Only what was found as the resume file says is shelved already.
         let is_noted = self.shelved.is_some();
-        let (verified, problems) = match self.remembered.and_then(|remembered| remembered.verified) {
-            Some(verified) => (verified, Vec::new()),
+        let shelve = || ShelvedContent::new(Arc::clone(&self.layout), self.root.clone(), &self.shelf);
+        // Taken before anything is read: whatever changes meanwhile shows as a difference later.
+        let mut content = match self.shelved {
+            Some(shelved) => shelved,
+            None => shelve()?,
+        };
+        let fingerprint = content.fingerprint();
+        let uploaded = self.remembered.as_ref().map_or(0, |remembered| remembered.uploaded);
+        let downloaded = self.remembered.as_ref().map_or(0, |remembered| remembered.downloaded);
+        let report = match self.remembered.and_then(|remembered| remembered.verified) {
+            Some(bitfield) => CheckReport { bitfield, problems: content.problems().to_vec() },
             None => {
                 let info = self.metainfo.info();
                 let expected = |piece: PieceIndex| info.piece_hash(piece);
                 let report = storage::check(&self.layout, &self.root, &expected, 0, on_progress, cancel)?;
-                let problems = problems(&self.layout, &report);
-                (report.bitfield, problems)
+                content = shelve()?;
+                if !fingerprint.is_as_old_as(&content.fingerprint()) {
+                    return Err(StorageError::Modified(self.root));
+                }
+                report
             }
         };
-        let content = match self.shelved {
-            Some(shelved) => shelved,
-            None => ShelvedContent::new(Arc::clone(&self.layout), self.root.clone(), &self.shelf)?,
-        };
-        if content.fingerprint() != fingerprint {
-            return Err(StorageError::Modified(self.root));
-        }
+        let problems = problems(&self.layout, &report);
+        let verified = report.bitfield;
         let sample = Sample::of(&self.layout, &verified, |piece| self.metainfo.info().piece_hash(piece));
         let content = ServedContent::OnDemand(Arc::new(content.with_sample(sample)));
         let selection = None;

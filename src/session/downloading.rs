@@ -2,14 +2,15 @@
 //!
 //! What an earlier run remembers is believed as far as its record vouches for it; pieces that it cannot vouch for but
 //! that may have been written are hashed, and nothing else is. Without a record, every piece is hashed whose bytes
-//! might be there.
+//! might be there. Files that are there and not ours are left as they are, and so is everything else then: see
+//! [`may_write`](crate::storage::may_write).
 
 use super::content::{Checked, ServedContent};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Metainfo;
 use crate::storage::{
-    Allocation, BootId, Content, FileIndex, FileSelection, Layout, Resume, StorageError, Subset, Verdict,
-    check_some, forget_cached, layout_in, pieces_with_data, resume_path,
+    Allocation, BootId, Claims, Content, Evidence, FileIndex, FileSelection, Layout, Resume, StorageError,
+    Subset, Verdict, check_some, forget_cached, layout_in, pieces_with_data, resume_path,
 };
 use crate::units::PieceIndex;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -30,6 +31,8 @@ pub struct DownloadOptions {
     pub only_indices: Option<Vec<u32>>,
     /// What is done about disk space.
     pub allocation: Allocation,
+    /// Whether files in the way that are not this torrent's are written over.
+    pub overwrite: bool,
     /// Where resume files lie.
     pub state_dir: Option<PathBuf>,
 }
@@ -107,7 +110,7 @@ impl Planned {
     /// Hashes what has to be, and opens the files for downloading into.
     ///
     /// # Errors
-    /// What the disk says: see [`Content::create`].
+    /// A file in the way that is not ours: see [`Claims::of`]. What the disk says: see [`Content::create`].
     pub fn open(
         self,
         on_progress: &(dyn Fn(u64) + Sync),
@@ -124,16 +127,21 @@ impl Planned {
             let info = metainfo.info();
             let expected = |piece: PieceIndex| info.piece_hash(piece);
             let subset = Subset { pieces: &candidates, selection: &selection };
-            if resume.as_ref().is_some_and(|resume| !resume.is_clean) {
-                // That run may have ended because the disk did not take what memory still shows.
-                forget_cached(&layout, &options.root, subset);
+            if let Some(resume) = resume.as_ref().filter(|resume| !resume.is_clean) {
+                // That run may have ended because the disk did not take what memory still shows; of what it vouches for it
+                // knew better.
+                let mut unknown = candidates.clone();
+                resume.verified.iter().for_each(|piece| _ = unknown.remove(piece));
+                forget_cached(&layout, &options.root, Subset { pieces: &unknown, ..subset });
             }
             let report = check_some(&layout, &options.root, subset, &expected, 0, on_progress, cancel)?;
             report.bitfield.iter().for_each(|piece| {
                 verified.insert(piece);
             });
         }
-        let (content, _) = Content::create(layout, &options.root, &selection, options.allocation)?;
+        let evidence = Evidence { have: &verified, record: resume.as_ref(), overwrite: options.overwrite };
+        let claims = Claims::of(&layout, &options.root, &selection, evidence)?;
+        let (content, _) = Content::create(layout, &options.root, &selection, options.allocation, &claims)?;
         let fingerprint = content.fingerprint();
         let uploaded = resume.as_ref().map_or(0, |resume| resume.uploaded);
         let downloaded = resume.as_ref().map_or(0, |resume| resume.downloaded);
@@ -142,14 +150,15 @@ impl Planned {
                 durable: durable.clone(),
                 is_clean: false,
                 boot_id: content.boot_id(),
+                folder: content.folder(),
                 selection: selection.clone(),
                 uploaded,
                 downloaded,
                 ..Resume::clean(metainfo.info_hash(), fingerprint.clone(), verified.clone())
             };
-            // Before the first piece is written, since the old record does not know of writing. That it cannot be
-            // noted is told when more is to be.
-            let _ = noted.save_quick(&resume_path(folder, metainfo.info_hash()));
+            // Before the first piece is written, since the old record does not know of writing; on the disk, since it says
+            // that the files made here are ours. That it cannot be noted is told when more is to be.
+            let _ = noted.save(&resume_path(folder, metainfo.info_hash()));
         }
         Ok(Checked {
             metainfo,

@@ -4,10 +4,10 @@
 //! it, nor the end of the process. Torrents with peers are looked at every two seconds, all others a few at a time.
 //!
 //! Of a torrent that is downloaded the resume file is written at each look at which there is something new, so that
-//! a kill costs two seconds of pieces at most, and those are found again by a look at what was written. About
-//! every half minute content and resume file are brought to the disk, so that a crash of the machine costs no more
-//! than that. When bringing content to the disk fails, what has come since the last time may be lost although memory still
-//! shows it (the kernel tells once, and the next fdatasync(2) succeeds): the torrent then fails, and only what had been
+//! a kill costs two seconds of pieces at most, and those are found again by a look at the files that were written to since.
+//! About every half minute content and resume file are brought to the disk, so that a crash of the machine costs no more
+//! than that; what is noted in between goes to a second record, so that the one on the disk is never lost. When bringing content to the disk fails, what has come since the last time may be lost although memory still
+//! shows it (the kernel tells once, and the next fsync(2) succeeds): the torrent then fails, and only what had been
 //! brought to the disk before counts as here, until the next run has read the rest from there.
 
 use super::content::ServedContent;
@@ -236,7 +236,8 @@ impl Watch {
             // Pieces of an earlier run that were never brought to the disk are brought there first of all.
             self.sync(&mut kept);
         } else if !kept.torrent.is_noted {
-            self.save(&kept);
+            // It has just been checked, which took longer than this.
+            self.save(&kept, true);
         }
         self.torrents.insert(kept.torrent.shared.facts.info_hash, kept);
     }
@@ -273,21 +274,21 @@ impl Watch {
                 if syncs { self.sync(kept) } else { self.save_progress(kept) }
             } else if is_due && kept.uploaded != kept.total_uploaded() {
                 kept.uploaded = kept.total_uploaded();
-                self.save(kept);
+                // Ten thousand waits for the disk would last minutes, and what a crash costs are figures.
+                self.save(kept, false);
             }
         }
         self.torrents = torrents;
     }
 
     /// Writes the resume file of content that nobody writes.
-    fn save(&self, kept: &Kept) {
+    fn save(&self, kept: &Kept, durably: bool) {
         let torrent = &kept.torrent;
         let (fingerprint, verified) = (torrent.fingerprint.clone(), torrent.verified.clone());
         let clean = Resume::clean(torrent.shared.facts.info_hash, fingerprint, verified);
         self.write(
-            // What a crash damages is checked again, and ten thousand waits for the disk would last minutes.
             Resume { uploaded: kept.total_uploaded(), downloaded: kept.total_downloaded(), ..clean },
-            false,
+            durably,
         );
     }
 
@@ -334,7 +335,7 @@ impl Watch {
     fn save_last(&self, kept: &mut Kept) {
         let Some(saved) = &kept.download else {
             if kept.uploaded != kept.total_uploaded() {
-                self.save(kept);
+                self.save(kept, false);
             }
             return;
         };
@@ -422,6 +423,10 @@ impl Kept {
             is_clean,
             boot_id: match &self.torrent.content {
                 ServedContent::Open(content) => content.boot_id(),
+                ServedContent::OnDemand(_) => None,
+            },
+            folder: match &self.torrent.content {
+                ServedContent::Open(content) => content.folder(),
                 ServedContent::OnDemand(_) => None,
             },
             selection: saved.selection.clone(),

@@ -77,16 +77,30 @@ pub struct Content {
 
 impl Content {
     /// Opens and maps every file of `layout` below the folder `root`. Each must be a regular file of exactly the
-    /// length that the layout says. Takes one descriptor and one mapping a file; no content is read.
+    /// length that the layout says. Takes one descriptor and one mapping a file; no content is read. While it is open nobody
+    /// downloads into the files.
     pub fn open(layout: Arc<Layout>, root: &Path) -> Result<Self, StorageError> {
+        let due: Vec<Option<u64>> = layout.stored_files().map(|(_, file)| Some(file.len)).collect();
+        Self::open_some(layout, root, due)
+    }
+
+    /// [`Self::open`] of files that are `due` to have so many bytes, in the torrent's order, which need not be what the layout
+    /// says. Those of `None` are left out: their pieces have no bytes here.
+    pub(super) fn open_some(
+        layout: Arc<Layout>,
+        root: &Path,
+        due: impl IntoIterator<Item = Option<u64>>,
+    ) -> Result<Self, StorageError> {
         let root = Root::open(root)?;
         let mut files: Vec<Option<MappedFile>> = layout.files().iter().map(|_| None).collect();
-        for (index, file) in layout.stored_files() {
+        for ((index, file), due) in layout.stored_files().zip(due) {
+            let Some(due) = due else { continue };
             let (fd, state) = root.open_file(&file.path)?;
             let path = root.full_path(&file.path);
-            if state.len != file.len {
-                return Err(StorageError::Length { path, expected: file.len, found: state.len });
+            if state.len != due {
+                return Err(StorageError::Length { path, expected: due, found: state.len });
             }
+            create::lock_to_read(&fd, &path)?;
             if let Some(slot) = files.get_mut(index.0 as usize) {
                 *slot = Some(MappedFile::map(fd, state, &path)?);
             }
@@ -165,6 +179,11 @@ impl Content {
         };
         let files = self.layout.stored_files().map(|(index, _)| state(index));
         Fingerprint::of(files, state(parts_index(&self.layout)))
+    }
+
+    /// The folder that it lies in, without links; `None` when that cannot be told.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.root.folder()
     }
 
     /// The life of the page cache that has what is written here.

@@ -90,7 +90,7 @@ pub enum StorageError {
     #[error("{} is larger than its file system or this process (ulimit -f) allows; choose another folder", .0.display())]
     TooLarge(PathBuf),
     /// A file in a download's way that has more bytes than the torrent's.
-    #[error("{} has {found} bytes where the torrent has {expected}, and is not cut off; move it away, or choose another folder", .path.display())]
+    #[error("{} has {found} bytes where the torrent has {expected}, and is not cut off; move it away, choose another folder, or say --overwrite", .path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
@@ -99,8 +99,14 @@ pub enum StorageError {
         /// Bytes on disk.
         found: u64,
     },
-    /// Another process downloads into it.
-    #[error("{} is being downloaded into by another process; end that one, or choose another folder", .0.display())]
+    /// A file in a download's way of which nothing says that it is ours.
+    #[error("{} is there already and is not this torrent's, so it is left as it is; move it away, choose another folder, or say --overwrite", .0.display())]
+    NotOurs(PathBuf),
+    /// A file in a download's way that has other names (hard links).
+    #[error("{} has other names (hard links), whose content would change with it; put a copy in its place, or choose another folder", .0.display())]
+    OtherNames(PathBuf),
+    /// Another process downloads into it, or seeds what would be written.
+    #[error("{} is being seeded, or downloaded into, by another process; end that one, or choose another folder", .0.display())]
     InUse(PathBuf),
     /// Content that was opened for seeding, or whose download has ended.
     #[error("{} is open for reading only; add the torrent again to download into it", .0.display())]
@@ -158,6 +164,8 @@ impl StorageError {
             | Self::NotContent { .. }
             | Self::NotWritable(_)
             | Self::InUse(_)
+            | Self::NotOurs(_)
+            | Self::OtherNames(_)
             | Self::NotOpenForWriting(_)
             | Self::NoThread(_)
             | Self::Cancelled => Blame::Config,

@@ -1,9 +1,11 @@
 //! What tells one state of a torrent's files from another.
 //!
-//! A [`Fingerprint`] is each file's length and time of last write; when both are as they were, so is the content,
-//! as every file system but a deceitful one promises. It has to be taken before the check that it
-//! vouches for: what is written during the check then shows as a difference.
-//! Deliberately absent: device and inode numbers, since a restored backup is as good.
+//! A [`Fingerprint`] is each file's length, time of last write and time of last change; when all are as they were, so is
+//! the content. Anybody may set the time of last write back (`touch -d`, `cp -p`); nobody can that of last change (stat(2),
+//! `st_ctime`), which therefore also moves when only the mode, the owner or the number of names has changed: that costs a
+//! check. It has to be taken before the check that it vouches for: what is written during the check then shows as a
+//! difference. Inode numbers are kept to tell the very file from another of the same path, and are no part of what
+//! vouches: some file systems give a file another one from time to time.
 
 use super::error::StorageError;
 use super::layout::{FileIndex, Layout, LayoutFile};
@@ -20,6 +22,19 @@ pub struct FileStamp {
     pub mtime_secs: i64,
     /// Last write, nanoseconds after those seconds.
     pub mtime_nanos: u32,
+    /// What an earlier version of the program did not keep.
+    pub change: Option<FileChange>,
+}
+
+/// What nobody can put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileChange {
+    /// Last change of the file or of its inode, whole seconds since 1970.
+    pub ctime_secs: i64,
+    /// Nanoseconds after those seconds.
+    pub ctime_nanos: u32,
+    /// The inode's number.
+    pub inode: u64,
 }
 
 /// The state of all files of a torrent that have bytes on disk, and of its parts file.
@@ -60,13 +75,39 @@ impl Fingerprint {
 
     /// Whether every file is there and as it was.
     pub fn matches(&self, layout: &Layout, root: &Path) -> bool {
-        self.files.iter().all(Option::is_some) && Self::take(layout, root).is_ok_and(|now| now == *self)
+        self.files.iter().all(Option::is_some)
+            && Self::take(layout, root).is_ok_and(|now| self.vouches_for(&now))
     }
 
-    /// The first file that is not the same in both; both are of `layout`.
+    /// Whether nothing was written since this was taken, as files are `now`: those that were there are as they were, those
+    /// that were missing are missing. A change of which an earlier version kept nothing is not looked for.
+    pub fn vouches_for(&self, now: &Self) -> bool {
+        self.is_like(now, FileStamp::is_same)
+    }
+
+    /// Whether files are as long and as old as they were, whoever may have given them another mode or name meanwhile.
+    pub fn is_as_old_as(&self, now: &Self) -> bool {
+        self.is_like(now, FileStamp::is_as_old)
+    }
+
+    fn is_like(&self, now: &Self, is_like: impl Fn(FileStamp, FileStamp) -> bool) -> bool {
+        let pairs = self.files.iter().chain([&self.parts]).zip(now.files.iter().chain([&now.parts]));
+        let is_like = |pair| match pair {
+            (Some(then), Some(now)) => is_like(then, now),
+            (None, None) => true,
+            _ => false,
+        };
+        self.files.len() == now.files.len() && pairs.map(|(then, now)| (*then, *now)).all(is_like)
+    }
+
+    /// The first file that is not as long or as old in both; both are of `layout`.
     pub(super) fn first_difference<'a>(&self, other: &Self, layout: &'a Layout) -> Option<&'a LayoutFile> {
+        let is_as_old = |pair: (&Option<FileStamp>, &Option<FileStamp>)| match pair {
+            (Some(one), Some(other)) => one.is_as_old(*other),
+            (one, other) => one == other,
+        };
         let mut pairs = self.files.iter().zip(&other.files).zip(layout.stored_files());
-        pairs.find(|((one, other), _)| one != other).map(|(_, (_, file))| file)
+        pairs.find(|(pair, _)| !is_as_old(*pair)).map(|(_, (_, file))| file)
     }
 }
 
@@ -76,7 +117,29 @@ impl FileStamp {
         (self.mtime_secs, self.mtime_nanos)
     }
 
+    /// Last change: seconds since 1970 and nanoseconds; `None` when that was not kept.
+    pub(super) fn ctime(self) -> Option<(i64, u32)> {
+        self.change.map(|change| (change.ctime_secs, change.ctime_nanos))
+    }
+
+    /// Whether this is of the very file, whatever was written to it since.
+    pub(super) fn is_of(self, file: FileState) -> bool {
+        self.change.is_some_and(|change| change.inode == file.identity.1)
+    }
+
+    /// Whether nothing was written since.
+    pub(super) fn is_same(self, now: Self) -> bool {
+        let is_unchanged = self.ctime().zip(now.ctime()).is_none_or(|(then, now)| then == now);
+        self.is_as_old(now) && is_unchanged
+    }
+
+    fn is_as_old(self, now: Self) -> bool {
+        self.len == now.len && self.mtime() == now.mtime()
+    }
+
     fn of(state: FileState) -> Self {
-        Self { len: state.len, mtime_secs: state.mtime.0, mtime_nanos: state.mtime.1 }
+        let (ctime_secs, ctime_nanos) = state.ctime;
+        let change = Some(FileChange { ctime_secs, ctime_nanos, inode: state.identity.1 });
+        Self { len: state.len, mtime_secs: state.mtime.0, mtime_nanos: state.mtime.1, change }
     }
 }

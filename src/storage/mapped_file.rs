@@ -22,10 +22,8 @@ pub(super) struct MappedFile {
     pub(super) len: u64,
     /// Device and inode.
     pub(super) identity: (u64, u64),
-    /// Last write: when it was opened, or when its download ended.
-    mtime: Mutex<(i64, u32)>,
-    /// Last change of the inode when it was opened.
-    ctime: (i64, u32),
+    /// As it was when it was opened, or when its download ended.
+    noted: Mutex<FileState>,
     pub(super) residency: Residency,
     /// Written to since it was last brought to the disk, as far as is known.
     pub(super) is_unsynced: AtomicBool,
@@ -47,8 +45,7 @@ impl MappedFile {
             fd,
             len: state.len,
             identity: state.identity,
-            mtime: Mutex::new(state.mtime),
-            ctime: state.ctime,
+            noted: Mutex::new(state),
             residency: Residency::default(),
             is_unsynced: AtomicBool::new(false),
         })
@@ -66,8 +63,7 @@ impl MappedFile {
 
     /// The file as it was when it was opened, or when its download ended.
     pub(super) fn opened(&self) -> FileState {
-        let mtime = *self.mtime.lock().unwrap_or_else(PoisonError::into_inner);
-        FileState { len: self.len, mtime, ctime: self.ctime, identity: self.identity }
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file as it is now.
@@ -75,8 +71,8 @@ impl MappedFile {
         rustix::fs::fstat(&self.fd).map(|stat| FileState::of(&stat))
     }
 
-    /// From now on the file is to be as old as it is now.
-    pub(super) fn note_mtime(&self, mtime: (i64, u32)) {
-        *self.mtime.lock().unwrap_or_else(PoisonError::into_inner) = mtime;
+    /// From now on the file is to be as it is now.
+    pub(super) fn note(&self, state: FileState) {
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = FileState { len: self.len, ..state };
     }
 }

@@ -2,7 +2,7 @@
 //! restarts.
 //!
 //! Content that is seeded is only ever read; content that is downloaded takes whole pieces whose hash was checked
-//! ([`Finisher`]), and nothing else. Nothing on this floor
+//! ([`Finisher`]), and nothing else. Whether a path may be written at all, [`may_write`] decides. Nothing on this floor
 //! forms a reference into a mapping, because a file that shrinks would turn a read of it into SIGBUS: mappings
 //! yield raw pointers for the kernel, which answers EFAULT, and hashing reads into buffers.
 
@@ -17,6 +17,7 @@ mod hash;
 mod layout;
 mod locate;
 mod mapped_file;
+mod ownership;
 mod piece_reader;
 mod reread;
 mod residency;
@@ -32,11 +33,15 @@ pub use error::{Blame, StorageError};
 pub use extents::pieces_with_data;
 pub use file_limit::{open_files_max, raise_file_limit};
 pub use file_size_limit::outlive_file_size_limit;
-pub use fingerprint::{FileStamp, Fingerprint};
+pub use fingerprint::{FileChange, FileStamp, Fingerprint};
 pub use finisher::{Finisher, FinisherCounters, PieceJob, PieceOutcome, QueueFull, Reply};
 pub use hash::{CheckReport, FileProblem, Subset, check, check_some, hash_pieces, piece_hash, piece_hashes};
 pub use layout::{FileIndex, FileSpan, Layout, LayoutError, LayoutFile, Spans};
 pub use locate::{Links, layout_in, locate};
+pub use ownership::{
+    Claims, DownloadFile, Evidence, FileKind, InTheWay, Permit, Place, Refused, WholeFile, Witness,
+    WriteError, look_at_place, may_write, replace_file,
+};
 pub use reread::forget_cached;
 pub use residency::Presence;
 pub use resume::{BootId, Resume, ResumeProblem, Verdict, default_state_dir, resume_path};

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 
 /// Times an open is repeated when a rename elsewhere made the kernel unsure (openat2(2), EAGAIN).
 const OPEN_RETRIES: usize = 16;
+/// How files are opened that pieces are written into.
+const WRITING: OFlags =
+    OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 /// Asks for a mount's number that is never given again (statx(2), since Linux 6.8).
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
@@ -53,6 +56,11 @@ impl Root {
         &self.path
     }
 
+    /// The folder's own path, without links; `None` when it cannot be told.
+    pub(super) fn folder(&self) -> Option<PathBuf> {
+        std::fs::canonicalize(&self.path).ok()
+    }
+
     /// The number of the folder's mount, which is never given again until the machine restarts; before Linux 6.8 perhaps
     /// to a later mount. `None` when the kernel does not tell.
     pub(super) fn mount_id(&self) -> Option<u64> {
@@ -76,36 +84,43 @@ impl Root {
         Ok((fd, state))
     }
 
-    /// Opens a regular file for reading and writing, and makes it and the folders on the way when they are not there.
-    /// Also says what it is, and whether it was made. Modes are 0666 and 0777 less the user's umask.
-    pub(super) fn create_file(&self, relative: &Path) -> Result<(OwnedFd, FileState, bool), StorageError> {
-        let base = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let failed = |errno| StorageError::writing("open", &self.full_path(relative), errno);
-        // What is no file is not even opened: that of a device may have effects.
+    /// What lies at the path, reached without a link; `None` when nothing does, or when a folder on the way is missing or is
+    /// none. Nothing is opened: that of a device may have effects.
+    pub(super) fn look(&self, relative: &Path) -> Result<Option<FileState>, StorageError> {
         let probe = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match open_below(&self.dir, relative, probe, Mode::empty()) {
-            Ok(there) => {
-                self.regular_open(relative, &there)?;
-            }
-            // NOTDIR: it finds out which component is no folder.
-            Err(Errno::NOENT | Errno::NOTDIR) => self.make_folders(relative)?,
-            Err(errno) => return Err(failed(errno)),
+            Ok(there) => self.regular_open(relative, &there).map(Some),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(StorageError::at("inspect", &self.full_path(relative), errno)),
         }
-        let mut tries = 0..OPEN_RETRIES;
-        let (fd, is_new) = loop {
-            match open_below(&self.dir, relative, base, Mode::empty()) {
-                Err(Errno::NOENT) => {}
-                other => break (other.map_err(failed)?, false),
-            }
-            let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
-            match open_below(&self.dir, relative, base | OFlags::CREATE | OFlags::EXCL, mode) {
-                // Somebody else made it meanwhile.
-                Err(Errno::EXIST) if tries.next().is_some() => {}
-                other => break (other.map_err(failed)?, true),
-            }
-        };
+    }
+
+    /// Makes a regular file and the folders on the way, and opens it for reading and writing. Modes are 0666 and 0777 less
+    /// the user's umask.
+    ///
+    /// # Errors
+    /// [`StorageError::NotOurs`] when something lies there: whatever it is, it has come since that was looked at.
+    pub(super) fn make_file(&self, relative: &Path) -> Result<(OwnedFd, FileState), StorageError> {
+        // What is no file, or no folder on the way, is named.
+        self.look(relative)?;
+        self.make_folders(relative)?;
+        let flags = WRITING | OFlags::CREATE | OFlags::EXCL;
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
+        let fd = open_below(&self.dir, relative, flags, mode).map_err(|errno| match errno {
+            Errno::EXIST => StorageError::NotOurs(self.full_path(relative)),
+            _ => StorageError::writing("open", &self.full_path(relative), errno),
+        })?;
         let state = self.regular_open(relative, &fd)?;
-        Ok((fd, state, is_new))
+        Ok((fd, state))
+    }
+
+    /// Opens a regular file that is there for reading and writing, and says what it is.
+    pub(super) fn open_for_writing(&self, relative: &Path) -> Result<(OwnedFd, FileState), StorageError> {
+        self.look(relative)?;
+        let fd = open_below(&self.dir, relative, WRITING, Mode::empty())
+            .map_err(|errno| StorageError::writing("open", &self.full_path(relative), errno))?;
+        let state = self.regular_open(relative, &fd)?;
+        Ok((fd, state))
     }
 
     /// Makes the folders that a file lies in, one component after the other, each below the one before.
@@ -226,6 +241,8 @@ pub(super) struct FileState {
     pub(super) ctime: (i64, u32),
     /// Device and inode.
     pub(super) identity: (u64, u64),
+    /// Whether it has other names (hard links).
+    pub(super) has_other_names: bool,
 }
 
 impl FileState {
@@ -235,6 +252,7 @@ impl FileState {
             mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
             ctime: (stat.st_ctime, u32::try_from(stat.st_ctime_nsec).unwrap_or(0)),
             identity: (stat.st_dev, stat.st_ino),
+            has_other_names: stat.st_nlink > 1,
         }
     }
 }

@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn a_number_alone_may_be_new_and_nothing_else_with_it() {
-        let was = FileState { len: 5, mtime: (7, 8), ctime: (9, 10), identity: (1, 2) };
+        let was =
+            FileState { len: 5, mtime: (7, 8), ctime: (9, 10), identity: (1, 2), has_other_names: false };
         let compare = |now: FileState| was.compare(now, PathBuf::new);
         assert_eq!(compare(was), Ok(Sameness::Same));
         // A changed mode or name alone is nothing new.

@@ -9,6 +9,7 @@
 use super::content::Content;
 use super::error::StorageError;
 use super::fingerprint::Fingerprint;
+use super::hash::FileProblem;
 use super::layout::{FileIndex, Layout, LayoutFile};
 use super::root::{FileState, Root};
 use super::second_look::{Sameness, Sample};
@@ -19,13 +20,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-/// Whole content of one torrent that is seeded, closed or open.
+/// Content of one torrent that is seeded, closed or open; perhaps not all of it.
 #[derive(Debug)]
 pub struct ShelvedContent {
     layout: Arc<Layout>,
     root: PathBuf,
-    /// The files that have bytes on disk, in the torrent's order, as they were when they were checked.
+    /// The files that have bytes on disk, in the torrent's order, as they were when they were checked; `None` for those of
+    /// which there is nothing.
     states: Mutex<Arc<[Option<FileState>]>>,
+    /// What is wrong with files, in the torrent's order.
+    problems: Vec<FileProblem>,
     /// The device of the first of them.
     device: u64,
     /// What is looked at when files have other numbers than before.
@@ -50,25 +54,29 @@ pub type Answer = Box<dyn FnOnce(Result<Arc<Content>, Refusal>) + Send>;
 
 impl ShelvedContent {
     /// The content of `layout` below the folder `root`, as it is now. One system call a file; nothing is opened but
-    /// the folder, and that not for long. A file that is missing, no file, or of a wrong length is a fault from the start.
+    /// the folder, and that not for long. A file that is missing, no file, or of a wrong length is a problem of its own: what of
+    /// it is there is served, and has to stay as it is.
     ///
     /// # Errors
-    /// The first such fault.
+    /// The folder cannot be opened.
     pub fn new(layout: Arc<Layout>, root: PathBuf, shelf: &Shelf) -> Result<Self, StorageError> {
         let folder = Root::open(&root)?;
-        let states = layout.stored_files().map(|(_, file)| {
-            let state = folder.state(&file.path)?;
-            if state.len == file.len {
-                return Ok(Some(state));
+        let mut problems = Vec::new();
+        let states = layout.stored_files().map(|(index, file)| {
+            let mut note = |error| problems.push(FileProblem { file: index, error });
+            let state = folder.state(&file.path).map_err(&mut note).ok()?;
+            if state.len != file.len {
+                let path = folder.full_path(&file.path);
+                note(StorageError::Length { path, expected: file.len, found: state.len });
             }
-            let path = folder.full_path(&file.path);
-            Err(StorageError::Length { path, expected: file.len, found: state.len })
+            // Nothing can be mapped of a file without bytes.
+            Some(state).filter(|state| state.len > 0)
         });
-        let states = states.collect::<Result<Arc<[Option<FileState>]>, StorageError>>()?;
+        let states: Arc<[Option<FileState>]> = states.collect();
         let device = states.iter().flatten().next().map_or(0, |state| state.identity.0);
         let (states, sample) = (Mutex::new(states), Sample::default());
         let (fault, open, shelf) = (Arc::default(), Mutex::default(), shelf.clone());
-        Ok(Self { layout, root, states, device, sample, fault, open, shelf })
+        Ok(Self { layout, root, states, problems, device, sample, fault, open, shelf })
     }
 
     /// The same, with pieces to look at when its files have other numbers than before and are otherwise as they were.
@@ -84,6 +92,11 @@ impl ShelvedContent {
     /// Where pieces lie in files.
     pub fn layout(&self) -> &Arc<Layout> {
         &self.layout
+    }
+
+    /// Files that were missing, no files, or of a wrong length when this was made, in the torrent's order.
+    pub fn problems(&self) -> &[FileProblem] {
+        &self.problems
     }
 
     /// What opens it.
@@ -137,7 +150,9 @@ impl ShelvedContent {
         let mut renumbered = None;
         for ((expected, found), (_, file)) in self.states().iter().zip(found).zip(self.layout.stored_files())
         {
-            let Some((expected, found)) = expected.zip(found?) else { continue };
+            // What was not there is not looked for.
+            let Some(expected) = *expected else { continue };
+            let Some(found) = found? else { continue };
             let path = || self.root.join(&file.path);
             if expected.compare(found, path)? == Sameness::Renumbered {
                 renumbered.get_or_insert_with(path);
@@ -148,7 +163,9 @@ impl ShelvedContent {
 
     /// Looks at what some files hold that have other numbers than before, `renumbered` among them, and remembers the numbers.
     fn look_again(&self, root: &Root, renumbered: &Path) -> Result<(), StorageError> {
-        let states = self.layout.stored_files().map(|(_, file)| root.state(&file.path).map(Some));
+        let before = self.states();
+        let files = before.iter().zip(self.layout.stored_files());
+        let states = files.map(|(before, (_, file))| before.map(|_| root.state(&file.path)).transpose());
         let states = states.collect::<Result<Arc<[Option<FileState>]>, StorageError>>()?;
         // Once more: what has changed since the first look is no question of numbers.
         self.compare(states.iter().map(|state| Ok(*state)))?;
@@ -202,7 +219,9 @@ impl ShelvedContent {
 
     /// Opens and maps every file, each of which has to be as it was.
     fn reopen(&self, room: Room) -> Result<Content, StorageError> {
-        let content = Content::open(Arc::clone(&self.layout), &self.root).map_err(|error| match error {
+        let due: Vec<Option<u64>> = self.states().iter().map(|state| state.map(|state| state.len)).collect();
+        let opened = Content::open_some(Arc::clone(&self.layout), &self.root, due);
+        let content = opened.map_err(|error| match error {
             StorageError::Missing(path) => StorageError::Vanished(path),
             other => other,
         })?;
@@ -404,6 +423,43 @@ mod tests {
         drop(first);
         assert_eq!(shelf.open_files(), 0);
         assert!(opened(&other).is_ok());
+    }
+
+    #[test]
+    fn files_that_are_missing_or_of_a_wrong_length_are_problems_and_the_others_are_served() {
+        let (folder, shelf) = (tempfile::tempdir().unwrap(), Shelf::new(9));
+        let lens = [
+            ("whole", Some(100)),
+            ("missing", None),
+            ("short", Some(60)),
+            ("empty", Some(0)),
+            ("long", Some(150)),
+        ];
+        for (name, len) in lens {
+            len.iter().for_each(|&len| fs::write(folder.path().join(name), vec![7; len]).unwrap());
+        }
+        let files = lens.map(|(name, _)| LayoutFile { path: name.into(), len: 100, padding: false });
+        let layout = Arc::new(Layout::new(16_384, files).unwrap());
+        let content = ShelvedContent::new(layout, folder.path().to_owned(), &shelf).unwrap();
+        let problems: Vec<u32> = content.problems().iter().map(|problem| problem.file.0).collect();
+        assert_eq!((problems, content.verify_files()), (vec![1, 2, 3, 4], Ok(())));
+        let content = Arc::new(content);
+        let open = opened(&content).unwrap();
+        let len = |file, offset, len| {
+            let span = crate::storage::FileSpan { file: FileIndex(file), offset, len };
+            open.slice(span).map(|slice| slice.len).sum::<usize>()
+        };
+        assert_eq!(
+            [len(0, 0, 100), len(1, 0, 100), len(2, 0, 60), len(3, 0, 1), len(4, 0, 100)],
+            [100, 0, 60, 0, 100]
+        );
+        assert_eq!(len(2, 50, 50), 0, "nothing behind the file's end");
+        assert_eq!(open.verify_files(), Ok(()));
+        // What comes back has to be checked; what goes, or changes, is a fault.
+        fs::write(folder.path().join("missing"), [7; 100]).unwrap();
+        assert_eq!((content.verify_files(), open.verify_files()), (Ok(()), Ok(())));
+        fs::write(folder.path().join("short"), [7; 100]).unwrap();
+        assert!(content.verify_files().is_err() && open.verify_files().is_err());
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub struct DistributeArgs {
     delay: Option<u64>,
     #[command(flatten)]
     real: RealArgs,
-    /// Draw a figure: FILE.svg or FILE.png
+    /// Draw a figure: FILE.svg or FILE.png; only an older figure is replaced
     #[arg(long, value_name = "FILE", value_parser = figure_file)]
     plot: Option<PathBuf>,
     /// Draw it on a dark ground

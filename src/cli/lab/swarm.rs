@@ -110,7 +110,7 @@ pub struct SwarmArgs {
     /// Time of a byte from a peer's line into the net, in milliseconds; two peers are apart by twice that
     #[arg(long, value_name = "MS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     delay: u64,
-    /// Draw a figure: FILE.svg or FILE.png
+    /// Draw a figure: FILE.svg or FILE.png; only an older figure is replaced
     #[arg(long, value_name = "FILE", value_parser = figure_file)]
     plot: Option<PathBuf>,
     /// Draw it on a dark ground

@@ -2,16 +2,17 @@
 
 use super::super::CommandError;
 use super::super::create::tell_of;
-use super::super::destination::Destination;
+use super::super::destination::{Destination, absolute};
 use super::super::escape::Plain;
 use super::super::progress::Progress;
+use super::super::view::View;
 use super::SeedArgs;
 use crate::clock;
 use crate::secret_url::TrackerUrl;
 use crate::session::collection::Stamp;
 use crate::session::content::Located;
 use crate::session::folder_watch::{is_torrent_name, list};
-use crate::session::make_torrent::{MakeOptions, Plan};
+use crate::session::make_torrent::{MadeTorrent, MakeOptions, Plan};
 use crate::session::torrent_file::{read_torrent, write_torrent};
 use crate::storage::{Links, Shelf, open_files_max};
 use std::collections::BTreeMap;
@@ -56,6 +57,7 @@ pub(super) fn gather(
     args: &SeedArgs,
     trackers: &[TrackerUrl],
     state_dir: Option<&Path>,
+    view: &View,
 ) -> Result<(Inputs, Vec<Located>), CommandError> {
     let mut all = Vec::new();
     let mut inputs = Inputs {
@@ -71,16 +73,23 @@ pub(super) fn gather(
     if args.torrent.is_some() && contents != 1 {
         return Err("--torrent names one file, so it goes with one file or folder to share".into());
     }
+    let mut destinations = destinations(args)?.into_iter();
     for path in &args.paths {
-        if is_torrent(path) {
+        let destination = if is_torrent(path) { None } else { destinations.next() };
+        let Some(destination) = destination else {
             all.push(inputs.find(path)?);
-        } else {
-            let located = make(path, args, trackers, state_dir, &inputs.shelf)?;
-            if let Some(torrent) = &located.torrent_file {
-                inputs.made.insert(torrent.clone(), located.root.clone());
-            }
-            all.push(located);
-        }
+            continue;
+        };
+        let made = make(path, &destination.path, args, trackers)?;
+        let replaced = write_torrent(&destination.path, &made.bytes, path)?;
+        view.wrote_torrent(&destination.path, replaced);
+        let torrent = std::path::absolute(&destination.path).unwrap_or(destination.path);
+        let mut located = Located::find(made.metainfo, &made.root, Links::Refuse, state_dir, &inputs.shelf)?;
+        located.trust();
+        located.made_here = true;
+        located.torrent_file = Some(torrent.clone());
+        inputs.made.insert(torrent, located.root.clone());
+        all.push(located);
     }
     for (group, folder) in args.torrents.iter().enumerate() {
         let listing = list(folder).map_err(|error| {
@@ -119,21 +128,47 @@ impl Inputs {
     }
 }
 
+/// Where the torrents of the files and folders to share go, in their order: known before anything is hashed or written.
+fn destinations(args: &SeedArgs) -> Result<Vec<Destination>, CommandError> {
+    let mut destinations = Vec::new();
+    // Each torrent file that is spoken for, and by what.
+    let mut taken: BTreeMap<PathBuf, &Path> = args
+        .paths
+        .iter()
+        .filter(|path| is_torrent(path))
+        .map(|path| (absolute(path), path.as_path()))
+        .collect();
+    for content in args.paths.iter().filter(|path| !is_torrent(path)) {
+        let destination = Destination::of(content, args.torrent.as_deref(), "--torrent")?;
+        let other = taken.insert(destination.absolute(), content);
+        // The same content named twice has the same torrent.
+        if let Some(other) = other.filter(|other| other.canonicalize().ok() != content.canonicalize().ok()) {
+            let (one, two) = (Plain(&other.to_string_lossy()), Plain(&content.to_string_lossy()));
+            let (one, two, file) = (one.to_string(), two.to_string(), destination.path.display());
+            return Err(format!(
+                "{one} and {two} both have {file} for a torrent file; seed them one at a time, each with a --torrent of its own"
+            )
+            .into());
+        }
+        destinations.push(destination);
+    }
+    Ok(destinations)
+}
+
+/// Hashes a file or folder to share.
 fn make(
     path: &Path,
+    output: &Path,
     args: &SeedArgs,
     trackers: &[TrackerUrl],
-    state_dir: Option<&Path>,
-    shelf: &Shelf,
-) -> Result<Located, CommandError> {
-    let output = Destination::of(path, args.torrent.as_deref(), "--torrent")?.path;
+) -> Result<MadeTorrent, CommandError> {
     let options = MakeOptions {
         tiers: trackers.iter().map(|tracker| vec![tracker.clone()]).collect(),
         piece_length: args.piece_length,
         creation_date: Some(clock::unix_seconds()),
         exclude: args.choice.exclude.clone(),
         include_system_files: args.choice.include_system_files,
-        leave_out: Some(output.clone()),
+        leave_out: Some(output.to_owned()),
         ..MakeOptions::default()
     };
     let plan = Plan::of(path, options)?;
@@ -141,10 +176,5 @@ fn make(
     let progress = Progress::start("hashing", plan.total_len());
     let made = plan.hash(0, &|bytes| progress.add(bytes))?;
     drop(progress);
-    write_torrent(&output, &made.bytes)?;
-    let mut located = Located::find(made.metainfo, &made.root, Links::Refuse, state_dir, shelf)?;
-    located.trust();
-    located.made_here = true;
-    located.torrent_file = Some(std::path::absolute(&output).unwrap_or(output));
-    Ok(located)
+    Ok(made)
 }

@@ -1,13 +1,14 @@
 //! Opens a torrent's files for downloading into, and makes what is not there.
 //!
-//! A file that is there is kept: its bytes may be the torrent's, which the caller finds out. A shorter one is
-//! extended; a longer one is an error, since cutting it off could destroy what is somebody else's. Padding is never on
+//! What may be done with a file that is there was judged before ([`Claims`]); here that is done and nothing else, to the
+//! very file that was judged. Files that lack no piece are opened for reading only. Padding is never on
 //! disk (BEP 47). Invariant: nothing outside the root is opened, made or changed, whatever the torrent's paths and
 //! the links in the root are.
 
 use super::{Content, MappedFile};
 use crate::storage::error::StorageError;
 use crate::storage::layout::Layout;
+use crate::storage::ownership::{Claim, Claims, Permit};
 use crate::storage::root::{FileState, Root};
 use crate::storage::selection::{FileSelection, parts_index};
 use rustix::fd::OwnedFd;
@@ -40,25 +41,29 @@ pub struct Created {
 }
 
 impl Content {
-    /// Opens the files of `layout` that are selected for downloading into, below the folder `root`; files and folders
-    /// that are not there are made, `root` itself included. Takes one descriptor and one mapping a file that has bytes.
+    /// Opens the files of `layout` that are selected for downloading into, below the folder `root`, as `claims` permits, which
+    /// were judged of the same; files and folders that are not there are made, `root` itself included. Takes one descriptor
+    /// and one mapping a file that has bytes. What lacks a piece is locked against everybody who downloads or seeds it, the
+    /// rest against those who download.
     ///
     /// # Errors
-    /// Another process (or content) that downloads into the same files; a folder, FIFO or device in the way; a link on the way; a file that is longer than the torrent's; no
-    /// permission; no space, with [`Allocation::Full`]; too many files for this process's limits. Files made until
-    /// then remain.
+    /// Another process (or content) that downloads into the same files, or seeds what is to be written; a folder, FIFO or
+    /// device in the way; a link on the way; a file that has come since the claims were judged; no permission; no space,
+    /// with [`Allocation::Full`]; too many files for this process's limits. Files made until then remain.
     pub fn create(
         layout: Arc<Layout>,
         root: &Path,
         selection: &FileSelection,
         allocation: Allocation,
+        claims: &Claims,
     ) -> Result<(Self, Created), StorageError> {
         let root = Root::create(root)?;
         let mut created = Created::default();
         let mut files: Vec<Option<MappedFile>> = (0..=layout.files().len()).map(|_| None).collect();
         let wanted = (0..).map(crate::storage::FileIndex).zip(layout.files());
         for (index, file) in wanted.filter(|&(index, file)| !file.padding && selection.contains(index)) {
-            let opened = open(&root, &file.path, file.len, allocation, &mut created)?;
+            let claim = claims.of_file(index);
+            let opened = open(&root, &file.path, file.len, claim, allocation, &mut created)?;
             if let (Some(slot), Some(mapped)) = (files.get_mut(index.0 as usize), opened) {
                 *slot = Some(mapped);
             }
@@ -67,8 +72,10 @@ impl Content {
             && selection.border_pieces(&layout).count() > 0
         {
             let mut ignored = Created::default();
-            let opened = open(&root, parts, layout.total_len(), Allocation::Sparse, &mut ignored)?;
-            if let Some(slot) = files.get_mut(parts_index(&layout).0 as usize) {
+            let index = parts_index(&layout);
+            let claim = claims.of_file(index);
+            let opened = open(&root, parts, layout.total_len(), claim, Allocation::Sparse, &mut ignored)?;
+            if let Some(slot) = files.get_mut(index.0 as usize) {
                 *slot = opened;
             }
         }
@@ -81,25 +88,44 @@ fn open(
     root: &Root,
     relative: &Path,
     len: u64,
+    claim: Claim,
     allocation: Allocation,
     created: &mut Created,
 ) -> Result<Option<MappedFile>, StorageError> {
     let path = root.full_path(relative);
-    let (fd, state, is_new) = root.create_file(relative)?;
-    lock(&fd, &path)?;
+    let (fd, state) = match claim.permit {
+        Permit::Make => root.make_file(relative)?,
+        Permit::Read => root.open_file(relative)?,
+        Permit::Write | Permit::CutOff | Permit::Replace => root.open_for_writing(relative)?,
+    };
+    let is_new = claim.permit == Permit::Make;
+    if !is_new && claim.identity != Some(state.identity) {
+        return Err(StorageError::Replaced(path));
+    }
+    let is_written = claim.permit != Permit::Read;
+    if is_written {
+        lock_to_write(&fd, &path)?
+    } else {
+        lock_to_read(&fd, &path)?
+    }
     created.made += u32::from(is_new);
     created.found += u32::from(state.len > 0);
+    let failed = |errno| StorageError::writing("extend", &path, errno);
     if state.len > len {
-        return Err(StorageError::TooLong { path, expected: len, found: state.len });
+        if claim.permit != Permit::CutOff {
+            return Err(StorageError::TooLong { path, expected: len, found: state.len });
+        }
+        rustix::fs::ftruncate(&fd, len).map_err(failed)?;
     }
     if len == 0 {
         return Ok(None);
     }
-    let failed = |errno| StorageError::writing("extend", &path, errno);
-    let is_reserved = allocation == Allocation::Full && reserve(&fd, len).map_err(failed)?;
-    created.unreserved += u32::from(allocation == Allocation::Full && !is_reserved);
-    if state.len < len && !is_reserved {
-        rustix::fs::ftruncate(&fd, len).map_err(failed)?;
+    if is_written {
+        let is_reserved = allocation == Allocation::Full && reserve(&fd, len).map_err(failed)?;
+        created.unreserved += u32::from(allocation == Allocation::Full && !is_reserved);
+        if state.len < len && !is_reserved {
+            rustix::fs::ftruncate(&fd, len).map_err(failed)?;
+        }
     }
     let stat = rustix::fs::fstat(&fd).map_err(|errno| StorageError::at("inspect", &path, errno))?;
     let state = FileState::of(&stat);
@@ -112,9 +138,20 @@ fn open(
     Ok(Some(file))
 }
 
-/// Keeps other processes from downloading into the file as long as it is open. A file system without locks goes without.
-fn lock(fd: &OwnedFd, path: &Path) -> Result<(), StorageError> {
-    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+/// Keeps others from downloading into the file, and from seeding it, as long as it is open. The lock is the file's (flock(2)),
+/// so it holds under every name. A file system without locks goes without.
+fn lock_to_write(fd: &OwnedFd, path: &Path) -> Result<(), StorageError> {
+    lock(fd, path, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Keeps others from downloading into the file as long as it is open; any number may read it. In place of a lock to write,
+/// it lets others in that read.
+pub(super) fn lock_to_read(fd: &OwnedFd, path: &Path) -> Result<(), StorageError> {
+    lock(fd, path, FlockOperation::NonBlockingLockShared)
+}
+
+fn lock(fd: &OwnedFd, path: &Path, operation: FlockOperation) -> Result<(), StorageError> {
+    match rustix::fs::flock(fd, operation) {
         Err(Errno::WOULDBLOCK) => Err(StorageError::InUse(path.into())),
         Ok(()) | Err(_) => Ok(()),
     }

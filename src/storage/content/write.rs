@@ -6,6 +6,7 @@
 //! pieces are written, and padding never is.
 
 use super::Content;
+use super::create::lock_to_read;
 use crate::storage::error::StorageError;
 use crate::storage::layout::FileIndex;
 use crate::units::PieceIndex;
@@ -58,15 +59,15 @@ impl Content {
         Ok(())
     }
 
-    /// Brings to the disk what was written since the last call (fdatasync(2)), and, the first time, the folders' new
-    /// entries. Pieces whose `write_piece` had returned before this was called are durable when it succeeds, unless
+    /// Brings to the disk what was written since the last call (fsync(2), since the time of the last write has to hold, too:
+    /// a record goes by it), and, the first time, the folders' new entries. Pieces whose `write_piece` had returned before this was called are durable when it succeeds, unless
     /// it has ever answered [`StorageError::Unsynced`]: the kernel tells once that it has lost something. Waits for
     /// the disk.
     pub fn sync(&self) -> Result<(), StorageError> {
         for (index, file) in (0..).map(FileIndex).zip(&self.files) {
             if let Some(file) = file
                 && file.is_unsynced.swap(false, AcqRel)
-                && let Err(errno) = rustix::fs::fdatasync(&file.fd)
+                && let Err(errno) = rustix::fs::fsync(&file.fd)
             {
                 file.is_unsynced.store(true, Release);
                 return Err(StorageError::Unsynced { path: self.full_path(index), errno });
@@ -94,7 +95,9 @@ impl Content {
                 let state = file
                     .state()
                     .map_err(|errno| StorageError::at("inspect", &self.full_path(index), errno))?;
-                file.note_mtime(state.mtime);
+                file.note(state);
+                // Nobody writes any more: those who seed the file may come in. Held is held already.
+                let _ = lock_to_read(&file.fd, &self.full_path(index));
             }
         }
         // Last, so that who finds the writing ended finds the new states, too.

@@ -7,7 +7,8 @@ use crate::bitfield::Bitfield;
 use crate::id::InfoHash;
 use crate::rng::Rng;
 use crate::storage::{
-    Finisher, LayoutFile, PieceJob, PieceOutcome, Resume, Subset, check_some, piece_hash, pieces_with_data,
+    Claims, Evidence, Finisher, LayoutFile, PieceJob, PieceOutcome, Resume, Subset, check_some, piece_hash,
+    pieces_with_data,
 };
 use crate::units::PieceIndex;
 use proptest::prelude::*;
@@ -26,7 +27,20 @@ fn layout(piece_length: u32, files: impl IntoIterator<Item = LayoutFile>) -> Arc
 }
 
 fn create(layout: &Arc<Layout>, root: &Path) -> Result<(Content, Created), StorageError> {
-    Content::create(Arc::clone(layout), root, &FileSelection::all(), Allocation::Sparse)
+    create_some(layout, root, &FileSelection::all(), Allocation::Sparse)
+}
+
+/// As somebody who has no piece and writes over nothing but zeros.
+fn create_some(
+    layout: &Arc<Layout>,
+    root: &Path,
+    selection: &FileSelection,
+    allocation: Allocation,
+) -> Result<(Content, Created), StorageError> {
+    let have = Bitfield::none(layout.piece_count());
+    let evidence = Evidence { have: &have, record: None, overwrite: false };
+    let claims = Claims::of(layout, root, selection, evidence)?;
+    Content::create(Arc::clone(layout), root, selection, allocation, &claims)
 }
 
 fn random(seed: u64, len: usize) -> Vec<u8> {
@@ -112,8 +126,12 @@ fn shorter_files_are_extended_and_longer_ones_never_cut_off() {
     let layout = layout(16, [file("f", 20), file("empty", 0)]);
     for allocation in [Allocation::Sparse, Allocation::Full] {
         fs::write(dir.path().join("f"), "kept").unwrap();
+        let have = Bitfield::none(layout.piece_count());
+        let evidence = Evidence { have: &have, record: None, overwrite: true };
+        let claims = Claims::of(&layout, dir.path(), &FileSelection::all(), evidence).unwrap();
         let selection = FileSelection::all();
-        let (_, created) = Content::create(Arc::clone(&layout), dir.path(), &selection, allocation).unwrap();
+        let (_, created) =
+            Content::create(Arc::clone(&layout), dir.path(), &selection, allocation, &claims).unwrap();
         assert_eq!(created.found, 1);
         assert_eq!(fs::read(dir.path().join("f")).unwrap(), *b"kept\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
     }
@@ -134,8 +152,7 @@ fn space_is_taken_at_once_only_when_reserved() {
     let blocks = || fs::metadata(dir.path().join("f")).unwrap().blocks() * 512;
     assert!(blocks() < 1 << 20);
     let selection = FileSelection::all();
-    let (_, created) =
-        Content::create(Arc::clone(&layout), dir.path(), &selection, Allocation::Full).unwrap();
+    let (_, created) = create_some(&layout, dir.path(), &selection, Allocation::Full).unwrap();
     assert!(blocks() >= 8 << 20 || created.unreserved == 1);
     let data = pieces_with_data(&layout, dir.path(), &selection).unwrap();
     assert_eq!(data.count(), 0, "reserved space is not written");
@@ -185,7 +202,11 @@ fn what_an_earlier_run_wrote_is_brought_to_the_disk_too() {
     let dir = tempfile::tempdir().unwrap();
     let layout = layout(16, [file("f", 16)]);
     create(&layout, dir.path()).unwrap().0.write_piece(PieceIndex(0), &[1; 16]).unwrap();
-    let (content, _) = create(&layout, dir.path()).unwrap();
+    let have = Bitfield::all(1);
+    let evidence = Evidence { have: &have, record: None, overwrite: false };
+    let claims = Claims::of(&layout, dir.path(), &FileSelection::all(), evidence).unwrap();
+    let selection = FileSelection::all();
+    let (content, _) = Content::create(layout, dir.path(), &selection, Allocation::Sparse, &claims).unwrap();
     let is_unsynced = || content.files[0].as_ref().unwrap().is_unsynced.load(Acquire);
     assert!(is_unsynced());
     content.sync().unwrap();
@@ -197,7 +218,7 @@ fn the_parts_file_is_watched_and_never_a_link() {
     let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let layout = layout(16, [file("a", 8), file("b", 8)]);
     let only_a = FileSelection::only(&layout, INFO_HASH, |file| file.0 == 0);
-    let open = || Content::create(Arc::clone(&layout), dir.path(), &only_a, Allocation::Full);
+    let open = || create_some(&layout, dir.path(), &only_a, Allocation::Full);
     let parts = dir.path().join(only_a.parts_path().unwrap());
     symlink(outside.path().join("new"), &parts).unwrap();
     assert!(matches!(open(), Err(StorageError::SymbolicLink(_))));
@@ -208,7 +229,7 @@ fn the_parts_file_is_watched_and_never_a_link() {
     assert!(matches!(content.verify_files(), Err(StorageError::Vanished(path)) if path == parts));
     assert!(outside.path().read_dir().unwrap().next().is_none() && !dir.path().join("b").exists());
     let only_nothing = FileSelection::only(&layout, INFO_HASH, |_| false);
-    let none = Content::create(Arc::clone(&layout), dir.path(), &only_nothing, Allocation::Sparse).unwrap();
+    let none = create_some(&layout, dir.path(), &only_nothing, Allocation::Sparse).unwrap();
     assert!(none.0.files.iter().all(Option::is_none) && !parts.exists(), "made only when needed");
 }
 
@@ -241,8 +262,7 @@ proptest! {
             start = end;
         }
         let pieces: Vec<&[u8]> = string.chunks(piece_length as usize).collect();
-        let (content, _) =
-            Content::create(Arc::clone(&layout), dir.path(), &selection, Allocation::Sparse).unwrap();
+        let (content, _) = create_some(&layout, dir.path(), &selection, Allocation::Sparse).unwrap();
         let wanted = selection.wanted_pieces(&layout);
         let mut turns: Vec<u32> = (0..layout.piece_count()).collect();
         let mut rng = Rng::from_seed(order);
@@ -317,7 +337,7 @@ fn on_a_small_disk() {
     let Some(disk) = std::env::var_os(SMALL_DISK).map(PathBuf::from) else { return };
     const LEN: usize = 256 * 1024;
     let layout = layout(LEN as u32, [file("f", 8 * LEN as u64)]);
-    let full = Content::create(Arc::clone(&layout), &disk, &FileSelection::all(), Allocation::Full);
+    let full = create_some(&layout, &disk, &FileSelection::all(), Allocation::Full);
     assert_eq!(full.err(), Some(StorageError::NoSpace(disk.join("f"))));
     fs::remove_file(disk.join("f")).unwrap();
     fs::write(disk.join("filler"), vec![1; LEN]).unwrap();

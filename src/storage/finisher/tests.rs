@@ -1,7 +1,8 @@
 //! Right, wrong and unwritable pieces, by any number of threads.
 
 use super::*;
-use crate::storage::{Allocation, FileSelection, Layout, LayoutFile, piece_hash};
+use crate::bitfield::Bitfield;
+use crate::storage::{Allocation, Claims, Evidence, FileSelection, Layout, LayoutFile, piece_hash};
 use std::sync::mpsc;
 
 const PIECES: u32 = 60;
@@ -19,8 +20,11 @@ fn scratch() -> Scratch {
     let len = u64::from(PIECES * PIECE_LEN) - 7;
     let layout =
         Arc::new(Layout::new(PIECE_LEN, [LayoutFile { path: "f".into(), len, padding: false }]).unwrap());
-    let all = FileSelection::all();
-    let (content, _) = Content::create(Arc::clone(&layout), dir.path(), &all, Allocation::Sparse).unwrap();
+    let (all, have) = (FileSelection::all(), Bitfield::none(PIECES));
+    let evidence = Evidence { have: &have, record: None, overwrite: false };
+    let claims = Claims::of(&layout, dir.path(), &all, evidence).unwrap();
+    let (content, _) =
+        Content::create(Arc::clone(&layout), dir.path(), &all, Allocation::Sparse, &claims).unwrap();
     Scratch { dir, layout, content: Arc::new(content) }
 }
 

@@ -5,13 +5,16 @@
 //! version; what an older version did not write is taken to be as it then was. A file that is truncated, damaged,
 //! foreign or newer is a reason to check again, never a reason to fail.
 
-use super::super::fingerprint::{FileStamp, Fingerprint};
+use super::super::fingerprint::{FileChange, FileStamp, Fingerprint};
 use super::super::hash::piece_hash;
 use super::super::selection::FileSelection;
 use super::file::ResumeProblem;
 use super::{BootId, Resume};
 use crate::bitfield::Bitfield;
 use crate::id::InfoHash;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 pub(super) const MAGIC: &[u8; 8] = b"SEEDRING";
 pub(super) const VERSION: u32 = 1;
@@ -28,13 +31,24 @@ const TAG_BOOT_ID: u32 = 8;
 const TAG_IS_CLEAN: u32 = 9;
 const TAG_SELECTION: u32 = 10;
 const TAG_PARTS: u32 = 11;
+const TAG_CHANGES: u32 = 12;
+const TAG_PARTS_CHANGE: u32 = 13;
+const TAG_FOLDER: u32 = 14;
+const TAG_SERIAL: u32 = 15;
 
 /// Bytes of one file's stamp: there or not, length, seconds, nanoseconds.
 const STAMP_LEN: usize = 1 + 8 + 8 + 4;
+/// Bytes of what nobody can put back of it: kept or not, seconds, nanoseconds, inode.
+const CHANGE_LEN: usize = 1 + 8 + 4 + 8;
 
 impl Resume {
     /// The file's content.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_numbered(0)
+    }
+
+    /// [`Self::encode`], with the number that tells the later of two records of one torrent.
+    pub(super) fn encode_numbered(&self, serial: u64) -> Vec<u8> {
         let mut bytes = Vec::from(MAGIC);
         bytes.extend(VERSION.to_le_bytes());
         let mut record = |tag: u32, payload: &[u8]| {
@@ -59,6 +73,18 @@ impl Resume {
         if self.fingerprint.parts.is_some() {
             record(TAG_PARTS, &encode_stamps(&[self.fingerprint.parts]));
         }
+        if self.fingerprint.files.iter().flatten().any(|stamp| stamp.change.is_some()) {
+            record(TAG_CHANGES, &encode_changes(&self.fingerprint.files));
+        }
+        if self.fingerprint.parts.is_some_and(|stamp| stamp.change.is_some()) {
+            record(TAG_PARTS_CHANGE, &encode_changes(&[self.fingerprint.parts]));
+        }
+        if let Some(folder) = &self.folder {
+            record(TAG_FOLDER, folder.as_os_str().as_bytes());
+        }
+        if serial > 0 {
+            record(TAG_SERIAL, &serial.to_le_bytes());
+        }
         let checksum = piece_hash(&bytes);
         bytes.extend(checksum);
         bytes
@@ -66,6 +92,11 @@ impl Resume {
 
     /// Reads the file's content.
     pub fn decode(bytes: &[u8]) -> Result<Self, ResumeProblem> {
+        Self::decode_numbered(bytes).map(|(resume, _)| resume)
+    }
+
+    /// [`Self::decode`], with the number that tells the later of two records of one torrent.
+    pub(super) fn decode_numbered(bytes: &[u8]) -> Result<(Self, u64), ResumeProblem> {
         let damaged = || ResumeProblem::Damaged;
         if bytes.is_empty() {
             return Err(ResumeProblem::Damaged);
@@ -81,7 +112,8 @@ impl Resume {
             return Err(ResumeProblem::Damaged);
         }
         let records = Records::of(body.get(MAGIC.len() + 4..).ok_or_else(damaged)?).ok_or_else(damaged)?;
-        Self::of(&records).ok_or_else(damaged)
+        let serial = records.array(TAG_SERIAL).map_or(0, u64::from_le_bytes);
+        Self::of(&records).map(|resume| (resume, serial)).ok_or_else(damaged)
     }
 
     fn of(records: &Records<'_>) -> Option<Self> {
@@ -104,13 +136,22 @@ impl Resume {
             Some(payload) => decode_stamps(payload)?.into_iter().next().flatten(),
             None => None,
         };
+        let mut fingerprint = Fingerprint { files: decode_stamps(records.payload(TAG_FILES)?)?, parts };
+        if let Some(payload) = records.payload(TAG_CHANGES) {
+            add_changes(&mut fingerprint.files, payload)?;
+        }
+        if let Some(payload) = records.payload(TAG_PARTS_CHANGE) {
+            add_changes(std::slice::from_mut(&mut fingerprint.parts), payload)?;
+        }
+        let folder = records.payload(TAG_FOLDER).map(|bytes| PathBuf::from(OsStr::from_bytes(bytes)));
         Some(Self {
             info_hash,
-            fingerprint: Fingerprint { files: decode_stamps(records.payload(TAG_FILES)?)?, parts },
+            fingerprint,
             verified,
             durable,
             is_clean: records.array(TAG_IS_CLEAN).is_none_or(|[is_clean]: [u8; 1]| is_clean != 0),
             boot_id: records.array(TAG_BOOT_ID).map(BootId),
+            folder,
             selection,
             uploaded: records.array(TAG_UPLOADED).map_or(0, u64::from_le_bytes),
             downloaded: records.array(TAG_DOWNLOADED).map_or(0, u64::from_le_bytes),
@@ -159,6 +200,7 @@ fn decode_stamps(bytes: &[u8]) -> Option<Vec<Option<FileStamp>>> {
                 len: u64::from_le_bytes(*len),
                 mtime_secs: i64::from_le_bytes(*secs),
                 mtime_nanos: u32::from_le_bytes(rest.try_into().ok()?),
+                change: None,
             };
             Some((is_there != 0).then_some(kept))
         })
@@ -168,11 +210,45 @@ fn decode_stamps(bytes: &[u8]) -> Option<Vec<Option<FileStamp>>> {
 fn encode_stamps(stamps: &[Option<FileStamp>]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(stamps.len() * STAMP_LEN);
     for stamp in stamps {
-        let kept = stamp.unwrap_or(FileStamp { len: 0, mtime_secs: 0, mtime_nanos: 0 });
+        let kept = stamp.unwrap_or(FileStamp { len: 0, mtime_secs: 0, mtime_nanos: 0, change: None });
         bytes.push(u8::from(stamp.is_some()));
         bytes.extend(kept.len.to_le_bytes());
         bytes.extend(kept.mtime_secs.to_le_bytes());
         bytes.extend(kept.mtime_nanos.to_le_bytes());
+    }
+    bytes
+}
+
+/// Adds to stamps what [`encode_changes`] wrote of them; `None` when it is of other stamps.
+fn add_changes(stamps: &mut [Option<FileStamp>], bytes: &[u8]) -> Option<()> {
+    let (changes, rest) = bytes.as_chunks::<CHANGE_LEN>();
+    if !rest.is_empty() || changes.len() != stamps.len() {
+        return None;
+    }
+    for (stamp, change) in stamps.iter_mut().zip(changes) {
+        let (&is_kept, rest) = change.split_first()?;
+        let (secs, rest) = rest.split_first_chunk()?;
+        let (nanos, rest) = rest.split_first_chunk()?;
+        let kept = FileChange {
+            ctime_secs: i64::from_le_bytes(*secs),
+            ctime_nanos: u32::from_le_bytes(*nanos),
+            inode: u64::from_le_bytes(rest.try_into().ok()?),
+        };
+        if let Some(stamp) = stamp {
+            stamp.change = (is_kept != 0).then_some(kept);
+        }
+    }
+    Some(())
+}
+
+fn encode_changes(stamps: &[Option<FileStamp>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(stamps.len() * CHANGE_LEN);
+    for change in stamps.iter().map(|stamp| stamp.and_then(|stamp| stamp.change)) {
+        let kept = change.unwrap_or(FileChange { ctime_secs: 0, ctime_nanos: 0, inode: 0 });
+        bytes.push(u8::from(change.is_some()));
+        bytes.extend(kept.ctime_secs.to_le_bytes());
+        bytes.extend(kept.ctime_nanos.to_le_bytes());
+        bytes.extend(kept.inode.to_le_bytes());
     }
     bytes
 }

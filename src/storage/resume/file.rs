@@ -1,6 +1,12 @@
 //! Resume files on disk: written all or nothing, read with suspicion.
+//!
+//! A torrent has two records: `….resume`, which is brought to the disk before it counts, and `….resume.quick`, which is
+//! written every few seconds without waiting for the disk. A file that takes another's place by a rename without that wait may
+//! be empty after a power failure (XFS, ext4 with `noauto_da_alloc`), so the quick one never takes the place of the other.
+//! Each has a number, and of those that can be read the later counts.
 
 use super::super::error::StorageError;
+use super::super::ownership::{FileKind, Place, WriteError, look_at_place, replace_file};
 use super::Resume;
 use crate::id::InfoHash;
 use crate::limits;
@@ -8,7 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Why a file tells nothing; the torrent is then checked.
@@ -36,66 +42,78 @@ pub enum ResumeProblem {
 }
 
 impl Resume {
-    /// Writes the file, durably and all or nothing: a crash at any moment leaves the old one or the new one. Folders
-    /// on the way are made. An old file that this version cannot read is kept beside, as `….bak`. Waits for the disk;
-    /// one file is not to be written by two threads at once.
+    /// Writes the record, durably and all or nothing: a crash at any moment leaves the old one or the new one. Folders
+    /// on the way are made. What lies there and is no record that can be read is kept beside, as `….bak`. Waits for the
+    /// disk; one record is not to be written by two threads at once.
     pub fn save(&self, path: &Path) -> Result<(), StorageError> {
-        self.write(path, true)
+        self.write(path, path, true)?;
+        // Older, and no use any more; should it come back after a crash, its number says so.
+        let _ = std::fs::remove_file(quick_path(path));
+        Ok(())
     }
 
-    /// [`Self::save`] without waiting for the disk: outlives this process's end, however sudden, but of a crash of the
-    /// machine the file may come out damaged or old.
+    /// [`Self::save`] without waiting for the disk, beside the durable record: outlives this process's end, however sudden;
+    /// after a crash of the machine it may be damaged or old, and the durable one counts.
     pub fn save_quick(&self, path: &Path) -> Result<(), StorageError> {
-        self.write(path, false)
+        self.write(path, &quick_path(path), false)
     }
 
-    fn write(&self, path: &Path, is_durable: bool) -> Result<(), StorageError> {
+    /// Writes to `to` a record that is later than both of `path`'s.
+    fn write(&self, path: &Path, to: &Path, is_durable: bool) -> Result<(), StorageError> {
         let folder = path.parent().unwrap_or(Path::new("."));
-        let failed = |at: &Path, error: std::io::Error| {
-            StorageError::writing("write", at, Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        let failed = |at: &Path, error: &std::io::Error| {
+            StorageError::writing("write", at, Errno::from_io_error(error).unwrap_or(Errno::IO))
         };
-        std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
-        if !matches!(Self::load(path), Ok(_) | Err(ResumeProblem::Missing)) {
-            // Best effort: what cannot be moved away is told by the rename below.
-            let _ = std::fs::rename(path, with_suffix(path, ".bak"));
+        std::fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
+        let [durable, quick] = [path.to_path_buf(), quick_path(path)].map(|path| load_one(&path));
+        let latest = [&durable, &quick].into_iter().flatten().map(|(_, serial)| *serial).max();
+        let serial = latest.unwrap_or_default().saturating_add(1);
+        let place = Place { path: to, kind: FileKind::Record, content: None };
+        if look_at_place(place).is_err() {
+            // Best effort: what cannot be moved away is told below.
+            let _ = std::fs::rename(to, with_suffix(to, ".bak"));
         }
-        let temporary = with_suffix(path, ".tmp");
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, &temporary, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| StorageError::writing("write", &temporary, errno))?;
-        let mut file = File::from(fd);
-        let written = file.write_all(&self.encode());
-        let synced = written.and_then(|()| if is_durable { file.sync_all() } else { Ok(()) });
-        if let Err(error) = synced.and_then(|()| std::fs::rename(&temporary, path)) {
-            // The error matters, not whether the remains could be removed.
-            let _ = std::fs::remove_file(&temporary);
-            return Err(failed(path, error));
+        match replace_file(place, &self.encode_numbered(serial), is_durable) {
+            Ok(_) => Ok(()),
+            Err(WriteError::Io { source, .. }) => Err(failed(to, &source)),
+            Err(_) => Err(failed(to, &Errno::EXIST.into())),
         }
-        if !is_durable {
-            return Ok(());
-        }
-        // The rename itself is durable when the folder is.
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| failed(folder, error))
     }
 
-    /// Reads the file.
+    /// Reads the records of a torrent, and answers the later one that can be read.
     pub fn load(path: &Path) -> Result<Self, ResumeProblem> {
-        let unreadable = |errno| match StorageError::at("read", path, errno) {
-            StorageError::Missing(_) => ResumeProblem::Missing,
-            error => ResumeProblem::Unreadable(error),
-        };
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(unreadable)?;
-        let mut bytes = Vec::new();
-        File::from(fd)
-            .take(limits::RESUME_FILE_LEN_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
-        if bytes.len() as u64 > limits::RESUME_FILE_LEN_MAX {
-            return Err(ResumeProblem::TooLong(bytes.len() as u64));
+        match (load_one(path), load_one(&quick_path(path))) {
+            (Ok((durable, serial)), Ok((quick, quick_serial))) => {
+                Ok(if quick_serial > serial { quick } else { durable })
+            }
+            (Ok((only, _)), Err(_)) | (Err(_), Ok((only, _))) => Ok(only),
+            (Err(ResumeProblem::Missing), Err(problem)) | (Err(problem), Err(_)) => Err(problem),
         }
-        Self::decode(&bytes)
     }
+}
+
+/// Reads one record, and its number.
+fn load_one(path: &Path) -> Result<(Resume, u64), ResumeProblem> {
+    let unreadable = |errno| match StorageError::at("read", path, errno) {
+        StorageError::Missing(_) => ResumeProblem::Missing,
+        error => ResumeProblem::Unreadable(error),
+    };
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    File::from(fd)
+        .take(limits::RESUME_FILE_LEN_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+    if bytes.len() as u64 > limits::RESUME_FILE_LEN_MAX {
+        return Err(ResumeProblem::TooLong(bytes.len() as u64));
+    }
+    Resume::decode_numbered(&bytes)
+}
+
+/// The record that is written without waiting for the disk, beside the other.
+fn quick_path(path: &Path) -> PathBuf {
+    with_suffix(path, ".quick")
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -118,7 +136,7 @@ pub(super) fn state_dir(state_home: Option<OsString>, home: Option<OsString>) ->
     Some(state.join("seedring"))
 }
 
-/// The file of a torrent in a folder of resume files.
+/// The durable record of a torrent in a folder of resume files; the quick one lies beside it.
 pub fn resume_path(state_dir: &Path, info_hash: InfoHash) -> PathBuf {
     state_dir.join(format!("{info_hash}.resume"))
 }

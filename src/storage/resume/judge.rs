@@ -1,11 +1,13 @@
 //! What of a remembered download still holds.
 //!
-//! After a run that ended in order the fingerprint vouches, file by file. After one that did not, files may be younger
-//! than any record, but no piece that was verified has been written to since: within one boot and mount the page cache still
-//! has it, after a restart of the machine, or storage that was pulled, the disk has what had been synced. Pieces that lie where something was written
-//! may be right, too: those that the last second brought. Hashing them costs less than fetching them.
-//! Invariant: nothing is trusted of a file that is missing or of a wrong length, of a hole, or of bytes whose place
-//! a changed selection has moved.
+//! After a run that ended in order the fingerprint vouches, file by file. After one that did not, within one boot and mount
+//! the page cache still has what the record says of a file, and after a restart of the machine, or storage that was pulled,
+//! the disk has what had been synced; a file that was written or changed after the record is looked at as a whole, since
+//! nobody can tell our own last pieces from what somebody else has put over the others. A crash of the machine may
+//! forget the time of a write, so a file may then be older than the record, of the same folder and inode.
+//! Pieces that lie where something was written may be right, too. Hashing them costs less than fetching them.
+//! Invariant: nothing is trusted of a file that is missing, of a wrong length, another than the record is of, or written
+//! to after it; of a hole, or of bytes whose place a changed selection has moved.
 
 use super::super::error::StorageError;
 use super::super::extents::pieces_with_data;
@@ -60,7 +62,8 @@ impl Resume {
         let is_same_boot = boot_id.is_some() && boot_id == self.boot_id;
         let vouched = if self.is_clean || is_same_boot { &self.verified } else { &self.durable };
         let kept = intersection(vouched, &selection.kept_pieces(layout, &self.selection));
-        let sound = self.sound_pieces(layout, selection, &now, is_same_boot, kept.clone());
+        let is_same_folder = self.folder.is_some() && std::fs::canonicalize(root).ok() == self.folder;
+        let sound = self.sound_pieces(layout, selection, &now, (is_same_boot, is_same_folder), kept.clone());
         if self.is_clean && sound == kept && *selection == self.selection {
             return Verdict::Trust(sound);
         }
@@ -79,14 +82,23 @@ impl Resume {
         layout: &Layout,
         selection: &FileSelection,
         now: &Fingerprint,
-        is_same_boot: bool,
+        (is_same_boot, is_same_folder): (bool, bool),
         mut pieces: Bitfield,
     ) -> Bitfield {
         let is_sound = |then: Option<FileStamp>, now: Option<FileStamp>, len: u64| {
-            let Some(now) = now.filter(|now| now.len == len) else { return false };
-            // Writing makes younger: an older file is another one, unless the machine forgot the time of its last write.
-            let is_older = |then: FileStamp| is_same_boot && now.mtime() < then.mtime();
-            if self.is_clean { then == Some(now) } else { !then.is_some_and(is_older) }
+            let Some((then, now)) = then.zip(now.filter(|now| now.len == len)) else { return false };
+            if self.is_clean {
+                return then.is_same(now);
+            }
+            let is_the_file = then.change.zip(now.change).is_some_and(|(then, now)| then.inode == now.inode);
+            let times = |stamp: FileStamp| (stamp.mtime(), stamp.ctime());
+            let (then, now) = (times(then), times(now));
+            is_the_file
+                && if is_same_boot {
+                    now == then
+                } else {
+                    is_same_folder && now.0 <= then.0 && now.1 <= then.1
+                }
         };
         let stamps = self.fingerprint.files.iter().zip(&now.files);
         for ((index, file), (then, now)) in layout.stored_files().zip(stamps) {

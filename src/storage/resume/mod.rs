@@ -3,16 +3,17 @@
 //! A [`Resume`] keeps the pieces found right with a [`Fingerprint`] of the files. While a torrent is downloaded its
 //! files change all the time, so the record also says how far each of three witnesses goes: the page cache vouches
 //! for `verified` until the machine restarts or the file system is unmounted, the disk vouches for `durable`, and after a run that ended in
-//! order the fingerprint vouches for everything. [`Resume::judge`] weighs them.
+//! order the fingerprint vouches for everything. [`Resume::judge`] weighs them. What was written after the record, by whom
+//! ever, is vouched for by nobody: files that show it are looked at.
 //! Deliberately absent: peers, and anything else that a tracker tells again.
 
-use super::fingerprint::Fingerprint;
-use super::layout::Layout;
+use super::fingerprint::{FileStamp, Fingerprint};
+use super::layout::{FileIndex, Layout};
 use super::root::Root;
 use super::selection::FileSelection;
 use crate::bitfield::Bitfield;
 use crate::id::InfoHash;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 mod codec;
 mod file;
@@ -71,6 +72,9 @@ pub struct Resume {
     pub is_clean: bool,
     /// The boot that this was written in; `None` when unknown.
     pub boot_id: Option<BootId>,
+    /// The folder that its files lie in, without links, of a torrent that was downloaded: with their inodes it names them as
+    /// ours to write to.
+    pub folder: Option<PathBuf>,
     /// The files that were wanted.
     pub selection: FileSelection,
     /// Bytes of pieces uploaded in all runs together.
@@ -92,10 +96,17 @@ impl Resume {
             durable,
             is_clean: true,
             boot_id,
+            folder: None,
             selection,
             uploaded,
             downloaded,
         }
+    }
+
+    /// The stamp of a file of the layout that this is of.
+    pub(super) fn stamp_of(&self, layout: &Layout, file: FileIndex) -> Option<FileStamp> {
+        let place = layout.stored_files().position(|(index, _)| index == file)?;
+        self.fingerprint.files.get(place).copied().flatten()
     }
 
     /// Whether this is about the torrent as laid out here, every piece was right, and its files are as they were.

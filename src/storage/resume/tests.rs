@@ -3,7 +3,7 @@
 use super::codec::{CHECKSUM_LEN, MAGIC, VERSION};
 use super::file::state_dir;
 use super::*;
-use crate::storage::{FileStamp, LayoutFile};
+use crate::storage::{FileChange, FileStamp, LayoutFile};
 use crate::units::PieceIndex;
 use proptest::prelude::*;
 use rustix::fs::{CWD, Mode};
@@ -12,7 +12,8 @@ use std::fs;
 fn resume() -> Resume {
     let mut verified = Bitfield::none(13);
     verified.insert(PieceIndex(12));
-    let stamp = FileStamp { len: 77, mtime_secs: -5, mtime_nanos: 999_999_999 };
+    let change = Some(FileChange { ctime_secs: -6, ctime_nanos: 1, inode: 12 });
+    let stamp = FileStamp { len: 77, mtime_secs: -5, mtime_nanos: 999_999_999, change };
     let info_hash = InfoHash([7; 20]);
     Resume {
         info_hash,
@@ -21,6 +22,7 @@ fn resume() -> Resume {
         durable: Bitfield::none(13),
         is_clean: false,
         boot_id: Some(BootId([8; 16])),
+        folder: Some("/some/where".into()),
         selection: FileSelection::from_bits(info_hash, 2, &[0x40]).unwrap(),
         uploaded: u64::MAX,
         downloaded: 3,
@@ -58,6 +60,8 @@ fn unchanged_files_match_and_any_change_does_not() {
     file.set_modified(mtime - std::time::Duration::from_nanos(1)).unwrap();
     assert!(!taken.matches(&layout, dir.path()));
     file.set_modified(mtime).unwrap();
+    assert!(!taken.matches(&layout, dir.path()), "a time that was put back has been changed");
+    let taken = Fingerprint::take(&layout, dir.path()).unwrap();
     assert!(taken.matches(&layout, dir.path()));
     file.set_len(2).unwrap();
     file.set_modified(mtime).unwrap();
@@ -118,7 +122,7 @@ fn newer_formats_are_named_and_unknown_records_skipped() {
 
 #[test]
 fn what_an_earlier_version_wrote_is_clean_durable_and_of_all_files() {
-    let stamp = FileStamp { len: 1, mtime_secs: 2, mtime_nanos: 3 };
+    let stamp = FileStamp { len: 1, mtime_secs: 2, mtime_nanos: 3, change: None };
     let fingerprint = Fingerprint { files: vec![Some(stamp)], parts: None };
     let now = Resume::clean(InfoHash([7; 20]), fingerprint, Bitfield::all(9));
     let bytes = now.encode();
@@ -139,13 +143,49 @@ fn what_an_earlier_version_wrote_is_clean_durable_and_of_all_files() {
 }
 
 #[test]
-fn a_quick_save_loads_again_and_leaves_nothing_beside() {
+fn a_quick_save_loads_again_and_lies_beside_the_durable_one_until_that_is_later() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.resume");
+    let numbered = |uploaded| Resume { uploaded, ..resume() };
+    numbered(1).save_quick(&path).unwrap();
+    assert_eq!((Resume::load(&path), path.exists()), (Ok(numbered(1)), false));
+    numbered(2).save(&path).unwrap();
+    assert_eq!(Resume::load(&path), Ok(numbered(2)));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the quick one is no use any more");
+    numbered(3).save_quick(&path).unwrap();
+    numbered(4).save_quick(&path).unwrap();
+    let durable = fs::read(&path).unwrap();
+    assert_eq!(Resume::load(&path), Ok(numbered(4)));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    // What a power failure makes of a quick one.
+    for lost in [&b""[..], &durable[..durable.len() / 2], b"\0\0\0\0"] {
+        fs::write(dir.path().join("x.resume.quick"), lost).unwrap();
+        assert_eq!(Resume::load(&path), Ok(numbered(2)));
+    }
+    numbered(5).save_quick(&path).unwrap();
+    assert_eq!(Resume::load(&path), Ok(numbered(5)));
+    // The removal of an older quick one may be lost as well.
+    let quick = fs::read(dir.path().join("x.resume.quick")).unwrap();
+    numbered(6).save(&path).unwrap();
+    fs::write(dir.path().join("x.resume.quick"), quick).unwrap();
+    assert_eq!(Resume::load(&path), Ok(numbered(6)));
+    // And the durable one may be a later version's.
+    fs::write(&path, b"what is this?").unwrap();
+    assert_eq!(Resume::load(&path), Ok(numbered(5)));
+}
+
+#[test]
+fn a_record_is_written_through_no_link_and_into_no_other_name_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, precious) = (dir.path().join("x.resume"), dir.path().join("precious"));
+    fs::write(&precious, "diary").unwrap();
+    std::os::unix::fs::symlink(&precious, &path).unwrap();
+    fs::hard_link(&precious, dir.path().join("x.resume.tmp")).unwrap();
+    fs::hard_link(&precious, dir.path().join("x.resume.quick")).unwrap();
     resume().save_quick(&path).unwrap();
-    resume().save_quick(&path).unwrap();
+    resume().save(&path).unwrap();
     assert_eq!(Resume::load(&path), Ok(resume()));
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert_eq!(fs::read(&precious).unwrap(), b"diary");
 }
 
 #[test]
@@ -206,12 +246,23 @@ proptest! {
     fn every_state_round_trips(
         (uploaded, downloaded, is_clean) in any::<(u64, u64, bool)>(),
         (pieces, durable) in (0u32..100, 0u32..100),
-        stamps in prop::collection::vec(prop::option::of((any::<u64>(), any::<i64>(), any::<u32>())), 0..9),
+        stamps in prop::collection::vec(
+            prop::option::of((any::<u64>(), any::<i64>(), any::<u32>(), any::<Option<(i64, u32, u64)>>())),
+            0..9,
+        ),
+        folder: Option<String>,
         boot_id: Option<[u8; 16]>,
         wanted: Option<Vec<u8>>,
     ) {
         let stamps = stamps.into_iter().map(|stamp| {
-            stamp.map(|(len, mtime_secs, mtime_nanos)| FileStamp { len, mtime_secs, mtime_nanos })
+            stamp.map(|(len, mtime_secs, mtime_nanos, change)| {
+                let change = change.map(|(ctime_secs, ctime_nanos, inode)| FileChange {
+                    ctime_secs,
+                    ctime_nanos,
+                    inode,
+                });
+                FileStamp { len, mtime_secs, mtime_nanos, change }
+            })
         });
         let files: Vec<_> = stamps.collect();
         let fingerprint = Fingerprint { parts: files.last().copied().flatten(), files };
@@ -219,6 +270,7 @@ proptest! {
         let mut state = Resume::clean(info_hash, fingerprint, Bitfield::all(pieces));
         state.durable.remove(PieceIndex(durable));
         state.boot_id = boot_id.map(BootId);
+        state.folder = folder.map(Into::into);
         if let Some(bits) = wanted {
             state.selection = FileSelection::from_bits(info_hash, bits.len() as u32 * 8, &bits).unwrap();
         }

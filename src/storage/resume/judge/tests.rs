@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::id::InfoHash;
-use crate::storage::{Allocation, Content, FileIndex, LayoutFile};
+use crate::storage::{Allocation, Claims, Content, Evidence, FileIndex, LayoutFile};
 use std::fs;
 use std::sync::Arc;
 
@@ -25,8 +25,11 @@ fn pieces(numbers: &[u32]) -> Bitfield {
 fn scratch(selection: &FileSelection, written: &[u32]) -> Scratch {
     let dir = tempfile::tempdir().unwrap();
     let layout = Arc::new(layout());
+    let have = pieces(&[]);
+    let evidence = Evidence { have: &have, record: None, overwrite: false };
+    let claims = Claims::of(&layout, dir.path(), selection, evidence).unwrap();
     let (content, _) =
-        Content::create(Arc::clone(&layout), dir.path(), selection, Allocation::Sparse).unwrap();
+        Content::create(Arc::clone(&layout), dir.path(), selection, Allocation::Sparse, &claims).unwrap();
     for &piece in written {
         content.write_piece(PieceIndex(piece), &[7; LEN]).unwrap();
     }
@@ -51,8 +54,8 @@ impl Scratch {
     /// What a run remembers that has verified the one and brought the other to the disk.
     fn resume(&self, verified: &[u32], durable: &[u32], is_clean: bool) -> Resume {
         let resume = Resume::clean(INFO_HASH, self.content.fingerprint(), pieces(verified));
-        let selection = self.content.selection().clone();
-        Resume { durable: pieces(durable), is_clean, boot_id: THIS_BOOT, selection, ..resume }
+        let (selection, folder) = (self.content.selection().clone(), self.content.folder());
+        Resume { durable: pieces(durable), is_clean, boot_id: THIS_BOOT, folder, selection, ..resume }
     }
 
     fn judge(&self, resume: &Resume, boot_id: Option<BootId>) -> Verdict {
@@ -83,11 +86,51 @@ fn after_an_orderly_end_a_changed_file_costs_its_pieces_which_are_looked_at() {
 }
 
 #[test]
-fn within_a_boot_what_was_verified_is_trusted_and_what_came_later_looked_at() {
+fn within_a_boot_what_was_verified_is_trusted_as_long_as_nothing_was_written_after() {
     let scratch = scratch(&FileSelection::all(), &[0, 1, 2, 4]);
     let resume = scratch.resume(&[0, 2, 4], &[0], false);
+    assert_eq!(scratch.judge(&resume, THIS_BOOT), look_at(&[0, 2, 4], &[1]));
+    // Into `d`, where piece 4 has bytes, too.
     scratch.content.write_piece(PieceIndex(5), &[9; LEN]).unwrap();
-    assert_eq!(scratch.judge(&resume, THIS_BOOT), look_at(&[0, 2, 4], &[1, 5]));
+    assert_eq!(scratch.judge(&resume, THIS_BOOT), look_at(&[0, 2], &[1, 4, 5]));
+}
+
+#[test]
+fn what_somebody_writes_after_the_note_is_looked_at_even_when_the_time_was_put_back() {
+    for (is_clean, boot_id) in
+        [(false, THIS_BOOT), (false, OTHER_BOOT), (true, THIS_BOOT), (true, OTHER_BOOT)]
+    {
+        let scratch = scratch(&FileSelection::all(), &[0, 1, 2, 3]);
+        let resume = scratch.resume(&[0, 1, 2, 3], &[0, 1, 2, 3], is_clean);
+        let file = fs::OpenOptions::new().write(true).open(scratch.dir.path().join("b")).unwrap();
+        let before = file.metadata().unwrap().modified().unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"CORRUPT", 5).unwrap();
+        file.set_modified(before).unwrap();
+        assert_eq!(scratch.judge(&resume, boot_id), look_at(&[0, 1], &[2, 3]), "{is_clean}");
+    }
+}
+
+#[test]
+fn a_record_says_nothing_of_another_folder_or_of_another_file_of_that_name() {
+    let scratch = scratch(&FileSelection::all(), &[0, 1, 2, 3]);
+    let resume = scratch.resume(&[0, 1, 2, 3], &[0, 1, 2, 3], false);
+    let elsewhere = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c", "d"] {
+        fs::copy(scratch.dir.path().join(name), elsewhere.path().join(name)).unwrap();
+    }
+    for boot_id in [THIS_BOOT, OTHER_BOOT] {
+        let judged = resume.judge(&scratch.layout, elsewhere.path(), scratch.content.selection(), boot_id);
+        assert_eq!(judged, look_at(&[], &[0, 1, 2, 3, 4, 5]));
+    }
+    // Older than the record, as a copy that keeps times: with another inode.
+    let copy = fs::File::open(elsewhere.path().join("a")).unwrap();
+    copy.set_modified(std::time::UNIX_EPOCH).unwrap();
+    fs::rename(elsewhere.path().join("a"), scratch.dir.path().join("a")).unwrap();
+    for boot_id in [THIS_BOOT, OTHER_BOOT] {
+        assert_eq!(scratch.judge(&resume, boot_id), look_at(&[2, 3], &[0, 1]));
+    }
+    let moved = Resume { folder: Some("/elsewhere".into()), ..resume };
+    assert_eq!(scratch.judge(&moved, OTHER_BOOT), look_at(&[], &[0, 1, 2, 3]));
 }
 
 #[test]
@@ -154,12 +197,21 @@ fn a_record_of_another_shape_is_worth_nothing() {
 }
 
 #[test]
-fn after_a_kill_a_file_that_has_become_older_is_another_one() {
+fn a_crash_of_the_machine_may_forget_the_time_of_a_write_and_nothing_else_may() {
     let scratch = scratch(&FileSelection::all(), &[0, 2, 3]);
     let resume = scratch.resume(&[0, 2, 3], &[0, 2, 3], false);
-    let file = fs::OpenOptions::new().write(true).open(scratch.dir.path().join("b")).unwrap();
-    file.set_modified(std::time::UNIX_EPOCH).unwrap();
-    assert_eq!(scratch.judge(&resume, THIS_BOOT), look_at(&[0], &[2, 3]));
-    // A crash of the machine may lose the time of a write whose bytes were brought to the disk.
-    assert_eq!(scratch.judge(&resume, OTHER_BOOT), look_at(&[0, 2, 3], &[]));
+    // The record's own times moved on by a second: the files are older than it.
+    let mut later = resume.clone();
+    for stamp in later.fingerprint.files.iter_mut().flatten() {
+        stamp.mtime_secs += 1;
+        stamp.change.as_mut().unwrap().ctime_secs += 1;
+    }
+    assert_eq!(scratch.judge(&later, OTHER_BOOT), look_at(&[0, 2, 3], &[]));
+    assert_eq!(scratch.judge(&later, THIS_BOOT), look_at(&[], &[0, 2, 3]));
+    // What an earlier version wrote tells no file from another.
+    let mut earlier = resume;
+    earlier.fingerprint.files.iter_mut().flatten().for_each(|stamp| stamp.change = None);
+    assert_eq!(scratch.judge(&earlier, THIS_BOOT), look_at(&[], &[0, 2, 3]));
+    let clean = Resume { is_clean: true, ..earlier };
+    assert_eq!(scratch.judge(&clean, OTHER_BOOT), Verdict::Trust(pieces(&[0, 2, 3])));
 }

@@ -1,0 +1,253 @@
+//! What may be done with each file of a download, judged before any of them is touched.
+//!
+//! The facts are gathered here: what lies at each path, and the cheapest witness that says it is ours. Nothing is made,
+//! extended or locked; [`Content::create`](super::super::Content::create) does that later, and only as permitted, and
+//! only with the very file that was judged.
+
+use super::super::error::StorageError;
+use super::super::layout::{FileIndex, Layout};
+use super::super::piece_reader::{PieceReader, read_exactly};
+use super::super::resume::Resume;
+use super::super::root::{FileState, Root};
+use super::super::selection::{FileSelection, parts_index};
+use super::{DownloadFile, InTheWay, Permit, Witness, may_write};
+use crate::bitfield::Bitfield;
+use crate::units::PieceIndex;
+use rustix::fd::OwnedFd;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+use std::ops::Range;
+use std::path::Path;
+
+/// Bytes looked at together when a file is searched for something to lose.
+const CHUNK_LEN: usize = 256 * 1024;
+
+/// What is known of a torrent's files before a download goes into them.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// The pieces that are right.
+    pub have: &'a Bitfield,
+    /// What is remembered of the torrent.
+    pub record: Option<&'a Resume>,
+    /// Whether the user said to write over what is not ours.
+    pub overwrite: bool,
+}
+
+/// What may be done with each file of a download.
+#[derive(Clone, Debug)]
+pub struct Claims(Vec<Claim>);
+
+/// What may be done with one file, and which that was when it was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::storage) struct Claim {
+    pub(in crate::storage) permit: Permit,
+    /// Device and inode; `None` where nothing lay.
+    pub(in crate::storage) identity: Option<(u64, u64)>,
+}
+
+impl Claims {
+    /// Judges the files of `layout` that are selected, and the parts file, below the folder `root`. Reads as little
+    /// content as it can: nothing where a record names a file, one piece where good ones lie in it, otherwise what is
+    /// written and in no good piece, up to the first byte that is not zero.
+    ///
+    /// # Errors
+    /// The first file that may not be written, and why; what cannot be looked at.
+    pub fn of(
+        layout: &Layout,
+        root: &Path,
+        selection: &FileSelection,
+        evidence: Evidence<'_>,
+    ) -> Result<Self, StorageError> {
+        let nothing = Claim { permit: Permit::Make, identity: None };
+        let mut claims = vec![nothing; layout.files().len() + 1];
+        let root = match Root::open(root) {
+            Ok(root) => root,
+            // It is going to be made, and all files in it.
+            Err(StorageError::Missing(_)) => return Ok(Self(claims)),
+            Err(error) => return Err(error),
+        };
+        let look = Look {
+            layout,
+            root: &root,
+            selection,
+            evidence,
+            // A record of another folder says nothing of this one.
+            record: evidence.record.filter(|record| {
+                record.folder.as_ref().is_some_and(|folder| root.folder().as_ref() == Some(folder))
+            }),
+        };
+        let stored = (0..).map(FileIndex).zip(layout.files());
+        for (index, file) in stored.filter(|&(index, file)| !file.padding && selection.contains(index)) {
+            let lacks_pieces =
+                layout.pieces_of(index).any(|piece| !evidence.have.contains(PieceIndex(piece)));
+            let claim = look.judge(&file.path, file.len, lacks_pieces, |state, fd| {
+                look.witness(index, file.len, state, fd)
+            })?;
+            claims.get_mut(index.0 as usize).into_iter().for_each(|slot| *slot = claim);
+        }
+        let border = selection.border_pieces(layout);
+        if let Some(path) = selection.parts_path()
+            && border.count() > 0
+        {
+            let lacks_pieces = border.iter().any(|piece| !evidence.have.contains(piece));
+            // Its name is the torrent's info-hash: nobody else has such a file.
+            let claim =
+                look.judge(path, layout.total_len(), lacks_pieces, |_, _| Ok(Some(Witness::Record)))?;
+            claims.get_mut(parts_index(layout).0 as usize).into_iter().for_each(|slot| *slot = claim);
+        }
+        Ok(Self(claims))
+    }
+
+    /// What may be done with a file; the parts file has the number behind the torrent's.
+    pub(in crate::storage) fn of_file(&self, file: FileIndex) -> Claim {
+        let nothing = Claim { permit: Permit::Make, identity: None };
+        self.0.get(file.0 as usize).copied().unwrap_or(nothing)
+    }
+}
+
+struct Look<'a> {
+    layout: &'a Layout,
+    root: &'a Root,
+    selection: &'a FileSelection,
+    evidence: Evidence<'a>,
+    record: Option<&'a Resume>,
+}
+
+impl Look<'_> {
+    /// Judges one file of `due` bytes; `witness` is asked only where it matters.
+    fn judge(
+        &self,
+        path: &Path,
+        due: u64,
+        lacks_pieces: bool,
+        witness: impl FnOnce(FileState, &OwnedFd) -> Result<Option<Witness>, StorageError>,
+    ) -> Result<Claim, StorageError> {
+        let full = || self.root.full_path(path);
+        let mut len = 0;
+        let mut identity = None;
+        let found = match self.root.look(path) {
+            Ok(None) => InTheWay::Nothing,
+            Err(StorageError::SymbolicLink(_)) => InTheWay::Link,
+            Err(StorageError::WrongKind { kind, due: "file", .. }) => InTheWay::NoFile(kind),
+            Err(error) => return Err(error),
+            Ok(Some(state)) => {
+                (len, identity) = (state.len, Some(state.identity));
+                let overwrite = self.evidence.overwrite;
+                let mut file = DownloadFile {
+                    len,
+                    due,
+                    lacks_pieces,
+                    has_other_names: state.has_other_names,
+                    witness: None,
+                    overwrite,
+                };
+                if may_write(InTheWay::Download(file)).is_err() && len <= due {
+                    let (fd, opened) = self.root.open_file(path)?;
+                    file.witness = witness(opened, &fd)?;
+                    identity = Some(opened.identity);
+                }
+                InTheWay::Download(file)
+            }
+        };
+        match may_write(found) {
+            Ok(permit) => Ok(Claim { permit, identity }),
+            Err(refused) => Err(refused.of_download(&full(), len, due)),
+        }
+    }
+
+    /// What says that a file of the torrent is ours, the cheapest first.
+    fn witness(
+        &self,
+        index: FileIndex,
+        due: u64,
+        state: FileState,
+        fd: &OwnedFd,
+    ) -> Result<Option<Witness>, StorageError> {
+        if self.is_named(index, due, state) {
+            return Ok(Some(Witness::Record));
+        }
+        if self.has_telling_piece(index, due) {
+            return Ok(Some(Witness::Piece));
+        }
+        let is_lost = self.has_something_to_lose(index, state.len, fd).map_err(|errno| {
+            let path = self.layout.file(index).map(|file| self.root.full_path(&file.path));
+            StorageError::at("read", &path.unwrap_or_default(), errno)
+        })?;
+        Ok((!is_lost).then_some(Witness::NothingToLose))
+    }
+
+    /// Whether the record names this very file, as long as it was made.
+    fn is_named(&self, index: FileIndex, due: u64, state: FileState) -> bool {
+        self.record.is_some_and(|record| {
+            record.selection.contains(index)
+                && state.len == due
+                && record.stamp_of(self.layout, index).is_some_and(|stamp| stamp.is_of(state))
+        })
+    }
+
+    /// Whether a good piece that is not one byte repeated lies whole in the file. The last piece of a torrent may be a
+    /// few bytes long, and counts only when it is as long as the others.
+    fn has_telling_piece(&self, index: FileIndex, len: u64) -> bool {
+        let start = self.layout.start_of(index).unwrap_or_default();
+        let piece_length = u64::from(self.layout.piece_length());
+        let mut reader = PieceReader::new(self.layout, self.root, self.selection);
+        let mut bytes = Vec::new();
+        let inside = start.div_ceil(piece_length)..(start + len) / piece_length;
+        let mut good = inside.filter_map(|piece| u32::try_from(piece).ok().map(PieceIndex));
+        good.any(|piece| {
+            if !self.evidence.have.contains(piece) {
+                return false;
+            }
+            bytes.resize(self.layout.piece_len(piece) as usize, 0);
+            reader.read(piece, &mut bytes) && bytes.iter().any(|byte| Some(byte) != bytes.first())
+        })
+    }
+
+    /// Whether a byte of the file that lies in no good piece is not zero. Holes are passed over.
+    fn has_something_to_lose(&self, index: FileIndex, len: u64, fd: &OwnedFd) -> Result<bool, Errno> {
+        let start = self.layout.start_of(index).unwrap_or_default();
+        let piece_length = u64::from(self.layout.piece_length());
+        let mut chunk = vec![0; CHUNK_LEN];
+        let mut at = 0;
+        while at < len {
+            // Behind the last data the kernel answers NXIO; a file system that does not tell has no holes.
+            at = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
+                Ok(data) => data.max(at),
+                Err(Errno::NXIO) => return Ok(false),
+                Err(_) => at,
+            };
+            let piece = (start + at) / piece_length;
+            let end = ((piece + 1) * piece_length - start).min(len);
+            let is_good =
+                u32::try_from(piece).is_ok_and(|piece| self.evidence.have.contains(PieceIndex(piece)));
+            if !is_good && !is_zero(fd, at..end, &mut chunk)? {
+                return Ok(true);
+            }
+            at = end;
+        }
+        Ok(false)
+    }
+}
+
+/// Whether all bytes of the range are zero, those behind the file's end included.
+fn is_zero(fd: &OwnedFd, range: Range<u64>, chunk: &mut [u8]) -> Result<bool, Errno> {
+    let mut at = range.start;
+    while at < range.end {
+        let len = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(chunk.len());
+        let Some(part) = chunk.get_mut(..len) else { break };
+        part.fill(0);
+        let ends = read_exactly(fd, part, at)?.is_some();
+        if part.iter().any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+        if ends {
+            break;
+        }
+        at += len as u64;
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+#[path = "content_tests.rs"]
+mod tests;

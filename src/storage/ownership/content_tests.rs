@@ -1,0 +1,296 @@
+//! Files in a download's way: whose they are, told from real files.
+
+use super::*;
+use crate::id::InfoHash;
+use crate::rng::Rng;
+use crate::storage::{Allocation, Content, FileIndex, LayoutFile};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const INFO_HASH: InfoHash = InfoHash([3; 20]);
+const PIECE: usize = 4096;
+
+/// A torrent of these files below a folder of its own, and its bytes.
+struct Scratch {
+    dir: tempfile::TempDir,
+    layout: Arc<Layout>,
+    bytes: Vec<u8>,
+}
+
+fn scratch(files: &[(&str, usize)]) -> Scratch {
+    let described =
+        files.iter().map(|&(path, len)| LayoutFile { path: path.into(), len: len as u64, padding: false });
+    let layout = Arc::new(Layout::new(PIECE as u32, described).unwrap());
+    let mut bytes = vec![0; layout.total_len() as usize];
+    Rng::from_seed(7).fill(&mut bytes);
+    Scratch { dir: tempfile::tempdir().unwrap(), layout, bytes }
+}
+
+impl Scratch {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The torrent's bytes of one file.
+    fn file(&self, index: u32) -> Vec<u8> {
+        let start = self.layout.start_of(FileIndex(index)).unwrap() as usize;
+        self.bytes[start..start + self.layout.files()[index as usize].len as usize].to_vec()
+    }
+
+    fn have(&self, pieces: &[u32]) -> Bitfield {
+        let mut have = Bitfield::none(self.layout.piece_count());
+        pieces.iter().for_each(|&piece| _ = have.insert(PieceIndex(piece)));
+        have
+    }
+
+    fn claims(&self, evidence: Evidence<'_>) -> Result<Claims, StorageError> {
+        Claims::of(&self.layout, self.dir.path(), &FileSelection::all(), evidence)
+    }
+
+    /// The permits of all files, with these pieces here and no record.
+    fn judged(&self, pieces: &[u32]) -> Result<Vec<Permit>, StorageError> {
+        let have = self.have(pieces);
+        let claims = self.claims(Evidence { have: &have, record: None, overwrite: false })?;
+        Ok((0..self.layout.files().len() as u32).map(|file| claims.of_file(FileIndex(file)).permit).collect())
+    }
+
+    /// What a run remembers that has just made the files.
+    fn record(&self) -> Resume {
+        let have = self.have(&[]);
+        let claims = self.claims(Evidence { have: &have, record: None, overwrite: false }).unwrap();
+        let (content, _) = Content::create(
+            Arc::clone(&self.layout),
+            self.dir.path(),
+            &FileSelection::all(),
+            Allocation::Sparse,
+            &claims,
+        )
+        .unwrap();
+        let folder = content.folder();
+        Resume { folder, is_clean: false, ..Resume::clean(INFO_HASH, content.fingerprint(), have) }
+    }
+}
+
+#[test]
+fn a_strangers_file_shorter_equal_or_longer_is_refused_by_its_name() {
+    let scratch = scratch(&[("disk.iso", 3 * PIECE)]);
+    for (len, is_longer) in [(7, false), (3 * PIECE, false), (3 * PIECE + 1, true)] {
+        fs::write(scratch.path("disk.iso"), vec![b'x'; len]).unwrap();
+        let refused = scratch.judged(&[]).unwrap_err();
+        assert_eq!(matches!(refused, StorageError::TooLong { .. }), is_longer, "{refused}");
+        assert_eq!(matches!(refused, StorageError::NotOurs(_)), !is_longer, "{refused}");
+        assert!(refused.to_string().contains("disk.iso") && refused.to_string().contains("--overwrite"));
+        assert_eq!(fs::read(scratch.path("disk.iso")).unwrap(), vec![b'x'; len]);
+    }
+}
+
+#[test]
+fn nothing_is_made_beside_a_strangers_file_and_one_among_good_ones_is_enough() {
+    let scratch = scratch(&[("a/one", 2 * PIECE), ("a/two", 2 * PIECE), ("a/three", PIECE)]);
+    fs::create_dir(scratch.path("a")).unwrap();
+    fs::write(scratch.path("a/one"), scratch.file(0)).unwrap();
+    fs::write(scratch.path("a/two"), "somebody else's").unwrap();
+    assert_eq!(scratch.judged(&[0, 1]), Err(StorageError::NotOurs(scratch.path("a/two"))));
+    assert!(!scratch.path("a/three").exists());
+    fs::remove_file(scratch.path("a/two")).unwrap();
+    assert_eq!(scratch.judged(&[0, 1]), Ok(vec![Permit::Read, Permit::Make, Permit::Make]));
+}
+
+#[test]
+fn a_good_piece_whole_inside_the_file_lets_the_download_go_on() {
+    let scratch = scratch(&[("f", 3 * PIECE)]);
+    let mut bytes = scratch.file(0);
+    bytes[2 * PIECE] ^= 1;
+    fs::write(scratch.path("f"), &bytes).unwrap();
+    assert_eq!(scratch.judged(&[0, 1]), Ok(vec![Permit::Write]));
+    // What another client has fetched of it is shorter.
+    fs::write(scratch.path("f"), &bytes[..2 * PIECE]).unwrap();
+    assert_eq!(scratch.judged(&[0, 1]), Ok(vec![Permit::Write]));
+    fs::hard_link(scratch.path("f"), scratch.path("other name")).unwrap();
+    assert_eq!(scratch.judged(&[0, 1]), Err(StorageError::OtherNames(scratch.path("f"))));
+}
+
+#[test]
+fn good_pieces_that_many_files_have_say_nothing() {
+    // An image that begins with zeros, as most do, and ends with a few bytes that are right by chance.
+    let mut scratch = scratch(&[("disk.iso", 3 * PIECE + 3)]);
+    scratch.bytes[..PIECE].fill(0);
+    let mut stranger = vec![b'x'; 3 * PIECE + 3];
+    stranger[..PIECE].fill(0);
+    stranger[3 * PIECE..].copy_from_slice(&scratch.bytes[3 * PIECE..]);
+    fs::write(scratch.path("disk.iso"), &stranger).unwrap();
+    assert_eq!(scratch.judged(&[0, 3]), Err(StorageError::NotOurs(scratch.path("disk.iso"))));
+}
+
+#[test]
+fn a_file_without_a_whole_piece_of_its_own_is_written_only_when_nothing_in_it_is_lost() {
+    // `small` lies in the pieces 0 and 1, no piece lies in it.
+    let scratch = scratch(&[("large", PIECE - 10), ("small", 20), ("more", 2 * PIECE)]);
+    fs::write(scratch.path("large"), scratch.file(0)).unwrap();
+    let mut small = scratch.file(1);
+    fs::write(scratch.path("small"), &small).unwrap();
+    assert_eq!(
+        scratch.judged(&[0]),
+        Err(StorageError::NotOurs(scratch.path("small"))),
+        "its head alone says little"
+    );
+    small[10..].fill(0);
+    fs::write(scratch.path("small"), &small).unwrap();
+    assert_eq!(scratch.judged(&[0]), Ok(vec![Permit::Read, Permit::Write, Permit::Make]));
+    assert_eq!(scratch.judged(&[]), Err(StorageError::NotOurs(scratch.path("large"))));
+    fs::write(scratch.path("small"), []).unwrap();
+    fs::write(scratch.path("large"), vec![0; PIECE - 10]).unwrap();
+    assert_eq!(scratch.judged(&[]), Ok(vec![Permit::Write, Permit::Write, Permit::Make]));
+}
+
+#[test]
+fn a_file_without_bytes_is_left_alone_whatever_lies_there() {
+    let scratch = scratch(&[("empty", 0), ("f", PIECE)]);
+    fs::write(scratch.path("empty"), "").unwrap();
+    assert_eq!(scratch.judged(&[]), Ok(vec![Permit::Read, Permit::Make]));
+    fs::write(scratch.path("empty"), "notes").unwrap();
+    assert!(matches!(scratch.judged(&[]), Err(StorageError::TooLong { expected: 0, found: 5, .. })));
+}
+
+#[test]
+fn reserved_space_and_zeros_are_nothing_to_lose_and_one_byte_at_the_end_is() {
+    let scratch = scratch(&[("f", 70 * PIECE)]);
+    let file = fs::File::create(scratch.path("f")).unwrap();
+    file.set_len(70 * PIECE as u64).unwrap();
+    assert_eq!(scratch.judged(&[]), Ok(vec![Permit::Write]));
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", 70 * PIECE as u64 - 1).unwrap();
+    assert_eq!(scratch.judged(&[]), Err(StorageError::NotOurs(scratch.path("f"))));
+    assert_eq!(scratch.judged(&[69]), Ok(vec![Permit::Write]), "that byte lies in a good piece");
+}
+
+#[test]
+fn a_record_names_the_very_file_in_the_very_folder_and_no_other() {
+    let scratch = scratch(&[("f", 3 * PIECE)]);
+    let record = scratch.record();
+    let have = scratch.have(&[]);
+    let judged = |record: &Resume| {
+        let evidence = Evidence { have: &have, record: Some(record), overwrite: false };
+        scratch.claims(evidence).map(|claims| claims.of_file(FileIndex(0)).permit)
+    };
+    let not_ours = Err(StorageError::NotOurs(scratch.path("f")));
+    // The half of a piece that a kill has left.
+    fs::write(scratch.path("f"), vec![b'x'; 3 * PIECE]).unwrap();
+    assert_eq!(judged(&record), Ok(Permit::Write));
+    let elsewhere = Resume { folder: Some("/elsewhere".into()), ..record.clone() };
+    assert_eq!(judged(&elsewhere), not_ours);
+    assert_eq!(judged(&Resume { folder: None, ..record.clone() }), not_ours);
+    // Linked elsewhere while it comes, it is ours all the same.
+    fs::hard_link(scratch.path("f"), scratch.path("watched")).unwrap();
+    assert_eq!(judged(&record), Ok(Permit::Write));
+    // Another file of that name and length.
+    fs::write(scratch.path("new"), vec![b'x'; 3 * PIECE]).unwrap();
+    fs::rename(scratch.path("new"), scratch.path("f")).unwrap();
+    assert_eq!(judged(&record), not_ours);
+    fs::write(scratch.path("f"), "shorter").unwrap();
+    assert_eq!(judged(&record), not_ours);
+}
+
+#[test]
+fn who_says_overwrite_gets_shorter_and_longer_files_written_but_not_their_other_names() {
+    for len in [5, 2 * PIECE, 2 * PIECE + 9] {
+        let scratch = scratch(&[("f", 2 * PIECE)]);
+        fs::write(scratch.path("f"), vec![b'x'; len]).unwrap();
+        let have = scratch.have(&[]);
+        let evidence = Evidence { have: &have, record: None, overwrite: true };
+        let claims = scratch.claims(evidence).unwrap();
+        let create = || {
+            let (layout, all) = (Arc::clone(&scratch.layout), FileSelection::all());
+            Content::create(layout, scratch.dir.path(), &all, Allocation::Sparse, &claims)
+        };
+        let (content, _) = create().unwrap();
+        content.write_piece(PieceIndex(0), &[1; PIECE]).unwrap();
+        assert_eq!(fs::metadata(scratch.path("f")).unwrap().len(), 2 * PIECE as u64);
+        drop(content);
+        fs::write(scratch.path("f"), vec![b'x'; len]).unwrap();
+        fs::hard_link(scratch.path("f"), scratch.path("g")).unwrap();
+        assert_eq!(scratch.claims(evidence).unwrap_err(), StorageError::OtherNames(scratch.path("f")));
+        assert_eq!(fs::read(scratch.path("g")).unwrap(), vec![b'x'; len]);
+    }
+}
+
+#[test]
+fn what_comes_between_the_judgement_and_the_making_is_left_alone() {
+    let scratch = scratch(&[("f", PIECE), ("g", PIECE)]);
+    fs::write(scratch.path("g"), vec![0; PIECE]).unwrap();
+    let have = scratch.have(&[]);
+    let claims = scratch.claims(Evidence { have: &have, record: None, overwrite: true }).unwrap();
+    let create = || {
+        let (layout, all) = (Arc::clone(&scratch.layout), FileSelection::all());
+        Content::create(layout, scratch.dir.path(), &all, Allocation::Sparse, &claims).map(|_| ())
+    };
+    fs::write(scratch.path("f"), "new").unwrap();
+    assert_eq!(create(), Err(StorageError::NotOurs(scratch.path("f"))));
+    symlink("g", scratch.path("link")).unwrap();
+    fs::rename(scratch.path("link"), scratch.path("f")).unwrap();
+    assert_eq!(create(), Err(StorageError::SymbolicLink(scratch.path("f"))));
+    fs::remove_file(scratch.path("f")).unwrap();
+    fs::write(scratch.path("new"), "another").unwrap();
+    fs::rename(scratch.path("new"), scratch.path("g")).unwrap();
+    assert_eq!(create(), Err(StorageError::Replaced(scratch.path("g"))));
+    assert_eq!(fs::read(scratch.path("g")).unwrap(), b"another");
+}
+
+#[test]
+fn links_folders_and_devices_are_named() {
+    let scratch = scratch(&[("f", PIECE)]);
+    symlink("elsewhere", scratch.path("f")).unwrap();
+    assert_eq!(scratch.judged(&[]), Err(StorageError::SymbolicLink(scratch.path("f"))));
+    fs::remove_file(scratch.path("f")).unwrap();
+    fs::create_dir(scratch.path("f")).unwrap();
+    assert!(matches!(scratch.judged(&[]), Err(StorageError::WrongKind { kind: "folder", .. })));
+}
+
+#[test]
+fn who_seeds_and_who_downloads_keep_each_other_out_under_every_name_of_a_file() {
+    let scratch = scratch(&[("f", 2 * PIECE)]);
+    fs::write(scratch.path("f"), scratch.file(0)).unwrap();
+    let create = |have: &[u32]| {
+        let have = scratch.have(have);
+        let claims = scratch.claims(Evidence { have: &have, record: None, overwrite: true })?;
+        let (layout, all) = (Arc::clone(&scratch.layout), FileSelection::all());
+        Content::create(layout, scratch.dir.path(), &all, Allocation::Sparse, &claims)
+    };
+    let open = || Content::open(Arc::clone(&scratch.layout), scratch.dir.path());
+    let in_use = StorageError::InUse(scratch.path("f"));
+    let seeding = open().unwrap();
+    assert!(open().is_ok(), "any number may seed it");
+    assert_eq!(create(&[0]).unwrap_err(), in_use);
+    assert!(create(&[0, 1]).is_ok(), "what lacks nothing is not written");
+    drop(seeding);
+    let (download, _) = create(&[0]).unwrap();
+    assert_eq!(open().unwrap_err(), in_use);
+    download.finish().unwrap();
+    assert!(open().is_ok(), "nobody writes any more");
+    // The same inode by another path.
+    let other = tempfile::tempdir_in(scratch.dir.path()).unwrap();
+    fs::hard_link(scratch.path("f"), other.path().join("f")).unwrap();
+    let _elsewhere = Content::open(Arc::clone(&scratch.layout), other.path()).unwrap();
+    drop(download);
+    fs::remove_file(other.path().join("f")).unwrap();
+    assert_eq!(create(&[0]).unwrap_err(), in_use);
+}
+
+#[test]
+fn content_that_may_only_be_read_and_lacks_nothing_is_opened() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = scratch(&[("f", 2 * PIECE), ("g", PIECE)]);
+    fs::write(scratch.path("f"), scratch.file(0)).unwrap();
+    fs::set_permissions(scratch.path("f"), fs::Permissions::from_mode(0o444)).unwrap();
+    let have = scratch.have(&[0, 1]);
+    let claims = scratch.claims(Evidence { have: &have, record: None, overwrite: false }).unwrap();
+    let (layout, all) = (Arc::clone(&scratch.layout), FileSelection::all());
+    let (content, created) =
+        Content::create(layout, scratch.dir.path(), &all, Allocation::Full, &claims).unwrap();
+    assert_eq!((created.made, created.found), (1, 1));
+    assert!(content.write_piece(PieceIndex(0), &[1; PIECE]).is_err(), "it is open for reading");
+    content.write_piece(PieceIndex(2), &scratch.file(1)).unwrap();
+    assert_eq!((content.sync(), content.finish(), content.verify_files()), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(fs::read(scratch.path("f")).unwrap(), scratch.file(0));
+}
