@@ -37,7 +37,7 @@ const HAVE_MESSAGE_LEN: usize = 9;
 pub(crate) const OUR_PEX_ID: u8 = 1;
 const METADATA_ID: u8 = 2;
 const OUR_UPLOAD_ONLY_ID: u8 = 3;
-const OUR_DONT_HAVE_ID: u8 = 4;
+pub(crate) const OUR_DONT_HAVE_ID: u8 = 4;
 
 /// Who we are to this peer.
 #[derive(Clone, Copy, Debug)]

@@ -27,5 +27,5 @@ pub use download::{Wish, WishTerms};
 pub use event::{OurExtension, PeerError, PeerEvent, Stock};
 pub use facts::{SpanFault, TorrentFacts};
 pub use info_dictionary::InfoDictionary;
-pub(crate) use machine::OUR_PEX_ID;
 pub use machine::{Identity, PeerMachine};
+pub(crate) use machine::{OUR_DONT_HAVE_ID, OUR_PEX_ID};

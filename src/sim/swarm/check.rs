@@ -31,6 +31,10 @@ const EVENTS_PER_CONNECTION_MAX: usize = 64;
 const EVENTS_PER_PEER_MAX: usize = 256;
 /// Bytes of control that one event may add to a queue that is full: haves, rejects of a whole queue of requests.
 const CONTROL_SLACK: usize = REQUESTS_QUEUED_MAX * 17;
+/// What one event may make the machines do: so much by itself, so much for each connection, and one thing for each byte
+/// of messages, of which the shortest has five.
+const ACTIONS_MAX: u64 = 256;
+const ACTIONS_PER_CONNECTION_MAX: u64 = 8;
 /// Lines of a story that are kept: the last ones.
 const STORY_LEN_MAX: usize = 400;
 
@@ -58,6 +62,8 @@ pub enum Property {
     OwedIsAsked,
     /// Every queue is within its bound.
     QueuesWithinBounds,
+    /// What one event makes the machines do is bounded by their connections and by the bytes that it brought.
+    WorkWithinBounds,
     /// Of two connections that two peers opened to each other one goes.
     OneConnection,
     /// Nobody is connected with a peer that is banned.
@@ -84,6 +90,9 @@ impl Property {
             Self::AskedOnce => "no block is asked twice outside the endgame",
             Self::OwedIsAsked => "what is believed to be owed was asked",
             Self::QueuesWithinBounds => "every queue is within its bound",
+            Self::WorkWithinBounds => {
+                "an event makes no more work than its bytes and connections account for"
+            }
             Self::OneConnection => "of two connections that two peers opened to each other one goes",
             Self::BannedStayOut => "nobody is connected with a banned peer",
             Self::OnlyLiarsBanned => "only who sent wrong bytes is banned",
@@ -465,6 +474,7 @@ impl Swarm {
     /// After each event, while there are checks; false when something did not hold.
     pub(super) fn check(&mut self) -> bool {
         let Some(mut checks) = self.checks.take() else { return true };
+        checks.find(self.now, self.judge_work());
         if checks.until_next == 0 {
             checks.until_next = checks.every;
             let finding = checks.recount(self);
@@ -474,6 +484,15 @@ impl Swarm {
         let holds = checks.violation.is_none();
         self.checks = Some(checks);
         holds
+    }
+
+    fn judge_work(&self) -> Finding {
+        let connections = self.policies.connections_max as u64;
+        if self.acted <= ACTIONS_MAX + ACTIONS_PER_CONNECTION_MAX * connections + self.heard {
+            return Ok(());
+        }
+        let what = format!("{} actions after {} bytes of messages", self.acted, self.heard);
+        Err((Property::WorkWithinBounds, PeerNumber(0), what))
     }
 
     /// The connection at an end, if it still is.

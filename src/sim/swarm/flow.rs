@@ -99,7 +99,10 @@ impl Node {
             && connection.malice < hostile::PACKETS_MAX
         {
             connection.malice += 1;
-            let uttered = hostile::utter(hostility, &self.facts, &mut self.rng, control);
+            let uttered = match &mut self.script {
+                Some(script) => script.say(&self.facts, control),
+                None => hostile::utter(hostility, &self.facts, &mut self.rng, control),
+            };
             block = block.or(uttered.map(|span| SimBlock { span, content: wrong }));
         }
         let packet = Packet { control: SmallVec::from_slice(control), block };

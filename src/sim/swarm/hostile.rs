@@ -155,6 +155,7 @@ pub(super) fn utter(
         }),
         Hostility::Stocks => stock(rng, facts, out),
         Hostility::Exchange => exchange(rng, out),
+        Hostility::Scripted => {}
         Hostility::Extensions => {
             let mut payload = vec![b'd', b'1', b':', b'm', b'd'];
             payload.extend((0..rng.index(200)).map(|_| b"e0123456789:dilutm_pex-"[rng.index(23)]));

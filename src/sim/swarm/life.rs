@@ -79,6 +79,7 @@ impl Node {
             completed_at: None,
             banned: 0,
             trouble: super::fault::Trouble::default(),
+            script: None,
         }
     }
 

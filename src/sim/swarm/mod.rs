@@ -29,6 +29,7 @@ mod hostile;
 mod ledger;
 mod life;
 mod node;
+mod scripted;
 mod talk;
 mod tap;
 mod terms;
@@ -151,6 +152,9 @@ pub struct Swarm {
     faults: Vec<Fault>,
     tracker_silent_until: Instant,
     checks: Option<Box<check::Checks>>,
+    /// What machines wanted done because of the event at hand, and the bytes of messages that it brought.
+    acted: u64,
+    heard: u64,
 }
 
 impl Swarm {
@@ -186,6 +190,15 @@ impl Swarm {
             faults: Vec::new(),
             tracker_silent_until: Instant::ZERO,
             checks: None,
+            acted: 0,
+            heard: 0,
+        }
+    }
+
+    /// A peer of the manner [`Hostility::Scripted`] says this: whole messages, as [`scripted`] reads any bytes.
+    pub fn give_script(&mut self, peer: PeerNumber, script: Vec<u8>) {
+        if let Some(node) = self.nodes.get_mut(peer.0 as usize) {
+            node.script = Some(scripted::Script::new(script));
         }
     }
 
@@ -212,6 +225,7 @@ impl Swarm {
         self.now = at;
         self.happened += 1;
         self.foresee();
+        (self.acted, self.heard) = (0, 0);
         self.happen(event);
         self.check()
     }

@@ -2,6 +2,7 @@
 
 use super::fault::Trouble;
 use super::ledger::Leeching;
+use super::scripted::Script;
 use super::terms::{PeerNumber, PeerTerms};
 use crate::announcer::Announcer;
 use crate::id::{AddressPrefix, ConnId, PeerId};
@@ -151,6 +152,8 @@ pub struct Node {
     pub completed_at: Option<Instant>,
     pub banned: u32,
     pub trouble: Trouble,
+    /// What it is going to say, when that is written down.
+    pub script: Option<Script>,
 }
 
 /// A set of places.

@@ -25,6 +25,7 @@ impl Swarm {
     /// A peer hears a packet.
     pub(super) fn hear(&mut self, seat: Seat, packet: &Packet) {
         self.found.clear();
+        self.heard = packet.control.len() as u64;
         if !self.hear_bytes(seat, &packet.control, None) {
             return;
         }
@@ -302,6 +303,7 @@ impl Swarm {
             if let Some(checks) = &mut self.checks {
                 checks.choosing(&self.nodes[number.0 as usize], std::mem::take(&mut is_first));
             }
+            self.acted += 1;
             self.carry_out(number, action);
         }
         let node = &mut self.nodes[number.0 as usize];

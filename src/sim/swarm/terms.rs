@@ -72,10 +72,12 @@ pub enum Hostility {
     Exchange,
     /// Extension handshakes that contradict themselves.
     Extensions,
+    /// What is written down for it ([`Swarm::give_script`](super::Swarm::give_script)).
+    Scripted,
 }
 
 impl Hostility {
-    /// All of them.
+    /// All that need nothing written down.
     pub const ALL: [Self; 12] = [
         Self::Noise,
         Self::Nonsense,
