@@ -459,8 +459,9 @@ fn given(status: &Status) -> String {
     let (served, completed) = (ByteSize(status.served), status.completed);
     if status.served_in_all_runs > status.served {
         let all = ByteSize(status.served_in_all_runs);
+        // Short enough for a terminal of eighty columns.
         return format!(
-            "{served} served in this run, {all} in all runs (ratio {:.2}) · {completed} completed",
+            "{served} served, {all} in all runs (ratio {:.2}) · {completed} completed",
             status.ratio
         );
     }
