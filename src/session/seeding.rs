@@ -319,7 +319,7 @@ impl Seeding {
         let left =
             missing_len(&layout, wanted.as_ref().unwrap_or(&every), |piece| checked.verified.contains(piece));
         let is_download = wanted.is_some() && left > 0;
-        tell(SessionEvent::Serving(Box::new(Serving {
+        let serving = Box::new(Serving {
             name: name.clone(),
             info_hash,
             torrent_file: checked.torrent_file.clone(),
@@ -330,7 +330,7 @@ impl Seeding {
             notes: plan.notes.clone(),
             left: if is_download { left } else { 0 },
             is_back,
-        })));
+        });
         let stored: Arc<SharedBitfield> = Arc::new(checked.verified.clone().into());
         let metainfo = Arc::new(checked.metainfo);
         let info = metainfo.info();
@@ -380,6 +380,8 @@ impl Seeding {
             counts: TorrentCounts::default(),
         });
         self.engine.add(&shared);
+        // Whoever hears of it may come at once.
+        tell(SessionEvent::Serving(serving));
         self.has_served = true;
         self.watcher.watch(Watched {
             shared: Arc::clone(&shared),
