@@ -128,7 +128,8 @@ pub const REQUEST_RUNS_CANCELLED_MAX: usize = 1000;
 pub const REJECTS_MAX: u32 = 50;
 /// Requests from a peer that we choke, before the connection ends. A full pipeline may cross our choke on its way.
 pub const REQUESTS_WHILE_CHOKED_MAX: u32 = 2000;
-/// Bytes of control messages waiting for one peer; a peer that makes us say more without reading is closed.
+/// Bytes of answers waiting for one peer; a peer that makes us say more without reading is closed. What we say of our own
+/// accord is not counted: beyond as much, haves are merged and nothing is asked.
 pub const CONTROL_QUEUED_LEN_MAX: usize = 64 * 1024;
 /// Requests in flight that a peer's own `reqq` may allow us; libtorrent tells 2000 at most, others 250 to 500.
 pub const REQUESTS_TOLD_MAX: u32 = 2000;
@@ -136,7 +137,7 @@ pub const REQUESTS_TOLD_MAX: u32 = 2000;
 pub const ALLOWED_FAST_TAKEN_MAX: usize = 32;
 /// Time a choking peer of the fast extension has to answer what it was asked; then the blocks are asked of others.
 pub const CHOKED_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// Pieces that a peer may say it has lost (BEP 54), each of which costs a recount, before the connection ends.
+/// Pieces that a peer may say it has lost (BEP 54) before the connection ends.
 pub const DONT_HAVES_MAX: u32 = 64;
 /// Rejects in a row, without a block between them, from a peer that does not choke us, before the connection ends.
 pub const REJECTS_IN_A_ROW_MAX: u32 = 2000;
@@ -189,8 +190,31 @@ pub const ALLOWED_FAST_INTERVAL: Duration = Duration::from_secs(600);
 /// Such grants that a worker remembers; above it there are none until some are forgotten.
 pub const ALLOWED_FAST_GRANTS_MAX: usize = 16_384;
 
+// --- Between cores -----------------------------------------------------------------------------------------
+
+/// Time between two words of a connection to its home about one and the same thing: where its peer listens, or all that
+/// it has. Whoever says it more often is heard of as late.
+pub const NEWS_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two wishes of a connection that do not follow an answer to the one before: its peer chokes to and fro, or
+/// changes how many requests it takes. Honest peers do that once in seconds.
+pub const WISH_CHANGE_INTERVAL: Duration = Duration::from_millis(200);
+/// Pieces that a worker has its peers' homes count anew in a second, at about twelve nanoseconds each: a tenth of a core.
+pub const RECOUNTED_PIECES_MAX: u64 = 8_000_000;
+/// Those of one address prefix, loopback exempt; more has to wait for the next second.
+pub const RECOUNTED_PIECES_PER_PREFIX_MAX: u64 = RECOUNTED_PIECES_MAX / 4;
+/// Decisions about one connection that wait for room in its worker's mailbox. As many blocks as a torrent has in flight
+/// fit, asked and cancelled; a connection with more is closed.
+pub const ORDERS_WAITING_MAX: usize = 16_384;
+/// Events about single peers that a worker keeps for a session that does not keep up; above it the oldest goes.
+pub const PEER_EVENTS_UNSENT_MAX: usize = 4_096;
+
 // --- Encrypted handshakes ----------------------------------------------------------------------------------
 
+/// Public keys that a worker answers in a second, two powers of 768 bits each: about a tenth of a core. Peers beyond that
+/// wait, and are closed when their time for the handshake is over; who speaks plaintext is not delayed.
+pub const MSE_ANSWERS_MAX: u32 = 400;
+/// Those of one address prefix (/24, /64), loopback exempt.
+pub const MSE_ANSWERS_PER_PREFIX_MAX: u32 = 40;
 /// Bytes of a pad in an encrypted handshake (MSE); a longer one ends the connection.
 pub const MSE_PAD_LEN_MAX: usize = 512;
 /// Bytes of initial payload that a peer may send along with its encrypted handshake. Its field could say 65535, but
@@ -266,6 +290,8 @@ pub const OWN_ADDRESS_VOTES_MAX: usize = 16;
 pub const OWN_ADDRESS_VOTES_MIN: usize = 3;
 /// Peers added, and peers dropped, that one message of peer exchange may have (BEP 11); more are not looked at.
 pub const PEX_PEERS_MAX: usize = 50;
+/// Bytes of a message of peer exchange; a longer one is not looked at. Two hundred peers of IPv6 have half as much.
+pub const PEX_PAYLOAD_LEN_MAX: usize = 8 * 1024;
 /// Time between two messages of peer exchange to one peer (BEP 11).
 pub const PEX_INTERVAL: Duration = Duration::from_secs(60);
 /// Time between two messages of peer exchange from one peer below which the second is ignored: clocks differ.
@@ -340,7 +366,7 @@ pub const PASSED_OVER_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 pub const SUPERSEED_PATIENCE: Duration = Duration::from_secs(60);
 /// Time that a super-seed waits for a newcomer's word about what it has before it shows it a piece.
 pub const SUPERSEED_STOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Haves that go out with one send when super-seeding has ended: 9 KB.
+/// Haves that wait for a peer one by one, 9 KB; further ones are merged, and as many go out with one send.
 pub const HAVES_PER_SEND_MAX: usize = 1000;
 
 // --- Data path ---------------------------------------------------------------------------------------------
@@ -377,6 +403,10 @@ pub const UNSENT_LEN_MAX: u32 = 1024 * 1024;
 /// Windows of 256 KiB that a worker has one device read at once: the depth at which fast devices are busy. Further
 /// ones wait in line; whoever reads ahead does so only while there is room.
 pub const FETCHES_PER_DEVICE_MAX: usize = 32;
+/// Time until a window is read again whose read failed for want of memory or threads; doubles each time.
+pub const FETCH_RETRY_MIN: Duration = Duration::from_millis(50);
+/// The longest such time.
+pub const FETCH_RETRY_MAX: Duration = Duration::from_secs(3);
 /// Kernel threads of one worker that fetches may hold: as many as 32 devices that all hang take.
 pub const FETCH_THREADS_MAX: u32 = 1024;
 /// Places of a connection's queue, of 256 KiB at most, that are looked at to read ahead.

@@ -138,8 +138,17 @@ pub enum ToWorker<S: BlockStore> {
         /// What it is to do.
         order: Order,
     },
+    /// The same, several at once: they had to wait for room in the mailbox.
+    Orders {
+        /// The connection.
+        conn: ConnId,
+        /// What it is to do, in order.
+        orders: Vec<Order>,
+    },
     /// We have one more piece of this torrent: tell its peers here.
     Have(Arc<SharedTorrent<S>>, PieceIndex),
+    /// We have more pieces of this torrent than were told here: compare, and tell its peers.
+    CatchUp(Arc<SharedTorrent<S>>),
     /// Nothing more is to be downloaded of this torrent.
     Satisfied(Arc<SharedTorrent<S>>),
     /// Super-seeding of this torrent is over: its peers may know all that we have.
@@ -157,6 +166,8 @@ pub enum Fact {
     Stock(OwnedStock),
     /// Its peer has these pieces, too.
     Have(Vec<PieceIndex>),
+    /// Its peer has lost this piece (BEP 54).
+    Lost(PieceIndex),
     /// It has room for blocks, or no longer any.
     Wish(Option<Wish>),
     /// These blocks are in their pieces' buffers.

@@ -2,10 +2,12 @@
 
 mod content_store;
 mod doorbell;
+mod event_lanes;
 pub mod histogram;
 pub mod listener;
 pub mod mailbox;
 pub mod message;
+mod outbox;
 pub mod piece_buffer;
 pub mod prefix_table;
 pub mod ring;

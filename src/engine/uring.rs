@@ -15,6 +15,7 @@ use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use memmap2::MmapMut;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -40,6 +41,15 @@ pub struct Uring {
     small: ProvidedBuffers,
     bulk: ProvidedBuffers,
     last_entry: Entry,
+    /// Operations that found the queue full while the kernel took nothing; they go first. As many as there are
+    /// connections and reads, each of which has a few.
+    unsubmitted: VecDeque<Submission>,
+}
+
+/// An operation, and the advice that goes before it.
+struct Submission {
+    advice: Option<squeue::Entry>,
+    entry: squeue::Entry,
 }
 
 impl Uring {
@@ -59,7 +69,7 @@ impl Uring {
             ProvidedBuffers::register(&ring, shape).map_err(|error| RingUnavailable::from_setup(&error))
         };
         let (small, bulk) = (register(SMALL)?, register(BULK)?);
-        Ok(Self { ring, small, bulk, last_entry: Entry::default() })
+        Ok(Self { ring, small, bulk, last_entry: Entry::default(), unsubmitted: VecDeque::new() })
     }
 
     fn entry(op: Op) -> squeue::Entry {
@@ -104,6 +114,36 @@ impl Uring {
             .build()
             .flags(squeue::Flags::IO_HARDLINK | squeue::Flags::SKIP_SUCCESS)
             .user_data(Tag { kind: OpKind::Advise, ..tag }.to_user_data())
+    }
+
+    /// False when the queue is full.
+    fn try_push(&mut self, submission: &Submission) -> bool {
+        let mut queue = self.ring.submission();
+        // SAFETY: what the entries point to stays valid until their last completion: messages and
+        // addresses by the promise their pointer types were made with, the rest holds no pointers
+        // or only addresses that the kernel checks.
+        let pushed = unsafe {
+            match &submission.advice {
+                // Both or none: a link does not reach over two submissions.
+                Some(advice) => queue.push_multiple(&[advice.clone(), submission.entry.clone()]),
+                None => queue.push(&submission.entry),
+            }
+        };
+        pushed.is_ok()
+    }
+
+    /// Pushes what had found a full queue, in order. Where the kernel takes nothing now, the rest waits for the next turn,
+    /// which reaps completions first.
+    fn push_unsubmitted(&mut self) {
+        while let Some(submission) = self.unsubmitted.pop_front() {
+            if self.try_push(&submission) {
+                continue;
+            }
+            self.submit();
+            if !self.try_push(&submission) {
+                return self.unsubmitted.push_front(submission);
+            }
+        }
     }
 
     fn submit(&mut self) {
@@ -162,28 +202,16 @@ impl Ring for Uring {
             Op::Fetch { file, offset, mapped } => Some(Self::advice(file, offset, mapped.len, tag)),
             _ => None,
         };
-        loop {
-            let mut queue = self.ring.submission();
-            // SAFETY: what the entries point to stays valid until their last completion: messages and
-            // addresses by the promise their pointer types were made with, the rest holds no pointers
-            // or only addresses that the kernel checks.
-            let pushed = unsafe {
-                match &advice {
-                    // Both or none: a link does not reach over two submissions.
-                    Some(advice) => queue.push_multiple(&[advice.clone(), entry.clone()]),
-                    None => queue.push(&entry),
-                }
-            };
-            drop(queue);
-            if pushed.is_ok() {
-                return;
-            }
-            self.submit();
+        let submission = Submission { advice, entry };
+        if !self.unsubmitted.is_empty() || !self.try_push(&submission) {
+            self.unsubmitted.push_back(submission);
+            self.push_unsubmitted();
         }
     }
 
     fn turn(&mut self, deadline: Instant, completions: &mut Vec<Completion>) -> io::Result<()> {
         self.last_entry = Entry { began: clock::now(), waited: false };
+        self.push_unsubmitted();
         // What is handed over often completes at once. Only when nothing has is there something to wait for, and the
         // worker knows then that its sends did not go through.
         let queued = self.ring.submission().len() as u32;
@@ -394,6 +422,30 @@ mod tests {
             seen.extend(completions.drain(..).map(|completion| completion.tag.generation));
         }
         assert_eq!(seen.len(), OPERATIONS as usize);
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_take_waits_and_is_not_lost() {
+        const OPERATIONS: u32 = 2 * SUBMISSIONS + 100;
+        let mut ring = Uring::new().unwrap();
+        let target = Tag { kind: OpKind::Receive, slot: 7, generation: 7 };
+        // A ring of one thread takes nothing from another: each of its submits fails.
+        std::thread::scope(|scope| {
+            let ring = &mut ring;
+            scope.spawn(move || {
+                for generation in 0..OPERATIONS {
+                    ring.push(Op::Cancel { target }, Tag { kind: OpKind::Cancel, slot: 1, generation });
+                }
+            });
+        });
+        assert_eq!(ring.unsubmitted.len(), (OPERATIONS - SUBMISSIONS) as usize);
+        let (mut completions, mut seen) = (Vec::new(), std::collections::BTreeSet::new());
+        while seen.len() < OPERATIONS as usize {
+            ring.turn(clock::now() + Duration::from_secs(20), &mut completions).unwrap();
+            assert!(!completions.is_empty(), "{} of {OPERATIONS} completed", seen.len());
+            seen.extend(completions.drain(..).map(|completion| completion.tag.generation));
+        }
+        assert!(ring.unsubmitted.is_empty());
     }
 
     #[test]

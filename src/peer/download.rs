@@ -101,8 +101,8 @@ impl Download {
     }
 
     pub fn handle_reqq(&mut self, reqq: u32) {
-        self.wishing = false;
-        self.pipeline.handle_reqq(reqq);
+        // Said again it changes nothing.
+        self.wishing &= !self.pipeline.handle_reqq(reqq);
     }
 
     pub fn handle_choke(&mut self, now: Instant, choked: bool) {
@@ -182,14 +182,16 @@ impl Download {
         self.pipeline.handle_block(now, len);
     }
 
-    /// Takes on what the home has chosen; what cannot be asked any more comes back at once. Returns what to ask.
+    /// Takes on what the home has chosen; what cannot be asked any more comes back at once, all of it when there is no
+    /// room for requests. Returns what to ask.
     pub fn handle_assigned<'a>(
         &mut self,
         now: Instant,
         spans: &'a [BlockSpan],
+        has_room: bool,
     ) -> impl Iterator<Item = BlockSpan> + use<'a> {
         self.wishing &= spans.is_empty();
-        let may_ask = |span: &BlockSpan| !self.choked || self.fast_pieces.contains(&span.piece);
+        let may_ask = |span: &BlockSpan| has_room && (!self.choked || self.fast_pieces.contains(&span.piece));
         let count = spans.iter().filter(|span| may_ask(span)).count();
         // All of one answer were chosen for one state of the choke, so all can be asked or none. Two answers may meet
         // here when the peer choked and unchoked in between: the peer takes no more for that.

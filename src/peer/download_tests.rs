@@ -96,6 +96,24 @@ impl Talk {
         (asked, cancelled)
     }
 
+    /// The pieces that were told since the last look.
+    fn haves(&mut self) -> Vec<PieceIndex> {
+        self.machine.poll_control(&mut self.sent);
+        let mut input = &self.sent[..];
+        if input.starts_with(b"\x13BitTorrent protocol") {
+            input = &input[HANDSHAKE_LEN..];
+        }
+        let mut told = Vec::new();
+        let mut decoder = Decoder::new(DecoderLimits::for_pieces(crate::limits::PIECES_MAX));
+        while let Some(message) = decoder.decode(&mut input).expect("we speak the protocol") {
+            if let Message::Have(piece) = message {
+                told.push(piece);
+            }
+        }
+        self.sent.clear();
+        told
+    }
+
     fn assign(&mut self, spans: &[BlockSpan]) {
         self.machine.handle_assigned(self.now, spans);
         assert_eq!(self.requests().0, spans);
@@ -211,14 +229,109 @@ fn what_another_brought_is_cancelled_once() {
 fn a_lost_piece_is_told_and_haves_of_ours_are_said() {
     let mut talk = Talk::ready();
     let lost = |id| Message::Extended { id, payload: &[0, 0, 0, 3] };
-    assert_eq!(talk.say(&[lost(4)]), [PeerEvent::Stock]);
+    assert_eq!(talk.say(&[lost(4)]), [PeerEvent::Lost(PieceIndex(3))]);
     assert!(matches!(talk.machine.stock(), Stock::Some(stock) if stock.count() == PIECES - 1));
     assert_eq!(talk.say(&[lost(4), Message::Have(PieceIndex(3))]), [PeerEvent::Complete { arrived: false }]);
     let tired = (0..100).find_map(|_| talk.try_say(&[lost(4), Message::Have(PieceIndex(3))]).err());
     assert_eq!(tired, Some(PeerError::LosesPieces));
-    talk.machine.handle_have_ours(PieceIndex(1)).expect("it reads");
-    let refused = (0..100_000).find_map(|_| talk.machine.handle_have_ours(PieceIndex(1)).err());
-    assert_eq!(refused, Some(PeerError::NotReading));
+    talk.machine.handle_have_ours(PieceIndex(1));
+    assert_eq!(talk.haves(), [PieceIndex(1)]);
+}
+
+/// A torrent of so many pieces of a block each, of which we have some, and a peer that has just come.
+fn arrived(pieces: u32, have: impl Fn(u32) -> bool, reserved: Reserved) -> Talk {
+    let now = Instant::ZERO + Duration::from_secs(1);
+    let mut talk = Talk { machine: PeerMachine::incoming(now), now, sent: Vec::new() };
+    let theirs = Handshake { reserved, info_hash: InfoHash([1; 20]), peer_id: PeerId([2; 20]) };
+    talk.hear(&theirs.encode());
+    let mut ours = Bitfield::none(pieces);
+    for piece in (0..pieces).filter(|&piece| have(piece)) {
+        ours.insert(PieceIndex(piece));
+    }
+    let facts = TorrentFacts {
+        info_hash: InfoHash([1; 20]),
+        piece_length: BLOCK_LEN,
+        total_len: u64::from(pieces) * u64::from(BLOCK_LEN),
+        have: ours.into(),
+        info: None,
+        satisfied: false.into(),
+        private: false,
+        hides_stock: false.into(),
+    };
+    let identity = Identity { peer_id: PeerId([3; 20]), port: 1, remote: Ipv4Addr::LOCALHOST.into() };
+    talk.machine.accept(Arc::new(facts), identity);
+    talk
+}
+
+#[test]
+fn our_own_bitfield_is_not_the_peers_fault_however_long_it_is() {
+    for pieces in [525_000, 600_000, crate::limits::PIECES_MAX] {
+        // In part, and as a whole to a peer that knows no other word for it.
+        for (have, reserved) in [(1, Reserved::OURS), (pieces, Reserved::NONE)] {
+            let mut talk = arrived(pieces, |piece| piece < have, reserved);
+            assert!(talk.machine.control_queued_len() > crate::limits::CONTROL_QUEUED_LEN_MAX);
+            assert_eq!(talk.say(&[Message::Interested]), [PeerEvent::Interested(true)]);
+        }
+    }
+}
+
+#[test]
+fn haves_that_a_slow_peer_has_not_read_are_merged_and_told_as_it_reads() {
+    const MANY: u32 = 200_000;
+    let mut talk = arrived(MANY, |_| false, Reserved::OURS);
+    for piece in 0..MANY {
+        talk.machine.handle_have_ours(PieceIndex(piece));
+    }
+    assert!(talk.machine.buffered_bytes() <= 2 * 9 * crate::limits::HAVES_PER_SEND_MAX + MANY as usize / 8);
+    assert_eq!(talk.say(&[Message::Interested]), [PeerEvent::Interested(true)]);
+    // It reads one send after the other; meanwhile there is more.
+    let mut told = Bitfield::none(MANY);
+    while talk.machine.has_control() {
+        let portion = talk.haves();
+        assert!(!portion.is_empty() && portion.len() <= 2 * crate::limits::HAVES_PER_SEND_MAX);
+        portion.into_iter().for_each(|piece| assert!(told.insert(piece), "{piece} is told twice"));
+    }
+    assert!(told.is_full());
+    talk.machine.handle_have_ours(PieceIndex(1));
+    assert_eq!(talk.haves(), [PieceIndex(1)]);
+    assert!(!talk.machine.has_control() && talk.machine.buffered_bytes() < 4096);
+}
+
+#[test]
+fn who_does_not_read_what_it_was_asked_is_not_asked_for_more() {
+    let mut talk = Talk::ready();
+    let limit = crate::limits::CONTROL_QUEUED_LEN_MAX;
+    // It never reads, and takes requests back by choking to and fro: neither ends the connection, nor grows.
+    talk.machine.handle_haves_ours(&vec![PieceIndex(1); 1000]);
+    let mut asked = 0;
+    for round in 0..100_000 {
+        let before = talk.machine.control_queued_len();
+        talk.machine.handle_assigned(talk.now, &[span(0, 0)]);
+        asked += usize::from(talk.machine.control_queued_len() > before);
+        talk.machine.handle_brought(span(0, 0));
+        let returned = talk.machine.take_returned();
+        assert_eq!(returned.len(), usize::from(talk.machine.control_queued_len() == before), "round {round}");
+        assert!(talk.machine.control_queued_len() <= limit + 100);
+    }
+    assert!(asked > 1000);
+    talk.requests();
+    talk.machine.handle_assigned(talk.now, &[span(0, 1)]);
+    assert_eq!(talk.requests().0, [span(0, 1)]);
+}
+
+#[test]
+fn how_many_requests_it_takes_is_news_only_when_it_has_changed() {
+    let mut talk = Talk::ready();
+    let told = |talk: &mut Talk, reqq| {
+        let reqq = ExtensionHandshake { requests_queued_max: Some(reqq), ..ExtensionHandshake::default() };
+        talk.say(&[Message::Extended { id: 0, payload: &reqq.encode() }]);
+        talk.machine.poll_wish().is_some()
+    };
+    assert!(talk.machine.poll_wish().is_some());
+    assert_eq!(
+        [300, 300, 300, 301, 301].map(|reqq| told(&mut talk, reqq)),
+        [true, false, false, true, false]
+    );
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub enum PeerEvent {
     Stock,
     /// The peer has one more piece.
     Have(PieceIndex),
+    /// The peer has lost a piece that it had (BEP 54).
+    Lost(PieceIndex),
     /// A block begins to arrive. Take its payload with [`PeerMachine::take_payload`] before anything else.
     Block {
         /// Which.
@@ -83,7 +85,7 @@ pub enum PeerError {
     /// Rejects, although it does not choke us.
     #[error("unchokes us and rejects whatever is asked")]
     OnlyRejects,
-    /// It loses pieces over and over (BEP 54), which costs us a recount each time.
+    /// It loses pieces over and over (BEP 54).
     #[error("loses pieces over and over")]
     LosesPieces,
     /// A block that was never asked for.

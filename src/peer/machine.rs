@@ -3,6 +3,7 @@
 mod downloading;
 mod extensions;
 mod foresight;
+mod ours;
 
 use super::allowed_fast::allowed_fast_set;
 use super::download::Download;
@@ -13,8 +14,8 @@ use crate::bitfield::Bitfield;
 use crate::id::{InfoHash, PeerId};
 use crate::limits::{
     ALLOWED_FAST_LEN_MAX, ALLOWED_FAST_MAX, CONTROL_QUEUED_LEN_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT,
-    KEEP_ALIVE_INTERVAL, PEX_INTERVAL_MIN, PEX_MESSAGES_FREE, PEX_OFFENCES_MAX, REJECTS_MAX,
-    REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX,
+    KEEP_ALIVE_INTERVAL, PEX_INTERVAL_MIN, PEX_MESSAGES_FREE, PEX_OFFENCES_MAX, PEX_PAYLOAD_LEN_MAX,
+    REJECTS_MAX, REQUESTS_QUEUED_MAX, REQUESTS_WHILE_CHOKED_MAX,
 };
 use crate::metadata::{Answer, MetadataService};
 use crate::pipeline::{Pushed, RequestQueue};
@@ -29,9 +30,6 @@ use std::sync::Arc;
 
 /// What we call ourselves (BEP 10 `v`).
 const CLIENT_NAME: &str = concat!("Seedring/", env!("CARGO_PKG_VERSION"));
-
-/// Bytes of a have.
-const HAVE_MESSAGE_LEN: usize = 9;
 
 /// Our numbers for the extended messages that we understand (BEP 10).
 pub(crate) const OUR_PEX_ID: u8 = 1;
@@ -60,6 +58,10 @@ pub struct PeerMachine {
     received_at: Instant,
     sent_at: Instant,
     control: Vec<u8>,
+    /// Bytes of `control` that the peer itself made us say. What we queue of our own is not its fault.
+    answers_len: usize,
+    /// Pieces of ours that it is to be told of as it reads.
+    untold: Option<Box<Bitfield>>,
     queue: RequestQueue,
     fast: bool,
     said_what_it_has: bool,
@@ -142,6 +144,8 @@ impl PeerMachine {
             received_at: now,
             sent_at: now,
             control: Vec::new(),
+            answers_len: 0,
+            untold: None,
             queue: RequestQueue::new(),
             fast: false,
             said_what_it_has: false,
@@ -269,8 +273,10 @@ impl PeerMachine {
         input: &mut &[u8],
     ) -> Result<Option<PeerEvent>, PeerError> {
         while let Some(message) = open.decoder.decode(input)? {
+            let queued = self.control.len();
             let event = self.handle_message(now, &open.facts, open.identity.remote, message)?;
-            if self.control.len() > CONTROL_QUEUED_LEN_MAX {
+            self.answers_len += self.control.len() - queued;
+            if self.answers_len > CONTROL_QUEUED_LEN_MAX {
                 return Err(PeerError::NotReading);
             }
             if event.is_some() {
@@ -358,6 +364,9 @@ impl PeerMachine {
             }
             Message::Extended { id: OUR_PEX_ID, payload } if facts.may_exchange_peers() => {
                 self.count_exchange(now)?;
+                if payload.len() > PEX_PAYLOAD_LEN_MAX {
+                    return Ok(None);
+                }
                 self.extended = payload.to_vec();
                 return Ok(Some(PeerEvent::Extended(OurExtension::Pex)));
             }
@@ -500,45 +509,11 @@ impl PeerMachine {
         if choke {
             let waiting = self.queue.clear();
             if self.fast {
+                let queued = self.control.len();
                 waiting.for_each(|span| encode(&Message::Reject(span), &mut self.control));
+                self.answers_len += self.control.len() - queued;
             }
         }
-    }
-
-    /// We have one more piece: it is told.
-    pub fn handle_have_ours(&mut self, piece: PieceIndex) -> Result<(), PeerError> {
-        self.handle_haves_ours(&[piece])
-    }
-
-    /// We have these pieces, too: they are told.
-    pub fn handle_haves_ours(&mut self, pieces: &[PieceIndex]) -> Result<(), PeerError> {
-        if !self.is_open() {
-            return Ok(());
-        }
-        self.control.reserve(pieces.len() * HAVE_MESSAGE_LEN);
-        pieces.iter().for_each(|&piece| encode(&Message::Have(piece), &mut self.control));
-        if self.control.len() > CONTROL_QUEUED_LEN_MAX { Err(PeerError::NotReading) } else { Ok(()) }
-    }
-
-    /// Tells a peer that does not know all that we have of one more piece (BEP 16).
-    pub fn reveal(&mut self, piece: PieceIndex) {
-        if let (Some(hidden), Phase::Open(open)) = (&mut self.hidden, &self.phase)
-            && hidden.reveal(piece, open.facts.piece_len(piece))
-        {
-            encode(&Message::Have(piece), &mut self.control);
-        }
-    }
-
-    /// From now on the peer may know all that we have: it is told, some pieces with each send, and served.
-    pub fn reveal_all(&mut self) {
-        if let Some(hidden) = &mut self.hidden {
-            hidden.reveal_all();
-        }
-    }
-
-    /// The piece revealed last, once all of it has been sent.
-    pub fn take_served(&mut self) -> Option<PieceIndex> {
-        self.hidden.as_mut()?.take_served()
     }
 
     /// What the peer has.
@@ -591,11 +566,13 @@ impl PeerMachine {
     pub fn poll_control(&mut self, out: &mut Vec<u8>) {
         // An idle connection keeps no buffer.
         let control = std::mem::take(&mut self.control);
+        self.answers_len = 0;
         if out.capacity() == 0 {
             *out = control;
         } else {
             out.extend_from_slice(&control);
         }
+        self.poll_untold(out);
         self.poll_metadata(out);
         if let (Some(hidden), Phase::Open(open)) = (&mut self.hidden, &self.phase)
             && hidden.poll_haves(&open.facts.have, out)
@@ -638,6 +615,7 @@ impl PeerMachine {
     /// Whether control bytes wait, which no rate limit holds back.
     pub fn has_control(&self) -> bool {
         !self.control.is_empty()
+            || self.untold.is_some()
             || self.metadata.as_ref().is_some_and(|service| service.has_data()) && self.has_info()
             || self.hidden.as_ref().is_some_and(|hidden| hidden.has_haves())
     }
@@ -651,7 +629,8 @@ impl PeerMachine {
     pub fn buffered_bytes(&self) -> usize {
         let metadata = self.metadata.as_ref().map_or(0, |service| service.buffered_bytes());
         let download = self.download.as_ref().map_or(0, |download| download.buffered_bytes());
-        self.control.capacity() + self.queue.allocated_bytes() + metadata + download
+        let untold = self.untold.as_ref().map_or(0, |untold| untold.as_bytes().len());
+        self.control.capacity() + self.queue.allocated_bytes() + metadata + download + untold
     }
 
     /// The peer wants blocks of us.

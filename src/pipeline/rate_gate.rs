@@ -82,6 +82,41 @@ impl RateGate {
         }
     }
 
+    /// Charges `bytes` that are under way already, whatever the limit says: later takes wait for them.
+    pub fn charge(&self, now: Instant, bytes: u64) {
+        let rate = self.rate.load(Relaxed);
+        if bytes == 0 || rate == UNLIMITED || rate == 0 {
+            return;
+        }
+        let cost = nanos_up(bytes, rate);
+        let mut paid_until = self.paid_until.load(Relaxed);
+        loop {
+            let next = paid_until.max(now.as_nanos()).saturating_add(cost);
+            match self.paid_until.compare_exchange_weak(paid_until, next, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(found) => paid_until = found,
+            }
+        }
+    }
+
+    /// Gives back what was taken and not used. Nobody gets more for it than the burst allows.
+    pub fn give_back(&self, bytes: u64) {
+        let rate = self.rate.load(Relaxed);
+        if bytes == 0 || rate == UNLIMITED || rate == 0 {
+            return;
+        }
+        let cost = nanos_down(bytes, rate);
+        let mut paid_until = self.paid_until.load(Relaxed);
+        while let Err(found) = self.paid_until.compare_exchange_weak(
+            paid_until,
+            paid_until.saturating_sub(cost),
+            Relaxed,
+            Relaxed,
+        ) {
+            paid_until = found;
+        }
+    }
+
     /// Changes the limit. What is taken but not yet paid for is carried over in bytes, so that a raised limit acts
     /// at once. A take that runs at the same moment may still be charged at the old rate. One caller at a time.
     pub fn set_limit(&self, now: Instant, limit: Option<ByteRate>, burst: u64) {
@@ -132,6 +167,22 @@ mod tests {
     use proptest::prelude::*;
 
     const START: Instant = Instant::from_nanos(86_400_000_000_000);
+
+    #[test]
+    fn what_is_given_back_may_be_taken_again_and_brings_nobody_more_than_the_burst() {
+        let gate = RateGate::new(Some(ByteRate(1000)), 500);
+        let take_all = || (0..10_000).filter(|_| gate.try_take(START, 10).is_ok()).count();
+        assert_eq!(take_all(), 50);
+        gate.give_back(200);
+        assert_eq!(take_all(), 20);
+        gate.give_back(u64::MAX);
+        assert_eq!(take_all(), 50);
+        gate.charge(START, 1000);
+        assert_eq!((take_all(), gate.try_take(START + Duration::from_millis(1000), 10).is_ok()), (0, false));
+        assert!(gate.try_take(START + Duration::from_millis(1020), 10).is_ok());
+        RateGate::new(None, 0).give_back(1);
+        RateGate::new(Some(ByteRate(0)), 0).give_back(1);
+    }
 
     #[test]
     fn no_limit_lets_everything_through_and_a_limit_of_zero_nothing() {

@@ -28,6 +28,7 @@ pub struct Terms<'a> {
     pub mailbox_lens: &'a [usize],
     pub zero_copy: ZeroCopyMode,
     pub upload_limit: Option<ByteRate>,
+    pub download_limit: Option<ByteRate>,
     pub encryption: Encryption,
 }
 
@@ -46,6 +47,8 @@ impl Crew {
         let statistics: Arc<[_]> = mailboxes.iter().map(|_| WorkerStatistics::default()).collect();
         let prefixes = Arc::new(PrefixTable::new(PREFIX_CONNECTIONS_MAX));
         let gate = Arc::new(RateGate::new(terms.upload_limit, burst_for(terms.upload_limit)));
+        let limit = terms.download_limit;
+        let download_gate = Arc::new(RateGate::new(limit, burst_for(limit)));
         let (sender, events) = channel();
         let workers = mailboxes.into_iter().enumerate().map(|(index, (mailbox, _))| {
             let sender = sender.clone();
@@ -64,7 +67,7 @@ impl Crew {
                 events: Box::new(move |event| sender.send(event).map_err(|unsent| unsent.0)),
                 statistics: Arc::clone(&statistics),
                 gate: Arc::clone(&gate),
-                download_gate: Arc::new(RateGate::new(None, 0)),
+                download_gate: Arc::clone(&download_gate),
                 prefixes: Arc::clone(&prefixes),
                 zero_copy: ZeroCopyPolicy::new(terms.zero_copy, 8 << 20),
                 encryption: terms.encryption,

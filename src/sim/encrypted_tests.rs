@@ -5,10 +5,11 @@ use super::rig::{INFO_HASH, Rig, SimPeer, until};
 use super::ring::Faults;
 use crate::engine::message::ToWorker;
 use crate::engine::zero_copy::ZeroCopyMode;
-use crate::limits::{ENCRYPTED_BATCH_LEN_MAX, HANDSHAKE_TIMEOUT};
+use crate::limits::{ENCRYPTED_BATCH_LEN_MAX, HANDSHAKE_TIMEOUT, MSE_ANSWERS_PER_PREFIX_MAX};
 use crate::rng::Rng;
 use crate::time::Duration;
 use crate::wire::{CryptoMethods, Encryption, check_prefix};
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 fn rig(seed: u64, policy: Encryption) -> Rig {
@@ -223,4 +224,46 @@ fn a_call_that_nobody_takes_is_not_repeated() {
         assert_eq!((rig.ring().called().len(), rig.worker.connection_count()), (1, 0));
         rig.stop();
     }
+}
+
+#[test]
+fn keys_beyond_a_networks_share_wait_and_nobody_else_does() {
+    const SHARE: usize = MSE_ANSWERS_PER_PREFIX_MAX as usize;
+    let mut rig = rig(6, Encryption::Allow);
+    let address = |number: u8| SocketAddr::from(([203, 0, 113, number], 1000));
+    let busy = SimPeer::joined(&mut rig);
+    let flood: Vec<RawFd> = (0..100).map(|number| rig.ring().dial_from(address(number))).collect();
+    flood.iter().for_each(|&socket| rig.ring().peer_sends(socket, &[0x55; 96]));
+    let mut answered = 0;
+    let mut count = |rig: &mut Rig| {
+        answered += flood.iter().filter(|&&socket| !rig.ring().peer_reads(socket).is_empty()).count();
+        answered
+    };
+    let began = rig.now();
+    for _ in 0..400 {
+        rig.run(1);
+        count(&mut rig);
+        // Somebody always says something, so that time goes on slowly.
+        rig.ring().peer_sends(busy.socket, &[0; 4]);
+    }
+    assert!(rig.worker.backlog_bytes() >= 100 - SHARE);
+    assert!(rig.now() < began + Duration::from_millis(900));
+    assert_eq!(count(&mut rig), SHARE);
+    // Plaintext of the same network, and encryption of another.
+    let mut others = [
+        SimPeer::joined_from(&mut rig, address(200)),
+        SimPeer::joined_encrypted(&mut rig, CryptoMethods::RC4),
+    ];
+    while others.iter().any(|peer| peer.choked) {
+        rig.run(1);
+        others.iter_mut().for_each(|peer| peer.read(&mut rig));
+    }
+    assert!(rig.now() < began + Duration::from_millis(950));
+    serve(&mut rig, &mut others, 20);
+    while count(&mut rig) < 100 {
+        rig.run(1);
+    }
+    assert!(rig.now() < began + Duration::from_secs(4));
+    assert_eq!(rig.worker.backlog_bytes(), 0);
+    rig.stop();
 }

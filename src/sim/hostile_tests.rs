@@ -247,7 +247,9 @@ fn a_home_that_does_not_keep_up_loses_no_message() {
     let mut peers: Vec<SimPeer> = (0..40).map(|_| SimPeer::joined(&mut rig)).collect();
     rig.run(200);
     assert_eq!(rig.worker.connection_count(), 40);
-    assert!(rig.worker.unposted_count() >= 70, "{}", rig.worker.unposted_count());
+    // Those who join while the home has not heard of the others wait, and so does what they say.
+    assert!((1..=4).contains(&rig.worker.unposted_count()), "{}", rig.worker.unposted_count());
+    assert!(rig.worker.backlog_bytes() > 0);
     // Half of them go before their home has heard of them.
     for peer in peers.drain(20..) {
         rig.ring().peer_closes(peer.socket);

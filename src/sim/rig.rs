@@ -112,8 +112,15 @@ impl Rig {
         let home = u16::from(home_mailbox_len.is_some());
         let torrent = seeded(INFO_HASH, Arc::new(store), home, Slots::Fixed(50));
         let mailbox_lens: Vec<_> = std::iter::once(16).chain(home_mailbox_len).collect();
-        let terms =
-            Terms { seed, faults, mailbox_lens: &mailbox_lens, zero_copy, upload_limit: limit, encryption };
+        let terms = Terms {
+            seed,
+            faults,
+            mailbox_lens: &mailbox_lens,
+            zero_copy,
+            upload_limit: limit,
+            download_limit: None,
+            encryption,
+        };
         let Crew { workers, addresses, statistics, events } = Crew::gather(terms, &torrent);
         let mut workers = workers.into_iter();
         let (worker, home) = (workers.next().unwrap(), workers.next());

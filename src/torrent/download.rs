@@ -238,6 +238,14 @@ impl TorrentMachine {
         }
     }
 
+    /// A peer has lost a piece (BEP 54). The blocks of it that it owes come back one by one.
+    pub fn handle_lost(&mut self, now: Instant, conn: ConnId, piece: PieceIndex, rng: &mut Rng) {
+        let Some(download) = &mut self.download else { return };
+        if download.picker.handle_dont_have(conn, piece) {
+            self.settle(now, rng);
+        }
+    }
+
     /// A connection has room for blocks, or no longer wants any (`None`).
     pub fn handle_wish(&mut self, now: Instant, conn: ConnId, wish: Option<Wish>, rng: &mut Rng) {
         let Some(download) = &mut self.download else { return };

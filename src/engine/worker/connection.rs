@@ -5,6 +5,8 @@ use super::super::ring::{Ends, Op, OpKind, Ring, Tag};
 use super::super::slab::Key;
 use super::super::store::BlockStore;
 use super::super::zero_copy::ZeroCopyState;
+use super::mail::Backlog;
+use super::told::Told;
 use super::waiting::Waits;
 use super::{TimerOwner, Worker};
 use crate::id::{AddressPrefix, ConnId, InfoHash, PeerId};
@@ -63,14 +65,15 @@ pub(super) struct Connection {
     pub throttled: bool,
     /// Its place among those who wait for a rate limit, kept until it gets something.
     pub ticket: Option<u64>,
-    /// The torrent's own limit has already been charged for the block at the front.
-    pub front_charged: bool,
+    /// Bytes already charged to the torrent's own limit and not sent.
+    pub charged: u32,
     pub half_open: bool,
     /// The last tick in which it sent blocks; ticks count from one.
     pub active_in: u64,
-    /// What its torrent's home was told last of its interest, and that it was told within the last second.
-    pub interest_told: bool,
-    pub interest_held: bool,
+    /// What its torrent's home was told of it.
+    pub told: Told,
+    /// What came from its peer and waits, while it does; nothing more is received then.
+    pub backlog: Option<Box<Backlog>>,
     /// Buffers of pieces that blocks were asked of, by piece, with the number of those blocks.
     pub buffers: Vec<(Arc<PieceBuffer>, u32)>,
     /// The block that is arriving, and where it goes; nowhere when nobody wants it.
@@ -79,8 +82,10 @@ pub(super) struct Connection {
     pub held: Vec<HeldBlock>,
     /// When the timer for what the peer owes is set.
     pub download_timer: Option<Instant>,
-    /// A wish that waits for the download limit.
+    /// A wish that waits for the download limit, or until it may be told.
     pub held_wish: Option<Wish>,
+    /// Blocks charged to the download limit and not asked for.
+    pub prepaid: u32,
     /// What the peer owes was told to be late.
     pub late: bool,
     /// It ends as soon as all has been said.
@@ -144,16 +149,17 @@ impl Connection {
             scheduled: false,
             throttled: false,
             ticket: None,
-            front_charged: false,
+            charged: 0,
             half_open: true,
             active_in: 0,
-            interest_told: false,
-            interest_held: false,
+            told: Told::default(),
+            backlog: None,
             buffers: Vec::new(),
             arriving: None,
             held: Vec::new(),
             download_timer: None,
             held_wish: None,
+            prepaid: 0,
             late: false,
             parting: false,
             closing: None,
@@ -287,12 +293,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         connection.arriving = None;
         connection.buffers = Vec::new();
         connection.held = Vec::new();
+        connection.backlog = None;
         if connection.connecting.is_some() {
             let target = Self::tag(OpKind::Connect, key);
             self.ring.push(Op::Cancel { target }, Tag { kind: OpKind::Cancel, ..target });
         }
         self.ring.shutdown(socket);
         self.leave_half_open(key);
+        self.give_back_prepaid(key);
         self.close_account(key);
         if let Some(torrent) = torrent.filter(|_| joined)
             && let Some(shared) = self.torrents.get(&torrent)

@@ -1,13 +1,13 @@
 //! The downloading side of connections: payload into the buffers of pieces in flight, and what the torrent's home has
 //! to hear and decides.
 
-use super::super::message::{Fact, Order, OwnedStock};
+use super::super::message::{Fact, Order};
 use super::super::piece_buffer::BlockClaim;
-use super::super::ring::{Op, OpKind, Ring, Tag};
+use super::super::ring::Ring;
 use super::super::slab::Key;
 use super::super::store::BlockStore;
 use super::connection::{Arriving, Closing, Connection, HeldBlock};
-use super::{TimerOwner, ToWorker, Worker};
+use super::{TimerOwner, Worker};
 use crate::id::{ConnId, InfoHash};
 use crate::limits::{BLOCKS_HELD_MAX, HELD_RETRY_INTERVAL};
 use crate::peer::{PeerError, PeerEvent, Stock, Wish};
@@ -131,22 +131,6 @@ impl Connection {
 }
 
 impl<R: Ring, S: BlockStore> Worker<R, S> {
-    pub(super) fn tell_home(&mut self, key: Key, fact: Fact) {
-        let Some(torrent) = self.connections.get(key).and_then(|connection| connection.torrent) else {
-            return;
-        };
-        let Some(home) = self.torrents.get(&torrent).map(|shared| shared.home) else { return };
-        let conn = self.conn_id(key);
-        self.post(home, ToWorker::Fact { torrent, conn, fact });
-    }
-
-    /// Whether the home of this connection's torrent has to hear who has what.
-    fn is_followed(&self, key: Key) -> bool {
-        let torrent = self.connections.get(key).and_then(|connection| connection.torrent);
-        let shared = torrent.and_then(|torrent| self.torrents.get(&torrent));
-        shared.is_some_and(|shared| shared.facts.follows_stocks())
-    }
-
     /// Counts the blocks that have just arrived, and tells them.
     pub(super) fn tell_arrived(&mut self, key: Key) {
         if self.arrived.is_empty() {
@@ -194,57 +178,6 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
     }
 
-    pub(super) fn tell_stock(&mut self, key: Key) {
-        // What was found before is part of it.
-        self.found.clear();
-        if self.is_followed(key)
-            && let Some(connection) = self.connections.get(key)
-        {
-            let stock = OwnedStock::from(connection.machine.stock());
-            self.tell_home(key, Fact::Stock(stock));
-        }
-    }
-
-    pub(super) fn tell_haves(&mut self, key: Key) {
-        if self.found.is_empty() {
-            return;
-        }
-        let found = std::mem::take(&mut self.found);
-        if self.is_followed(key) {
-            self.tell_home(key, Fact::Have(found));
-        }
-    }
-
-    pub(super) fn tell_addresses(&mut self, key: Key) {
-        let Some(connection) = self.connections.get(key) else { return };
-        let Some(theirs) = connection.machine.theirs() else { return };
-        let remote = connection.ends.remote.ip().to_canonical();
-        let exchanges = theirs.ids.pex.is_some();
-        let fact = Fact::Addresses { remote, port: theirs.port, ours: theirs.your_address, exchanges };
-        self.tell_home(key, fact);
-    }
-
-    pub(super) fn tell_exchange(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            let payload = connection.machine.take_extended();
-            self.tell_home(key, Fact::Exchange(payload));
-        }
-    }
-
-    pub(super) fn handle_choked(&mut self, key: Key, choked: bool) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.held_wish = None;
-        }
-        if choked && self.is_followed(key) {
-            self.tell_home(key, Fact::Wish(None));
-            if let Some(connection) = self.connections.get_mut(key) {
-                connection.held_wish = None;
-            }
-            // What it owes comes back sooner than it would have been late.
-            self.set_download_timer(key);
-        }
-    }
-
     /// After anything that may have changed what the connection wants: tells its home what came back, what is late, and
     /// how many blocks there is room for.
     pub(super) fn settle_download(&mut self, key: Key) {
@@ -252,12 +185,20 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if connection.closing.is_some() || connection.torrent.is_none() {
             return;
         }
+        // What is told now would have to wait; it is told when the home has heard the rest.
+        if let Some(home) = self.home_behind(key, None) {
+            return self.wait_for_home(key, home, None, &[]);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
         let returned = connection.machine.take_returned();
         returned.iter().for_each(|span| connection.release_buffer(span.piece));
         let verdicts: [Option<Verdict>; 2] = std::array::from_fn(|_| connection.machine.poll_verdict());
-        let wish = connection.machine.poll_wish().or_else(|| connection.held_wish.take());
         connection.late |= verdicts.contains(&Some(Verdict::Late));
         if !returned.is_empty() {
+            // What comes back was paid for, and is asked for again only so often.
+            let count = u32::try_from(returned.len()).unwrap_or(u32::MAX);
+            connection.prepaid = connection.prepaid.saturating_add(count);
+            connection.told.handle_returned();
             self.tell_home(key, Fact::Returned(returned));
         }
         for verdict in verdicts.into_iter().flatten() {
@@ -269,36 +210,45 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 },
             );
         }
-        if let Some(wish) = wish.and_then(|wish| self.afford(key, wish)) {
-            self.tell_home(key, Fact::Wish(Some(wish)));
-        }
+        self.tell_wish(key);
     }
 
-    /// As much of a wish as the download limit allows now; nothing when it has to wait for its turn.
-    fn afford(&mut self, key: Key, mut wish: Wish) -> Option<Wish> {
+    /// As much of a wish as the download limit allows now; nothing when it has to wait for its turn. What is paid for and
+    /// not asked for is kept for the next wish: the limit is on blocks, not on wishes.
+    pub(super) fn afford(&mut self, key: Key, mut wish: Wish) -> Option<Wish> {
         if self.download_gate.limit().is_none() {
             return Some(wish);
         }
-        // Which blocks they will be is not known yet; where pieces are short, so are they.
-        let torrent = self.connections.get(key).and_then(|connection| connection.torrent);
-        let shared = torrent.and_then(|torrent| self.torrents.get(&torrent));
-        let block_len = shared.map_or(BLOCK_LEN, |shared| shared.facts.shape().mean_block_len());
-        let mut affordable = 0;
-        while affordable < wish.count {
+        let block_len = self.charged_block_len(key);
+        let connection = self.connections.get_mut(key)?;
+        while connection.prepaid < wish.count {
             match self.download_gate.try_take(self.now, block_len) {
-                Ok(()) => affordable += 1,
-                Err(_) if affordable > 0 => break,
+                Ok(()) => connection.prepaid += 1,
+                Err(_) if connection.prepaid > 0 => break,
                 Err(retry_at) => {
-                    let connection = self.connections.get_mut(key)?;
-                    connection.held_wish = Some(wish);
-                    connection.download_timer = Some(retry_at);
-                    self.timers.set(retry_at, TimerOwner::Download(key));
+                    self.hold_wish(key, wish, retry_at);
                     return None;
                 }
             }
         }
-        wish.count = affordable;
+        wish.count = wish.count.min(connection.prepaid);
         Some(wish)
+    }
+
+    /// Bytes that a block is charged with before it is known which it will be: where pieces are short, so are they.
+    fn charged_block_len(&self, key: Key) -> u32 {
+        let torrent = self.connections.get(key).and_then(|connection| connection.torrent);
+        let shared = torrent.and_then(|torrent| self.torrents.get(&torrent));
+        shared.map_or(BLOCK_LEN, |shared| shared.facts.shape().mean_block_len())
+    }
+
+    /// What was paid for and will not be asked for soon is there for others.
+    pub(super) fn give_back_prepaid(&mut self, key: Key) {
+        let connection = self.connections.get_mut(key).filter(|connection| connection.prepaid > 0);
+        if let Some(blocks) = connection.map(|connection| std::mem::take(&mut connection.prepaid)) {
+            let block_len = self.charged_block_len(key);
+            self.download_gate.give_back(u64::from(blocks) * u64::from(block_len));
+        }
     }
 
     /// Whoever says nothing any more in the middle of a block does not keep it from those who have it whole.
@@ -320,7 +270,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         };
         match order {
             Order::Choke(choke) => connection.machine.handle_choke(choke),
-            Order::Interest(interested) => connection.machine.handle_our_interest(self.now, interested),
+            Order::Interest(interested) => {
+                connection.told.handle_answer();
+                connection.machine.handle_our_interest(self.now, interested);
+            }
             Order::Ask(blocks) => self.ask_for(key, blocks),
             Order::Cancel(span) => {
                 let owed = connection.machine.outstanding();
@@ -338,6 +291,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.schedule(key);
     }
 
+    /// Orders that had to wait for room, one after the other.
+    pub(super) fn handle_orders(&mut self, conn: ConnId, orders: Vec<Order>) {
+        orders.into_iter().for_each(|order| self.handle_order(conn, order));
+    }
+
     fn ask_for(&mut self, key: Key, blocks: Vec<(BlockSpan, Arc<super::super::piece_buffer::PieceBuffer>)>) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let mut spans = Vec::with_capacity(blocks.len());
@@ -352,15 +310,23 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 }
             }
         }
+        connection.told.handle_answer();
+        // An answer to a wish that was given up meanwhile is paid for now.
+        let count = u32::try_from(spans.len()).unwrap_or(u32::MAX);
+        let unpaid = count.saturating_sub(connection.prepaid);
+        connection.prepaid = connection.prepaid.saturating_sub(count);
         connection.machine.handle_assigned(self.now, &spans);
-        if !std::mem::replace(&mut connection.bulk, true) && connection.receiving {
-            let target = Self::tag(OpKind::Receive, key);
-            self.ring.push(Op::Cancel { target }, Tag { kind: OpKind::Cancel, ..target });
+        if !std::mem::replace(&mut connection.bulk, true) {
+            self.stop_receiving(key);
+        }
+        if unpaid > 0 && self.download_gate.limit().is_some() {
+            let block_len = self.charged_block_len(key);
+            self.download_gate.charge(self.now, u64::from(unpaid) * u64::from(block_len));
         }
         self.set_download_timer(key);
     }
 
-    fn set_download_timer(&mut self, key: Key) {
+    pub(super) fn set_download_timer(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let retry_at = (!connection.held.is_empty()).then(|| self.now + HELD_RETRY_INTERVAL);
         let due = connection.machine.poll_download_timeout().into_iter().chain(retry_at).min();
@@ -387,15 +353,26 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
 
     /// We have one more piece: every peer of the torrent hears it.
     pub(super) fn handle_have_ours(&mut self, torrent: InfoHash, piece: PieceIndex) {
+        if let Some(passed_on) = self.passed_on.get_mut(&torrent) {
+            passed_on.insert(piece);
+        }
         let Some(members) = self.members.get(&torrent) else { return };
         let keys: Vec<Key> = members.iter().copied().collect();
         for key in keys {
-            let Some(connection) = self.connections.get_mut(key) else { continue };
-            match connection.machine.handle_have_ours(piece) {
-                Ok(()) => self.schedule(key),
-                Err(error) => self.close_at_fault(key, &error),
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.machine.handle_have_ours(piece);
+                self.schedule(key);
             }
         }
+    }
+
+    /// We have more pieces than were told here, since there was no room for a word about each.
+    pub(super) fn handle_catch_up(&mut self, torrent: InfoHash) {
+        let Some(shared) = self.torrents.get(&torrent) else { return };
+        let Some(passed_on) = self.passed_on.get(&torrent) else { return };
+        let have = shared.facts.have.snapshot();
+        let news: Vec<PieceIndex> = have.iter().filter(|&piece| !passed_on.contains(piece)).collect();
+        news.into_iter().for_each(|piece| self.handle_have_ours(torrent, piece));
     }
 
     /// Closes a connection that is to end, once the peer has been told all: it shall hear of our last piece.

@@ -9,11 +9,14 @@ use super::super::ring::Ring;
 use super::super::slab::Key;
 use super::super::store::BlockStore;
 use super::Worker;
+use super::budget::Budget;
 use super::connection::Connection;
+use super::mail::Backlog;
 use crate::id::InfoHash;
+use crate::limits::{MSE_ANSWERS_MAX, MSE_ANSWERS_PER_PREFIX_MAX};
 use crate::peer::{PeerError, PeerEvent};
 use crate::wire::{Answering, Encryption, MseStream, SkeyHash};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What a worker has for encrypted connections.
 #[derive(Debug)]
@@ -23,11 +26,16 @@ pub(super) struct EncryptionState {
     pub secret: fn() -> [u8; 20],
     /// The torrents that a peer may ask for.
     skeys: BTreeMap<SkeyHash, InfoHash>,
+    /// Public keys that may still be answered in this second.
+    answers: Budget,
+    /// Connections whose keys wait for another second, in the order in which they came.
+    waiting: VecDeque<Key>,
 }
 
 impl EncryptionState {
     pub fn new(policy: Encryption, secret: fn() -> [u8; 20]) -> Self {
-        Self { policy, secret, skeys: BTreeMap::new() }
+        let answers = Budget::new(MSE_ANSWERS_MAX.into(), MSE_ANSWERS_PER_PREFIX_MAX.into());
+        Self { policy, secret, skeys: BTreeMap::new(), answers, waiting: VecDeque::new() }
     }
 
     pub fn add(&mut self, info_hash: InfoHash) {
@@ -68,7 +76,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         bytes: &mut [u8],
     ) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Some(backlog) = connection.backlog.as_mut().filter(|backlog| backlog.raw) {
+            return backlog.bytes.extend_from_slice(bytes);
+        }
         let Some(stream) = &mut connection.stream else { return self.handle_bytes(key, event, bytes) };
+        let remote = connection.ends.remote.ip();
+        if stream.answers_key(bytes) && !self.encryption.answers.take(remote, 1) {
+            return self.wait_for_answer(key, bytes);
+        }
         let encryption = &self.encryption;
         let mut answering =
             Answering { secret: encryption.secret, pads: &mut self.rng, skeys: &encryption.skeys };
@@ -83,6 +98,33 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             self.handle_bytes(key, Ok(None), &received.first);
         }
         self.handle_bytes(key, event, &bytes[received.start..]);
+    }
+
+    /// More keys have come in this second than are answered: this one waits for the next.
+    fn wait_for_answer(&mut self, key: Key, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let backlog = Backlog { bytes: bytes.to_vec(), raw: true, ..Backlog::default() };
+        connection.backlog = Some(Box::new(backlog));
+        self.stop_receiving(key);
+        let line = &mut self.encryption.waiting;
+        line.push_back(key);
+        if line.len() > 2 * self.connections.len() {
+            // Most of them have gone meanwhile.
+            line.retain(|&key| self.connections.get(key).is_some());
+        }
+    }
+
+    /// Once a second: those who wait are answered, as many as may be.
+    pub(super) fn tend_handshakes(&mut self) {
+        self.encryption.answers.renew();
+        for _ in 0..self.encryption.waiting.len() {
+            if self.encryption.answers.is_spent() {
+                return;
+            }
+            if let Some(key) = self.encryption.waiting.pop_front() {
+                self.resume(key);
+            }
+        }
     }
 
     /// Encrypts what is about to be sent, when that was agreed on.

@@ -10,9 +10,12 @@
 use super::super::ring::{Completion, Op, OpKind, Ring};
 use super::super::slab::{Key, Slab};
 use super::super::store::{BlockStore, ColdRange};
-use super::{SharedTorrent, Worker};
-use crate::limits::{FETCHES_PER_DEVICE_MAX, READ_AHEAD_BATCHES, READ_AHEAD_WINDOWS_MAX};
-use std::collections::{BTreeMap, VecDeque};
+use super::{SharedTorrent, TimerOwner, Worker};
+use crate::limits::{
+    FETCH_RETRY_MAX, FETCH_RETRY_MIN, FETCHES_PER_DEVICE_MAX, READ_AHEAD_BATCHES, READ_AHEAD_WINDOWS_MAX,
+};
+use crate::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -30,6 +33,8 @@ struct Fetch<T> {
     range: ColdRange,
     /// Connections whose next block lies in it; none for one that is read ahead.
     waiters: Vec<Key>,
+    /// How often it has failed for want of memory or threads.
+    failures: u32,
 }
 
 /// What a worker has read from its disks.
@@ -39,6 +44,8 @@ pub(super) struct Fetches<T> {
     by_window: BTreeMap<(RawFd, u64), Key>,
     /// By device; those that have nothing to do are not there.
     lines: BTreeMap<u64, Line>,
+    /// Those that are in no line until some time has passed.
+    put_off: BTreeSet<Key>,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +56,12 @@ struct Line {
 
 impl<T> Default for Fetches<T> {
     fn default() -> Self {
-        Self { all: Slab::default(), by_window: BTreeMap::new(), lines: BTreeMap::new() }
+        Self {
+            all: Slab::default(),
+            by_window: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            put_off: BTreeSet::new(),
+        }
     }
 }
 
@@ -68,7 +80,7 @@ impl<T> Fetches<T> {
 
     /// Puts a window, which is not there yet, at the end of its device's line.
     fn add(&mut self, of: T, range: ColdRange) -> Key {
-        let key = self.all.insert_with(|_| Fetch { of, range, waiters: Vec::new() });
+        let key = self.all.insert_with(|_| Fetch { of, range, waiters: Vec::new(), failures: 0 });
         self.by_window.insert((range.file, range.offset), key);
         self.lines.entry(range.device).or_default().waiting.push_back(key);
         key
@@ -101,13 +113,39 @@ impl<T> Fetches<T> {
     fn end(&mut self, key: Key) -> Option<Fetch<T>> {
         let fetch = self.all.remove(key)?;
         self.by_window.remove(&(fetch.range.file, fetch.range.offset));
-        if let Some(line) = self.lines.get_mut(&fetch.range.device) {
-            line.in_flight -= 1;
-            if line.in_flight == 0 && line.waiting.is_empty() {
-                self.lines.remove(&fetch.range.device);
-            }
+        if !self.put_off.remove(&key) {
+            self.free_place(fetch.range.device);
         }
         Some(fetch)
+    }
+
+    fn free_place(&mut self, device: u64) {
+        if let Some(line) = self.lines.get_mut(&device) {
+            line.in_flight -= 1;
+            if line.in_flight == 0 && line.waiting.is_empty() {
+                self.lines.remove(&device);
+            }
+        }
+    }
+
+    /// Takes what [`Self::begin`] had begun out of its line for a time that doubles with each failure: the time.
+    fn put_off(&mut self, key: Key) -> Option<Duration> {
+        let fetch = self.all.get_mut(key)?;
+        let pause = (FETCH_RETRY_MIN * (1 << fetch.failures.min(10))).min(FETCH_RETRY_MAX);
+        fetch.failures += 1;
+        let device = fetch.range.device;
+        self.put_off.insert(key);
+        self.free_place(device);
+        Some(pause)
+    }
+
+    /// Puts it at the end of its line again; its device.
+    fn take_up(&mut self, key: Key) -> Option<u64> {
+        let device = self.all.get(key)?.range.device;
+        self.put_off.remove(&key).then(|| {
+            self.lines.entry(device).or_default().waiting.push_back(key);
+            device
+        })
     }
 }
 
@@ -123,6 +161,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let found = self.fetches.find(&range);
         let key =
             found.unwrap_or_else(|| self.fetches.add((Arc::clone(torrent), Arc::clone(content)), range));
+        self.forget_gone_waiters(key);
         self.fetches.wait_for(key, connection);
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.fetching = Some(key);
@@ -130,6 +169,15 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             connection.waits.handle_fetch(self.now);
         }
         self.begin_fetches(range.device);
+    }
+
+    /// While a disk hangs, connections come and go that wait for it.
+    fn forget_gone_waiters(&mut self, key: Key) {
+        if let Some(fetch) = self.fetches.all.get_mut(key)
+            && fetch.waiters.len() > self.connections.len()
+        {
+            fetch.waiters.retain(|&waiter| self.connections.get(waiter).is_some());
+        }
     }
 
     /// Begins to read what lies further back in the queue of a connection that has met cold content, up to
@@ -195,14 +243,41 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     }
 
     pub(super) fn handle_fetched(&mut self, completion: &Completion) {
-        let Some(fetch) = self.end_fetch(Self::key_of(completion.tag)) else { return };
+        let key = Self::key_of(completion.tag);
         let errno = (completion.result < 0).then_some(-completion.result);
+        if matches!(errno, Some(libc::EAGAIN | libc::ENOMEM | libc::EINTR)) && self.stopping.is_none() {
+            return self.put_off_fetch(key, errno);
+        }
+        let Some(fetch) = self.end_fetch(key) else { return };
         let (torrent, content) = &fetch.of;
         content.handle_fetched(self.now, &fetch.range, errno);
         if errno.is_some() && content.fault().is_some() {
             self.if_served(torrent, Self::fail_torrent);
         }
         self.begin_fetches(fetch.range.device);
+    }
+
+    /// The kernel is short of memory or threads: asked at once it would say so again.
+    fn put_off_fetch(&mut self, key: Key, errno: Option<i32>) {
+        let Some(pause) = self.fetches.put_off(key) else { return };
+        self.timers.set(self.now + pause, TimerOwner::Fetch(key));
+        let Some(fetch) = self.fetches.all.get(key) else { return };
+        fetch.of.1.handle_fetched(self.now, &fetch.range, errno);
+        self.begin_fetches(fetch.range.device);
+    }
+
+    pub(super) fn handle_fetch_timeout(&mut self, key: Key) {
+        if let Some(device) = self.fetches.take_up(key) {
+            self.begin_fetches(device);
+        }
+    }
+
+    /// The worker ends: nobody waits for these any more.
+    pub(super) fn give_up_put_off(&mut self) {
+        for key in std::mem::take(&mut self.fetches.put_off) {
+            self.fetches.put_off.insert(key);
+            self.end_fetch(key);
+        }
     }
 }
 

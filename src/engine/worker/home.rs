@@ -125,6 +125,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             Fact::Interest(interested) => machine.handle_interest(now, conn, interested),
             Fact::Stock(stock) => machine.handle_stock(now, conn, stock.as_stock(), rng),
             Fact::Have(pieces) => machine.handle_haves(now, conn, &pieces, rng),
+            Fact::Lost(piece) => machine.handle_lost(now, conn, piece, rng),
             Fact::Wish(wish) => machine.handle_wish(now, conn, wish, rng),
             Fact::Blocks(spans) => {
                 for span in spans {

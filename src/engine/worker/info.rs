@@ -45,6 +45,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         entry.used = self.ticks;
         if entry.len == 0 && !entry.waiting.is_empty() {
             if !entry.waiting.contains(&key) {
+                if entry.waiting.len() > self.connections.len() {
+                    // Connections come and go while a disk hangs.
+                    entry.waiting.retain(|&waiter| self.connections.get(waiter).is_some());
+                }
                 entry.waiting.push(key);
             }
             return;

@@ -6,6 +6,7 @@
 //! same code through short sends, resets, late notifications and full queues.
 
 mod accept;
+mod budget;
 mod connection;
 mod download;
 mod encryption;
@@ -13,15 +14,19 @@ mod fetch;
 mod home;
 mod kernel_limits;
 mod info;
+mod mail;
 mod on_demand;
 mod receive;
 mod reveal;
 mod send;
 mod throttle;
+mod told;
 mod waiting;
 
+use super::event_lanes::EventLanes;
 use super::mailbox::{Address, Mailbox};
 use super::message::{EngineEvent, SharedTorrent, ToWorker};
+use super::outbox::Outbox;
 use super::prefix_table::PrefixTable;
 use super::ring::{Completion, Op, OpKind, Ring, Tag};
 use super::send_slot::SendSlot;
@@ -30,14 +35,16 @@ use super::statistics::WorkerStatistics;
 use super::store::{BlockStore, ColdRange, Extent};
 use super::timers::Timers;
 use super::zero_copy::ZeroCopyPolicy;
+use crate::bitfield::Bitfield;
 use crate::id::{AddressPrefix, InfoHash};
-use crate::limits::ALLOWED_FAST_INTERVAL;
+use crate::limits::{ALLOWED_FAST_INTERVAL, RECOUNTED_PIECES_MAX, RECOUNTED_PIECES_PER_PREFIX_MAX};
 use crate::pipeline::RateGate;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::units::{BlockSpan, PieceIndex};
 use crate::wire::Encryption;
 use accept::Listener;
+use budget::Budget;
 use connection::Connection;
 use download::BlockEnd;
 use encryption::EncryptionState;
@@ -63,9 +70,6 @@ const TICK_INTERVAL: Duration = Duration::from_secs(1);
 const REPOST_INTERVAL: Duration = Duration::from_millis(1);
 /// Time a stopping worker waits for its connections and reads to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Events kept for a session that does not keep up.
-const EVENTS_UNSENT_MAX: usize = 4096;
 
 /// What a worker is made of.
 pub struct WorkerParts<R, S: BlockStore> {
@@ -152,9 +156,19 @@ pub struct Worker<R: Ring, S: BlockStore> {
     /// Peers that we have connected to.
     dialled: BTreeSet<(InfoHash, SocketAddr)>,
     timers: Timers<TimerOwner>,
-    /// Messages that found a full mailbox, by worker; each connection and torrent has a bounded number.
-    unposted: Vec<VecDeque<ToWorker<S>>>,
-    unsent_events: VecDeque<EngineEvent>,
+    /// Messages that found a full mailbox, by worker.
+    outboxes: Vec<Outbox<S>>,
+    /// How many of those have anything in them.
+    behind: usize,
+    /// Connections that wait for their home to hear what they have said, by worker, in the order in which they came.
+    paused: Vec<VecDeque<Key>>,
+    /// Messages posted to others so far.
+    posted: u64,
+    unsent_events: EventLanes,
+    /// Pieces of torrents at home elsewhere that peers here were told of, or met when they came.
+    passed_on: BTreeMap<InfoHash, Bitfield>,
+    /// Recounts that may be asked for in this second, in pieces.
+    recounts: Budget,
     /// Connections that have sent blocks in this tick, and in the one before.
     active: usize,
     active_before: usize,
@@ -193,6 +207,9 @@ enum TimerOwner {
     Connection(Key),
     Throttled,
     Interest(Key),
+    Addresses(Key),
+    Stock(Key),
+    Fetch(Key),
     Download(Key),
     Torrent(InfoHash),
     Accept(usize),
@@ -210,7 +227,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             port: parts.port,
             bind: parts.bind,
             mailbox: parts.mailbox,
-            unposted: parts.workers.iter().map(|_| VecDeque::new()).collect(),
+            outboxes: parts.workers.iter().map(|_| Outbox::default()).collect(),
+            behind: 0,
+            paused: parts.workers.iter().map(|_| VecDeque::new()).collect(),
+            posted: 0,
+            passed_on: BTreeMap::new(),
+            recounts: Budget::new(RECOUNTED_PIECES_MAX, RECOUNTED_PIECES_PER_PREFIX_MAX),
             workers: parts.workers,
             events: parts.events,
             all_statistics: parts.statistics,
@@ -237,7 +259,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             half_open_by_prefix: BTreeMap::new(),
             dialled: BTreeSet::new(),
             timers: Timers::default(),
-            unsent_events: VecDeque::new(),
+            unsent_events: EventLanes::default(),
             active: 0,
             active_before: 0,
             ticks: 1,
@@ -294,7 +316,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             return self.now;
         }
         let mut deadline = self.timers.next().unwrap_or(self.now + TICK_INTERVAL);
-        if !self.unsent_events.is_empty() || self.unposted.iter().any(|queue| !queue.is_empty()) {
+        if !self.unsent_events.is_empty() || self.behind > 0 {
             deadline = deadline.min(self.now + REPOST_INTERVAL);
         }
         self.stopping.map_or(deadline, |stop| deadline.min(stop))
@@ -359,9 +381,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 self.if_served(&torrent, |worker, torrent| worker.handle_opened(torrent, opened));
             }
             ToWorker::Order { conn, order } => self.handle_order(conn, order),
+            ToWorker::Orders { conn, orders } => self.handle_orders(conn, orders),
             ToWorker::Have(torrent, piece) => {
                 self.if_served(&torrent, |worker, torrent| worker.handle_have_ours(torrent, piece));
             }
+            ToWorker::CatchUp(torrent) => self.if_served(&torrent, Self::handle_catch_up),
             ToWorker::RevealAll(torrent) => self.if_served(&torrent, Self::reveal_all),
             ToWorker::Satisfied(torrent) => self.if_served(&torrent, Self::handle_satisfied),
             ToWorker::Stop => self.stop(),
@@ -381,6 +405,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let info_hash = torrent.facts.info_hash;
         if torrent.home == self.index {
             self.settle_home(&torrent);
+        } else if torrent.download.is_some() {
+            self.passed_on.insert(info_hash, torrent.facts.have.snapshot());
         }
         self.members.insert(info_hash, BTreeSet::new());
         self.encryption.add(info_hash);
@@ -394,6 +420,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.forget_info(info_hash);
         self.torrents.remove(&info_hash);
         self.members.remove(&info_hash);
+        self.passed_on.remove(&info_hash);
         self.homes.remove(&info_hash);
         self.peopled.remove(&info_hash);
         self.forget_content(info_hash);
@@ -403,6 +430,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.stopping = Some(self.now + STOP_TIMEOUT);
         self.stop_listening();
         self.close_connections(|_| true);
+        self.give_up_put_off();
     }
 
     fn has_stopped(&self) -> bool {
@@ -418,6 +446,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 TimerOwner::Connection(key) => self.handle_connection_timeout(key),
                 TimerOwner::Throttled => self.handle_unthrottled(),
                 TimerOwner::Interest(key) => self.handle_interest_timeout(key),
+                TimerOwner::Addresses(key) => self.handle_addresses_timeout(key),
+                TimerOwner::Stock(key) => self.handle_stock_timeout(key),
+                TimerOwner::Fetch(key) => self.handle_fetch_timeout(key),
                 TimerOwner::Download(key) => self.handle_download_timeout(key),
                 TimerOwner::Torrent(info_hash) => self.handle_home_timeout(info_hash),
                 TimerOwner::Accept(listener) => self.listen(listener),
@@ -439,6 +470,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.give_up_contested();
         self.tend_content();
         self.tend_infos();
+        self.recounts.renew();
+        self.tend_handshakes();
         self.active_before = std::mem::take(&mut self.active);
         self.ticks += 1;
         self.fast_grants.retain(|_, granted_at| self.now < *granted_at + ALLOWED_FAST_INTERVAL);
@@ -457,44 +490,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         &self.all_statistics[usize::from(self.index)]
     }
 
-    /// Posts to a worker, in order; keeps what does not fit. A message to ourselves is handled at once.
-    fn post(&mut self, worker: u16, message: ToWorker<S>) {
-        if worker == self.index {
-            return self.handle_message(message);
-        }
-        let Some(queue) = self.unposted.get_mut(usize::from(worker)) else { return };
-        if queue.is_empty() {
-            if let Err(message) = self.workers[usize::from(worker)].post(message) {
-                queue.push_back(message);
-            }
-        } else {
-            queue.push_back(message);
-        }
-    }
-
-    fn repost(&mut self) {
-        for (queue, address) in self.unposted.iter_mut().zip(&self.workers) {
-            while let Some(message) = queue.pop_front() {
-                if let Err(message) = address.post(message) {
-                    queue.push_front(message);
-                    break;
-                }
-            }
-        }
-        while let Some(event) = self.unsent_events.pop_front() {
-            if let Err(event) = (self.events)(event) {
-                self.unsent_events.push_front(event);
-                break;
-            }
-        }
-    }
-
     fn tell(&mut self, event: EngineEvent) {
-        if self.unsent_events.len() >= EVENTS_UNSENT_MAX {
-            // Failures are also kept with their content, so what is lost here is found again.
-            self.unsent_events.pop_front();
-        }
-        self.unsent_events.push_back(event);
+        self.unsent_events.push(event);
     }
 
     /// The content of this torrent has failed: its connections go, the other torrents do not notice.
@@ -532,7 +529,21 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
 
     /// Messages that wait for room in other workers' mailboxes, for tests and statistics.
     pub fn unposted_count(&self) -> usize {
-        self.unposted.iter().map(VecDeque::len).sum()
+        self.outboxes.iter().map(Outbox::len).sum()
+    }
+
+    /// Messages posted to other workers so far, for tests and statistics.
+    pub fn posted_count(&self) -> u64 {
+        self.posted
+    }
+
+    /// Bytes received from peers that wait until their homes have heard the rest, for tests and statistics.
+    pub fn backlog_bytes(&self) -> usize {
+        self.connections
+            .values()
+            .filter_map(|connection| connection.backlog.as_ref())
+            .map(|it| it.bytes.len())
+            .sum()
     }
 
     /// Connections that have sent blocks lately.

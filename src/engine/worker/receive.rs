@@ -1,13 +1,13 @@
 //! Bytes from a peer: into its machine, and what its machine says becomes deeds.
 
-use super::super::message::{EngineEvent, Fact};
+use super::super::message::EngineEvent;
 use super::super::ring::{Completion, Ring};
 use super::super::slab::Key;
 use super::super::store::BlockStore;
 use super::connection::Closing;
-use super::{TimerOwner, ToWorker, Worker};
+use super::{ToWorker, Worker};
 use crate::id::InfoHash;
-use crate::limits::{ALLOWED_FAST_GRANTS_MAX, FILL_INTERVAL};
+use crate::limits::ALLOWED_FAST_GRANTS_MAX;
 use crate::meter::PeerCounters;
 use crate::peer::{Identity, OurExtension, PeerError, PeerEvent};
 use crate::peer_list::Closed;
@@ -30,6 +30,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 && connection.is_downloading()
                 && connection.stream.is_none()
                 && connection.closing.is_none()
+                && connection.backlog.is_none()
             {
                 event = connection.take_blocks(self.now, &mut bytes, &mut self.arrived);
             }
@@ -57,18 +58,27 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             1.. => self.handle_raw_bytes(key, event, bytes),
             0 => {
                 tracing::debug!(peer = %connection.ends.remote, "the peer ends the connection");
-                return self.close(key, Closing::Gracefully);
+                return self.end(key, Closing::Gracefully);
             }
-            // Without a buffer left, or ended by us to go on with larger buffers.
+            // Without a buffer left, or ended by us to wait or to go on with larger buffers.
             errno if errno == -libc::ENOBUFS || errno == -libc::ECANCELED => {}
             errno => {
                 let error = std::io::Error::from_raw_os_error(-errno);
                 tracing::debug!(peer = %connection.ends.remote, %error, "the connection breaks");
-                return self.close(key, Closing::Abruptly);
+                return self.end(key, Closing::Abruptly);
             }
         }
-        if !more && self.connections.get(key).is_some_and(|connection| connection.closing.is_none()) {
+        let connection = self.connections.get(key).filter(|connection| connection.closing.is_none());
+        if !more && connection.is_some_and(|connection| connection.backlog.is_none()) {
             self.arm_receive(key);
+        }
+    }
+
+    /// The peer has ended the connection: it is closed when what came before has been acted on.
+    fn end(&mut self, key: Key, how: Closing) {
+        match self.connections.get_mut(key).and_then(|connection| connection.backlog.as_mut()) {
+            Some(backlog) => backlog.ended = Some(how),
+            None => self.close(key, how),
         }
     }
 
@@ -79,9 +89,18 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         mut event: Result<Option<PeerEvent>, PeerError>,
         mut bytes: &[u8],
     ) {
+        if let Some(backlog) = self.connections.get_mut(key).and_then(|it| it.backlog.as_mut()) {
+            return backlog.bytes.extend_from_slice(bytes);
+        }
         self.found.clear();
         loop {
             self.tell_arrived(key);
+            if let Ok(next) = &event
+                && let Some(home) = self.home_behind(key, next.as_ref())
+            {
+                self.wait_for_home(key, home, event.ok().flatten(), bytes);
+                break;
+            }
             match event {
                 Ok(Some(event)) => self.handle_peer_event(key, event),
                 Ok(None) if bytes.is_empty() => break,
@@ -115,35 +134,6 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.schedule(key);
     }
 
-    /// Tells the torrent's home what the peer wants, at most once a second: whoever flips its interest faster costs
-    /// another core no more than that, and its mailbox no room.
-    fn tell_interest(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let interested = connection.machine.interested();
-        if connection.interest_held || connection.interest_told == interested || connection.closing.is_some()
-        {
-            return;
-        }
-        let Some(torrent) = connection.torrent else { return };
-        connection.interest_told = interested;
-        connection.interest_held = true;
-        if let Some(counters) = &connection.counters {
-            counters.set_interested(interested);
-        }
-        self.timers.set(self.now + FILL_INTERVAL, TimerOwner::Interest(key));
-        if let Some(home) = self.torrents.get(&torrent).map(|shared| shared.home) {
-            let conn = self.conn_id(key);
-            self.post(home, ToWorker::Fact { torrent, conn, fact: Fact::Interest(interested) });
-        }
-    }
-
-    pub(super) fn handle_interest_timeout(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.interest_held = false;
-            self.tell_interest(key);
-        }
-    }
-
     pub(super) fn close_at_fault(&mut self, key: Key, error: &dyn std::error::Error) {
         if let Some(connection) = self.connections.get(key) {
             tracing::debug!(peer = %connection.ends.remote, client = connection.machine.client(), %error, "closing");
@@ -163,6 +153,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             PeerEvent::ChokedByThem(choked) => self.handle_choked(key, choked),
             PeerEvent::Stock => self.tell_stock(key),
             PeerEvent::Have(piece) => self.found.push(piece),
+            PeerEvent::Lost(piece) => self.tell_lost(key, piece),
             PeerEvent::Extensions => self.tell_addresses(key),
             PeerEvent::Extended(OurExtension::Pex) => self.tell_exchange(key),
             PeerEvent::Block { .. } => {}
@@ -230,10 +221,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     }
 
     fn handle_complete_peer(&mut self, key: Key, arrived: bool) {
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(torrent) = connection.torrent else { return };
         let peer_id = connection.peer_id;
-        if !arrived {
+        // Who loses pieces and gets them again has got the last one once.
+        if !std::mem::replace(&mut connection.told.complete, true) && !arrived {
             self.tell(EngineEvent::PeerComplete { torrent, peer_id });
         }
         self.tell_stock(key);

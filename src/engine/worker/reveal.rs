@@ -10,6 +10,9 @@ use crate::id::InfoHash;
 impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// Tells the home when all of the piece shown to this peer last has been sent.
     pub(super) fn tell_served(&mut self, key: Key) {
+        if let Some(home) = self.home_behind(key, None) {
+            return self.wait_for_home(key, home, None, &[]);
+        }
         let Some(connection) = self.connections.get_mut(key) else { return };
         if let Some(piece) = connection.machine.take_served() {
             self.tell_home(key, Fact::Served(piece));

@@ -55,18 +55,18 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             self.wait_in_line(key, of, self.now);
             return false;
         }
-        if !connection.front_charged {
-            if let Err(retry_at) = torrent.gate.try_take(self.now, span.len) {
-                self.wait_in_line(key, own, retry_at);
-                return false;
-            }
-            connection.front_charged = true;
+        // What was charged for a block that was cancelled since pays for this one.
+        let owed = span.len.saturating_sub(connection.charged);
+        if let Err(retry_at) = torrent.gate.try_take(self.now, owed) {
+            self.wait_in_line(key, own, retry_at);
+            return false;
         }
+        connection.charged = connection.charged.max(span.len);
         if let Err(retry_at) = self.gate.try_take(self.now, span.len) {
             self.wait_in_line(key, None, retry_at);
             return false;
         }
-        connection.front_charged = false;
+        connection.charged -= span.len;
         connection.ticket = None;
         true
     }
@@ -92,6 +92,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         for (_, key) in std::mem::take(&mut self.throttle.lines).into_values().flatten() {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.throttled = false;
+                if connection.machine.next_block().is_none() {
+                    connection.ticket = None;
+                }
                 self.schedule(key);
             }
         }

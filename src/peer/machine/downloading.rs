@@ -1,6 +1,7 @@
 //! What the torrent's home decides about downloading from this peer, and what it has to hear of it.
 
 use super::{PeerMachine, Phase};
+use crate::limits::CONTROL_QUEUED_LEN_MAX;
 use crate::peer::download::{Download, Wish};
 use crate::peer::facts::TorrentFacts;
 use crate::pipeline::Verdict;
@@ -54,8 +55,10 @@ impl PeerMachine {
     /// The home has chosen blocks to ask for. Those that cannot be asked any more come back with
     /// [`take_returned`](Self::take_returned).
     pub fn handle_assigned(&mut self, now: Instant, spans: &[BlockSpan]) {
+        // Who does not read what it was asked is not asked for more.
+        let may_ask = self.control.len() <= CONTROL_QUEUED_LEN_MAX;
         let Some(download) = self.download_mut() else { return };
-        for span in download.handle_assigned(now, spans) {
+        for span in download.handle_assigned(now, spans, may_ask) {
             encode(&Message::Request(span), &mut self.control);
         }
     }

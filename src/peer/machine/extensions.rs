@@ -22,7 +22,11 @@ impl PeerMachine {
             return Ok(None);
         }
         self.lost += 1;
-        if self.lost > DONT_HAVES_MAX { Err(PeerError::LosesPieces) } else { Ok(Some(PeerEvent::Stock)) }
+        if self.lost > DONT_HAVES_MAX {
+            Err(PeerError::LosesPieces)
+        } else {
+            Ok(Some(PeerEvent::Lost(piece)))
+        }
     }
 
     /// Whether it could be read. A peer may send it again when something has changed (BEP 10).
@@ -106,8 +110,12 @@ impl PeerMachine {
         if *count > PEX_MESSAGES_FREE + PEX_OFFENCES_MAX { Err(PeerError::ExchangeFlood) } else { Ok(()) }
     }
 
-    /// Sends an extended message, if the peer understands it: `id` picks its number from the peer's own.
+    /// Sends an extended message, if the peer understands it: `id` picks its number from the peer's own. Who has much
+    /// to read already goes without.
     pub fn send_extended(&mut self, id: impl FnOnce(&ExtensionIds) -> Option<u8>, payload: &[u8]) {
+        if self.control.len() > CONTROL_QUEUED_LEN_MAX {
+            return;
+        }
         if let Some(id) = self.theirs.as_ref().and_then(|theirs| id(&theirs.ids)) {
             encode(&Message::Extended { id, payload }, &mut self.control);
         }

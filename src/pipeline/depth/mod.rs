@@ -141,9 +141,10 @@ impl RequestPipeline {
         }
     }
 
-    /// The peer said how many requests it takes (`reqq`, BEP 10). Zero counts as one.
-    pub fn handle_reqq(&mut self, reqq: u32) {
-        self.reqq = reqq.clamp(1, REQUESTS_TOLD_MAX);
+    /// The peer said how many requests it takes (`reqq`, BEP 10). Zero counts as one. True when that is news.
+    pub fn handle_reqq(&mut self, reqq: u32) -> bool {
+        let reqq = reqq.clamp(1, REQUESTS_TOLD_MAX);
+        std::mem::replace(&mut self.reqq, reqq) != reqq
     }
 
     /// `count` requests were sent.

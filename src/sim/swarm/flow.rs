@@ -77,8 +77,7 @@ impl Node {
         let from = Seat { node: self.number, slot, generation: connection.generation };
         let ends = Ends { from, to: connection.other? };
         if let Some(news) = self.gained.get(connection.told..) {
-            // They are queued even where this finds that it is much: it is taken at once.
-            let _ = connection.machine.handle_haves_ours(news);
+            connection.machine.handle_haves_ours(news);
             connection.told = self.gained.len();
         }
         control.clear();

@@ -124,6 +124,13 @@ impl Swarm {
                 }
             }
             PeerEvent::Stock => self.tell_stock(seat),
+            PeerEvent::Lost(piece) => {
+                if node.facts.follows_stocks() {
+                    let found = std::mem::take(&mut self.found);
+                    node.machine.handle_haves(now, conn, &found, &mut node.rng);
+                    node.machine.handle_lost(now, conn, piece, &mut node.rng);
+                }
+            }
             PeerEvent::ChokedByThem(choked) => {
                 if choked && node.facts.follows_stocks() {
                     node.machine.handle_wish(now, conn, None, &mut node.rng);

@@ -24,6 +24,11 @@ impl Gather {
         Some(field)
     }
 
+    /// Bytes of the field at hand that have come.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Passes over a pad up to and with the `mark` that ends it: true once it is found. An error as soon as the mark
     /// cannot stand behind a pad of allowed length.
     pub(super) fn pass_mark(&mut self, mark: &[u8], input: &mut &[u8]) -> Result<bool, MseError> {

@@ -69,6 +69,14 @@ impl MseHandshake {
         }
     }
 
+    /// Bytes of the dialling peer's public key that are still to come; `None` when it is here, or when we dial.
+    pub(super) fn key_left(&self) -> Option<usize> {
+        match &self.side {
+            Side::Outgoing(_) => None,
+            Side::Incoming(side) => side.key_left(),
+        }
+    }
+
     /// Appends what has to be sent; less than 1.5 kB in all.
     pub fn poll_output(&mut self, output: &mut Vec<u8>) {
         output.append(&mut self.output);

@@ -71,6 +71,10 @@ impl Incoming {
         }
     }
 
+    pub(super) fn key_left(&self) -> Option<usize> {
+        matches!(self.state, State::PublicKey).then(|| KEY_LEN - self.gather.len())
+    }
+
     fn step(
         &mut self,
         state: State,

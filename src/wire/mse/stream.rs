@@ -5,6 +5,7 @@
 //! from then on there is nothing between socket and wire, and nothing is paid for it.
 
 use super::cipher::Rc4;
+use super::dh::KEY_LEN;
 use super::error::MseError;
 use super::handshake::{MseHandshake, Progress, looks_encrypted};
 use super::policy::{CryptoMethods, Encryption};
@@ -77,6 +78,20 @@ impl MseStream {
         let mut output = Vec::new();
         handshake.poll_output(&mut output);
         Self { state: State::Handshake(Box::new(handshake)), output }
+    }
+
+    /// Whether these bytes bring a peer's public key to its end, so that to [`receive`](Self::receive) them takes two powers
+    /// of 768 bits. Keys that answer our own are not counted: we have asked for them.
+    pub fn answers_key(&self, bytes: &[u8]) -> bool {
+        match &self.state {
+            State::Undecided { first, .. } => {
+                let mut beginning = first.clone();
+                beginning.extend(bytes.iter().take(20));
+                first.len() + bytes.len() >= KEY_LEN && looks_encrypted(&beginning) == Some(true)
+            }
+            State::Handshake(handshake) => handshake.key_left().is_some_and(|left| left <= bytes.len()),
+            State::Open(_) => false,
+        }
     }
 
     /// Takes received bytes, and decrypts in place what of them is the peer wire.
@@ -261,6 +276,26 @@ mod tests {
             prop_assert_eq!((dials.encrypts(), listens.encrypts()), (encrypts, encrypts));
             prop_assert_eq!((dials.transparent(), listens.transparent()), (!encrypts, !encrypts));
         }
+    }
+
+    #[test]
+    fn the_bytes_that_end_a_public_key_are_told_from_all_others() {
+        for cut in [1, 19, 20, 50, 95] {
+            let key = [0x55; KEY_LEN];
+            let mut stream = MseStream::incoming(Encryption::Allow);
+            assert!(stream.answers_key(&key) && !stream.answers_key(&key[..95]));
+            receive(&mut stream, &key[..cut]).unwrap();
+            assert!(!stream.answers_key(&key[cut..95]) && stream.answers_key(&key[cut..]));
+            receive(&mut stream, &key[cut..]).unwrap();
+            assert!(!stream.answers_key(&key));
+        }
+        let mut plain = MseStream::incoming(Encryption::Allow);
+        let long = [&our_handshake()[..], &[0; 200]].concat();
+        assert!(!plain.answers_key(&long));
+        receive(&mut plain, &long).unwrap();
+        assert!(!plain.answers_key(&long));
+        // The answer to a key of ours.
+        assert!(!dialling(CryptoMethods(3)).answers_key(&[0x55; 200]));
     }
 
     #[test]
