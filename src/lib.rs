@@ -51,6 +51,7 @@ pub mod engine;
 pub mod service;
 pub mod datagrams;
 pub mod http_server;
+pub mod exposition;
 pub mod tracker_client;
 pub mod tracker_server;
 pub mod load;

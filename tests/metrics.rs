@@ -23,12 +23,18 @@ fn end(mut child: Child) {
     assert!(child.wait().expect("it ends").success());
 }
 
-/// The head and the body of the answer.
+/// The head and the body of the answer, for who reads OpenMetrics.
 fn ask(url: &str, path: &str) -> (String, String) {
+    ask_as(url, path, "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n")
+}
+
+/// The same for who sends these headers.
+fn ask_as(url: &str, path: &str, headers: &str) -> (String, String) {
     let address = url.strip_prefix("http://").and_then(|url| url.strip_suffix("/metrics"));
     let address = address.expect("the address is printed as a link");
     let mut stream = TcpStream::connect(address).expect("it listens there");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("it reads");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n")
+        .expect("it reads");
     let mut response = String::new();
     stream.read_to_string(&mut response).expect("it answers");
     let (head, body) = response.split_once("\r\n\r\n").expect("a head ends");
@@ -57,6 +63,8 @@ fn the_figures_are_served_where_the_first_event_says() {
     let info_hash = started["info_hash"].as_str().unwrap();
     for line in [
         "seedring_torrents 1",
+        "seedring_failed_torrents 0",
+        "seedring_trackers{state=\"fails\"} 0",
         "seedring_uploaded_bytes_total 0",
         "seedring_worker_connections{worker=\"1\"} 0",
         "seedring_worker_waited_window_seconds_total{worker=\"1\"} 0.000000000",
@@ -72,6 +80,43 @@ fn the_figures_are_served_where_the_first_event_says() {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
     assert!(ask(url, "/").0.starts_with("http/1.1 404"));
+    end(child);
+}
+
+/// Prometheus' own tool finds nothing to say of the figures.
+fn assert_promtool_is_content(text: &str) {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("tools/install-test-clients installs promtool");
+    promtool.stdin.take().expect("it is piped").write_all(text.as_bytes()).expect("it reads");
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn prometheus_reads_the_figures_in_its_own_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = seed(folder.path(), &["--metrics", "127.0.0.1:0", "--json"]).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let mut events = lines.map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
+    let started = events.find(|event| event["event"] == "started").expect("it starts");
+    let url = started["metrics"].as_str().expect("it says where the figures are");
+    events.next().expect("a status comes each second");
+    for accept in ["", "Accept: text/plain;version=0.0.4\r\n", "Accept: */*\r\n"] {
+        let (head, text) = ask_as(url, "/metrics", accept);
+        assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+        for begin in
+            ["process_cpu_seconds_total ", "process_open_fds ", "seedring_torrents 1", "seedring_build_info{"]
+        {
+            assert!(text.lines().any(|line| line.starts_with(begin)), "{begin} is missing in\n{text}");
+        }
+        assert_promtool_is_content(&text);
+    }
     end(child);
 }
 

@@ -123,7 +123,6 @@ fn failures_are_one_sentence_and_exit_1_and_wrong_usage_exits_2() {
         (&["show", "album"], "cannot read the torrent file album"),
         (&["show", "v2.torrent"], "v2 torrent not supported"),
         (&["show", "magnet:?xt=urn:btmh:1220"], "v2 torrent not supported"),
-        (&["show", "magnet:?dn=x"], "names no torrent"),
         (&["create", "missing"], "missing"),
         (&["create", "/"], "root of the file system"),
         (&["create", "album", "-o", "missing/x.torrent"], "cannot write the torrent file missing/x.torrent"),
@@ -135,12 +134,28 @@ fn failures_are_one_sentence_and_exit_1_and_wrong_usage_exits_2() {
             "{args:?} {err}"
         );
     }
+    assert_eq!(seedring(dir.path(), &["create", "album", "-o", "one.torrent"]).0, 0);
     for args in [
         &["create"][..],
         &["show"],
         &["create", "album", "--piece-length", "48KiB"],
         &["create", "album", "--piece-length", "8KiB"],
         &["create", "album", "--tracker", "somewhere"],
+        // What no parser of arguments sees.
+        &["show", "magnet:?dn=x"],
+        &["create", "album", "--exclude", "["],
+        &["seed", "album", "album", "--torrent", "x.torrent", "--bind", "127.0.0.1", "--port", "0"],
+        &["bench", "nowhere", "x.torrent"],
+        &["bench", "127.0.0.1:1", "x.torrent", "--verify", "--payload", "discard"],
+        &["bench", "127.0.0.1:1", "x.torrent", "--bytes", "0"],
+        &["get", "magnet:?dn=x", "--bind", "127.0.0.1", "--port", "0"],
+        &["get", "one.torrent", "--only", "[", "--bind", "127.0.0.1", "--port", "0"],
+        &["get", "one.torrent", "--first", "[", "--bind", "127.0.0.1", "--port", "0"],
+        &["get", "one.torrent", "--only", "nothing", "--bind", "127.0.0.1", "--port", "0"],
+        &["get", "one.torrent", "--download-limit", "0"],
+        &["get", "one.torrent", "--upload-slots", "0"],
+        &["get", "one.torrent", "--prefix-connections", "0"],
+        &["get", "one.torrent", "--workers", "10000"],
     ] {
         assert_eq!(seedring(dir.path(), args).0, 2, "{args:?}");
     }
@@ -220,5 +235,5 @@ fn what_systems_leave_behind_is_left_out_and_names_that_are_alike_are_told() {
     let (files, err) = shared(&["--exclude", "*.nfo", "--exclude", "disc 2/*.FLAC"]);
     assert!(files == 2 && err.contains("x.nfo is left out: it is excluded") && !err.contains(alike), "{err}");
     let (code, _, err) = seedring(dir.path(), &["create", "album", "--exclude", "[x"]);
-    assert!(code == 1 && err.contains("\"[x\" is no pattern of file names"), "{err}");
+    assert!(code == 2 && err.contains("\"[x\" is no pattern of file names"), "{err}");
 }

@@ -187,7 +187,8 @@ fn bytes(text: &str) -> Result<ByteSize, String> {
 }
 
 fn resolve(text: &str) -> Result<SocketAddr, CommandError> {
-    let found = text.to_socket_addrs().map_err(|error| format!("{text:?} is no IP:PORT: {error}"))?.next();
+    let misuse = |error| UsageError(format!("{text:?} is no IP:PORT: {error}"));
+    let found = text.to_socket_addrs().map_err(misuse)?.next();
     found.ok_or_else(|| format!("{text:?} has no address").into())
 }
 

@@ -89,7 +89,7 @@ pub struct GetArgs {
     /// Print one JSON object a line: events, and the figures each second
     #[arg(long)]
     json: bool,
-    /// Serve figures as OpenMetrics at http://IP:PORT/metrics; port 0 takes any free one
+    /// Serve figures for Prometheus (OpenMetrics for who asks for it) at http://IP:PORT/metrics; port 0 takes any free one
     #[arg(long, value_name = "IP:PORT")]
     metrics: Option<SocketAddr>,
     /// Where to remember what is here [default: $XDG_STATE_HOME/seedring or ~/.local/state/seedring]

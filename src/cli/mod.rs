@@ -1,7 +1,10 @@
 //! The command line: what the user typed becomes one call into the floors below, and its result an exit
 //! code: 0 done, 1 failed (one sentence on stderr: whose fault, what to do), 2 usage.
 
+use crate::metainfo::MagnetError;
 use crate::secret_url::RedactedUrl;
+use crate::session::downloading::DownloadError;
+use crate::session::make_torrent::MakeError;
 use crate::storage::outlive_file_size_limit;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -88,7 +91,7 @@ pub fn main() -> ExitCode {
             output::err(format_args!("seedring: {}", escape::Plain(&with_causes(error.as_ref()))));
             // What cannot be said here cannot be said anywhere.
             let _ = output::finish();
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+            ExitCode::from(if is_misuse(error.as_ref()) { 2 } else { 1 })
         }
     }
 }
@@ -104,6 +107,16 @@ fn without_keys(mut error: clap::Error) -> clap::Error {
         error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
     }
     error
+}
+
+/// Whether an argument is wrong, whoever has seen it: the parser, or a floor below that reads what it says.
+fn is_misuse(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let is_pattern =
+        matches!(error.downcast_ref(), Some(DownloadError::Pattern { .. } | DownloadError::NothingSelected))
+            || matches!(error.downcast_ref(), Some(MakeError::Pattern { .. }));
+    // A link of a kind that is not served is none the less a link.
+    let is_link = matches!(error.downcast_ref(), Some(link) if !matches!(link, MagnetError::V2Only));
+    is_pattern || is_link || error.is::<UsageError>()
 }
 
 /// A reader that has seen enough is no failure.

@@ -103,7 +103,7 @@ pub struct SeedArgs {
     /// Stop after N complete downloads by others
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     once: Option<u64>,
-    /// Serve figures as OpenMetrics at http://IP:PORT/metrics; port 0 takes any free one
+    /// Serve figures for Prometheus (OpenMetrics for who asks for it) at http://IP:PORT/metrics; port 0 takes any free one
     #[arg(long, value_name = "IP:PORT")]
     metrics: Option<SocketAddr>,
     /// Where to remember what was checked [default: $XDG_STATE_HOME/seedring or ~/.local/state/seedring]

@@ -119,17 +119,17 @@ counters! {
     zero_copy_sends: Counter of Count,
     /// Zero-copy sends that the kernel copied all the same.
     zero_copy_copied: Counter of Count,
-    /// Bytes of those.
+    /// Bytes of zero-copy sends that the kernel copied all the same.
     zero_copy_copied_bytes: Counter of Bytes,
     /// Zero-copy sends that the kernel refused.
     zero_copy_refused: Counter of Count,
     /// Ranges that had to be read from disk before a send.
     cold_fetches: Counter of Count,
-    /// Bytes of those.
+    /// Bytes that had to be read from disk before a send.
     cold_bytes: Counter of Bytes,
     /// Sends that waited for a rate limit.
     throttled: Counter of Count,
-    /// Nanoseconds of processor time.
+    /// Processor time.
     busy_nanos: Counter of Nanoseconds,
     /// Page faults of this worker that waited for a disk; stays zero while sends touch resident pages only.
     major_faults: Counter of Count,
@@ -147,9 +147,9 @@ counters! {
     waited_asking_nanos: Counter of Nanoseconds,
     /// Time that the kernel had something of a connection to send, added up over connections; zero unless asked for.
     tcp_busy_nanos: Counter of Nanoseconds,
-    /// The part of that in which the peer's window was full, as the kernel tells it.
+    /// Time that the kernel had something to send and the peer's window was full, added up over connections.
     tcp_peer_window_nanos: Counter of Nanoseconds,
-    /// The part of it in which our send buffer was full, as the kernel tells it.
+    /// Time that the kernel had something to send and our send buffer was full, added up over connections.
     tcp_send_buffer_nanos: Counter of Nanoseconds,
 }
 

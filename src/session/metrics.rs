@@ -1,20 +1,19 @@
-//! The session's figures as OpenMetrics text: pure rendering of a snapshot.
+//! The session's figures as text for a monitoring system: pure rendering of a snapshot.
 //!
-//! Invariant: whatever a torrent is called, the text stays well formed, line by line. Figures of single torrents
-//! are there up to a bound; the sums always are. Source: OpenMetrics 1.0.0. Deliberately absent: timestamps,
-//! `_created` samples, and anything about a single peer.
+//! Figures of single torrents are there up to a bound; the sums always are. Those of the process have the names that
+//! Prometheus' client libraries give them. Deliberately absent: timestamps, `_created` samples, and anything about a
+//! single peer.
 
+use super::process_figures::ProcessFigures;
 use super::seeding::TorrentStatus;
 use crate::attribution::Cause;
 use crate::engine::statistics::{
     FIGURES, Figure, FigureKind, FigureUnit, HISTOGRAMS, HistogramFigure, HistogramsSnapshot,
     StatisticsSnapshot,
 };
+use crate::exposition::{Exposition, Format, Kind};
 use crate::limits::METRICS_TORRENTS_MAX;
 use crate::units::ByteRate;
-
-/// The media type of [`render`]'s text.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Powers of two of nanoseconds that are bounds of buckets: a microsecond to 17 seconds.
 const TIME_EXPONENTS: std::ops::RangeInclusive<u32> = 10..=34;
@@ -30,6 +29,12 @@ pub struct MetricsSnapshot<'a> {
     pub histograms: Vec<HistogramsSnapshot>,
     /// Torrents served.
     pub torrents: usize,
+    /// Torrents that cannot be served now.
+    pub failed: usize,
+    /// Trackers of torrents whose last answer was one, and those of which it was none.
+    pub trackers: [usize; 2],
+    /// What the process takes.
+    pub process: ProcessFigures,
     /// Peers that have finished their handshake, in all torrents.
     pub peers: u64,
     /// Downloads completed by others.
@@ -60,10 +65,10 @@ pub fn busiest(mut torrents: Vec<TorrentStatus>, count_max: usize) -> Vec<Torren
     torrents
 }
 
-/// The text, up to its `# EOF`.
-pub fn render(snapshot: &MetricsSnapshot<'_>) -> String {
-    let mut text = Text::default();
-    text.family("seedring_build", "info", "", "Which seedring this is.");
+/// The text.
+pub fn render(snapshot: &MetricsSnapshot<'_>, format: Format) -> String {
+    let mut text = Exposition::new(format);
+    text.family("seedring_build", Kind::Info, "", "Which seedring this is.");
     text.sample("seedring_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     render_session(&mut text, snapshot);
     for figure in FIGURES {
@@ -73,29 +78,37 @@ pub fn render(snapshot: &MetricsSnapshot<'_>) -> String {
         render_histogram(&mut text, histogram, &snapshot.histograms);
     }
     render_torrents(&mut text, &snapshot.each);
-    text.0 += "# EOF\n";
-    text.0
+    render_process(&mut text, &snapshot.process);
+    text.finish()
 }
 
-fn render_session(text: &mut Text, snapshot: &MetricsSnapshot<'_>) {
+fn render_session(text: &mut Exposition, snapshot: &MetricsSnapshot<'_>) {
     let uploaded: u64 = snapshot.workers.iter().map(|worker| worker.payload_sent).sum();
-    text.family("seedring_torrents", "gauge", "", "Torrents served.");
+    text.family("seedring_torrents", Kind::Gauge, "", "Torrents served.");
     text.sample("seedring_torrents", &[], snapshot.torrents);
-    text.family("seedring_peers", "gauge", "", "Peers that have finished their handshake.");
+    text.family("seedring_failed_torrents", Kind::Gauge, "", "Torrents that cannot be served now.");
+    text.sample("seedring_failed_torrents", &[], snapshot.failed);
+    let help =
+        "Trackers of torrents, by what came of the last announce; one of ten torrents counts ten times.";
+    text.family("seedring_trackers", Kind::Gauge, "", help);
+    for (state, count) in ["answers", "fails"].into_iter().zip(snapshot.trackers) {
+        text.sample("seedring_trackers", &[("state", state)], count);
+    }
+    text.family("seedring_peers", Kind::Gauge, "", "Peers that have finished their handshake.");
     text.sample("seedring_peers", &[], snapshot.peers);
-    text.family("seedring_uploaded_bytes", "counter", "bytes", "Bytes of blocks sent in this run.");
+    text.family("seedring_uploaded_bytes", Kind::Counter, "bytes", "Bytes of blocks sent in this run.");
     text.sample("seedring_uploaded_bytes_total", &[], uploaded);
     let rate = "seedring_upload_bytes_per_second";
-    text.family(rate, "gauge", "bytes_per_second", "Bytes of blocks a second, smoothed.");
+    text.family(rate, Kind::Gauge, "bytes_per_second", "Bytes of blocks a second, smoothed.");
     text.sample(rate, &[], snapshot.upload_rate.0);
-    text.family("seedring_completed_downloads", "counter", "", "Downloads completed by others.");
+    text.family("seedring_completed_downloads", Kind::Counter, "", "Downloads completed by others.");
     text.sample("seedring_completed_downloads_total", &[], snapshot.completed);
 }
 
-fn render_figure(text: &mut Text, figure: &Figure, workers: &[StatisticsSnapshot]) {
+fn render_figure(text: &mut Exposition, figure: &Figure, workers: &[StatisticsSnapshot]) {
     let (kind, suffix) = match figure.kind {
-        FigureKind::Counter => ("counter", "_total"),
-        FigureKind::Gauge => ("gauge", ""),
+        FigureKind::Counter => (Kind::Counter, "_total"),
+        FigureKind::Gauge => (Kind::Gauge, ""),
     };
     let family = family_name(figure.name, figure.unit);
     text.family(&family, kind, unit(figure.unit), figure.help.trim());
@@ -110,13 +123,13 @@ fn render_figure(text: &mut Text, figure: &Figure, workers: &[StatisticsSnapshot
 }
 
 /// Buckets for each power of two, cumulative as the format has it.
-fn render_histogram(text: &mut Text, histogram: &HistogramFigure, workers: &[HistogramsSnapshot]) {
+fn render_histogram(text: &mut Exposition, histogram: &HistogramFigure, workers: &[HistogramsSnapshot]) {
     let family = family_name(histogram.name, histogram.unit);
     let exponents = match histogram.unit {
         FigureUnit::Nanoseconds => TIME_EXPONENTS,
         FigureUnit::Count | FigureUnit::Bytes => SIZE_EXPONENTS,
     };
-    text.family(&family, "histogram", unit(histogram.unit), histogram.help.trim());
+    text.family(&family, Kind::Histogram, unit(histogram.unit), histogram.help.trim());
     for (index, worker) in workers.iter().enumerate() {
         let (counts, worker) = ((histogram.read)(worker), index.to_string());
         let mut bucket = |le: &str, count| {
@@ -139,32 +152,70 @@ fn render_histogram(text: &mut Text, histogram: &HistogramFigure, workers: &[His
     }
 }
 
-fn render_torrents(text: &mut Text, torrents: &[TorrentFigures<'_>]) {
+fn render_torrents(text: &mut Exposition, torrents: &[TorrentFigures<'_>]) {
     if torrents.is_empty() {
         return;
     }
     let torrents = &torrents[..torrents.len().min(METRICS_TORRENTS_MAX)];
     let hashes: Vec<String> = torrents.iter().map(|torrent| torrent.status.info_hash.to_string()).collect();
     let uploaded = "seedring_torrent_uploaded_bytes";
-    text.family(uploaded, "counter", "bytes", "Bytes of blocks of the torrent sent in this run.");
+    text.family(uploaded, Kind::Counter, "bytes", "Bytes of blocks of the torrent sent in this run.");
     for (torrent, info_hash) in torrents.iter().zip(&hashes) {
         let labels = [("info_hash", info_hash.as_str()), ("name", torrent.name)];
         text.sample("seedring_torrent_uploaded_bytes_total", &labels, torrent.status.uploaded);
     }
     let connections = "seedring_torrent_connections";
-    text.family(connections, "gauge", "", "Peers of the torrent that have finished their handshake.");
+    text.family(connections, Kind::Gauge, "", "Peers of the torrent that have finished their handshake.");
     for (torrent, info_hash) in torrents.iter().zip(&hashes) {
         let labels = [("info_hash", info_hash.as_str()), ("name", torrent.name)];
         text.sample(connections, &labels, torrent.status.peers);
     }
     let waited = "seedring_torrent_waited_seconds";
-    text.family(waited, "counter", "seconds", "Time that connections of the torrent waited, by what for.");
+    text.family(
+        waited,
+        Kind::Counter,
+        "seconds",
+        "Time that connections of the torrent waited, by what for.",
+    );
     for (torrent, info_hash) in torrents.iter().zip(&hashes) {
         for cause in Cause::ALL {
             let labels = [("info_hash", info_hash.as_str()), ("cause", cause.name())];
             let time = seconds(torrent.status.waited.of(cause));
             text.sample("seedring_torrent_waited_seconds_total", &labels, time);
         }
+    }
+}
+
+/// The names are those of Prometheus' client libraries, which dashboards know.
+fn render_process(text: &mut Exposition, process: &ProcessFigures) {
+    let cpu = seconds(u64::try_from(process.cpu.as_nanos()).unwrap_or(u64::MAX));
+    text.family(
+        "process_cpu_seconds",
+        Kind::Counter,
+        "seconds",
+        "Processor time of the process, user and system.",
+    );
+    text.sample("process_cpu_seconds_total", &[], cpu);
+    let gauges = [
+        (
+            "process_start_time_seconds",
+            "seconds",
+            "When the process started, in Unix time.",
+            process.started_at,
+        ),
+        (
+            "process_resident_memory_bytes",
+            "bytes",
+            "Memory of the process that is resident.",
+            process.resident_len,
+        ),
+        ("process_virtual_memory_bytes", "bytes", "Address space of the process.", process.virtual_len),
+        ("process_open_fds", "", "Open file descriptors.", process.open_files),
+        ("process_max_fds", "", "File descriptors that may be open.", process.open_files_max),
+    ];
+    for (name, unit, help, value) in gauges {
+        text.family(name, Kind::Gauge, unit, help);
+        text.sample(name, &[], value);
     }
 }
 
@@ -196,57 +247,12 @@ fn unit(unit: FigureUnit) -> &'static str {
     }
 }
 
-#[derive(Default)]
-struct Text(String);
-
-impl Text {
-    /// Opens a family. `help` is ours and holds nothing to escape.
-    fn family(&mut self, name: &str, kind: &str, unit: &str, help: &str) {
-        self.0 += &format!("# TYPE {name} {kind}\n");
-        if !unit.is_empty() {
-            self.0 += &format!("# UNIT {name} {unit}\n");
-        }
-        self.0 += &format!("# HELP {name} {help}\n");
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        self.0 += name;
-        for (index, (label, text)) in labels.iter().enumerate() {
-            self.0 += if index == 0 { "{" } else { "," };
-            self.0 += label;
-            self.0 += "=\"";
-            self.push_escaped(text);
-            self.0.push('"');
-        }
-        self.0 += if labels.is_empty() { " " } else { "} " };
-        self.0 += &format!("{value}\n");
-    }
-
-    /// Escapes a label's value as the specification has it. Control characters and the other ends of lines that
-    /// readers know are allowed there and still become U+FFFD: they would break readers that are less exact, and
-    /// command the terminal of who looks with curl.
-    fn push_escaped(&mut self, value: &str) {
-        for c in value.chars() {
-            match c {
-                '\\' => self.0 += "\\\\",
-                '"' => self.0 += "\\\"",
-                '\n' => self.0 += "\\n",
-                c if is_unprintable(c) => self.0.push(char::REPLACEMENT_CHARACTER),
-                c => self.0.push(c),
-            }
-        }
-    }
-}
-
-fn is_unprintable(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::attribution::WaitTimes;
     use crate::id::InfoHash;
+    use crate::time::Duration;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -331,6 +337,10 @@ mod tests {
         Some((name.to_owned(), labels, rest.strip_prefix(' ')?.parse().ok()?))
     }
 
+    fn is_unprintable(c: char) -> bool {
+        c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+    }
+
     fn named(name: &str) -> TorrentFigures<'_> {
         let (info_hash, waited) = (InfoHash([0xab; 20]), WaitTimes([0, 1_500_000_000, 0, 0, 7, 0]));
         TorrentFigures { name, status: TorrentStatus { info_hash, peers: 2, uploaded: 5, waited } }
@@ -345,7 +355,7 @@ mod tests {
             ..StatisticsSnapshot::default()
         };
         let snapshot = MetricsSnapshot { workers: vec![worker; 2], ..MetricsSnapshot::default() };
-        let text = render(&snapshot);
+        let text = render(&snapshot, Format::OpenMetrics);
         let samples = parse(&text).unwrap();
         let of_workers = samples.iter().filter(|(name, ..)| name.starts_with("seedring_worker_"));
         assert_eq!(of_workers.count(), 2 * FIGURES.len());
@@ -366,17 +376,29 @@ mod tests {
         let worker = StatisticsSnapshot { payload_sent: 10, ..StatisticsSnapshot::default() };
         let snapshot = MetricsSnapshot {
             workers: vec![worker; 3],
-            histograms: Vec::new(),
             torrents: 4,
+            failed: 2,
+            trackers: [7, 9],
+            process: ProcessFigures {
+                cpu: Duration::from_millis(1500),
+                open_files: 11,
+                ..ProcessFigures::default()
+            },
             peers: 5,
             completed: 6,
             upload_rate: ByteRate(8),
-            each: Vec::new(),
+            ..MetricsSnapshot::default()
         };
-        let samples = parse(&render(&snapshot)).unwrap();
+        let samples = parse(&render(&snapshot, Format::OpenMetrics)).unwrap();
         let value = |name: &str| samples.iter().find(|sample| sample.0 == name).map(|sample| sample.2);
         assert_eq!(value("seedring_uploaded_bytes_total"), Some(30.0));
         assert_eq!(value("seedring_torrents"), Some(4.0));
+        assert_eq!(value("seedring_failed_torrents"), Some(2.0));
+        let states: Vec<f64> =
+            samples.iter().filter(|sample| sample.0 == "seedring_trackers").map(|sample| sample.2).collect();
+        assert_eq!(states, [7.0, 9.0]);
+        assert_eq!(value("process_cpu_seconds_total"), Some(1.5));
+        assert_eq!(value("process_open_fds"), Some(11.0));
         assert_eq!(value("seedring_peers"), Some(5.0));
         assert_eq!(value("seedring_completed_downloads_total"), Some(6.0));
         assert_eq!(value("seedring_upload_bytes_per_second"), Some(8.0));
@@ -388,7 +410,7 @@ mod tests {
     fn single_torrents_are_shown_up_to_the_bound_and_not_beyond() {
         let many = |count| vec![named("x"); count];
         let samples = |each| {
-            let text = render(&MetricsSnapshot { each, ..MetricsSnapshot::default() });
+            let text = render(&MetricsSnapshot { each, ..MetricsSnapshot::default() }, Format::OpenMetrics);
             parse(&text).unwrap().iter().filter(|sample| sample.0.starts_with("seedring_torrent_")).count()
         };
         assert_eq!(samples(many(METRICS_TORRENTS_MAX)), 8 * METRICS_TORRENTS_MAX);
@@ -398,13 +420,16 @@ mod tests {
     #[test]
     fn a_scrape_of_a_large_machine_stays_below_a_mebibyte() {
         let statistics = crate::engine::statistics::WorkerStatistics::default();
-        let text = render(&MetricsSnapshot {
-            workers: vec![statistics.snapshot(); 16],
-            histograms: vec![statistics.histograms(); 16],
-            torrents: 10_000,
-            each: vec![named(&"x".repeat(255)); METRICS_TORRENTS_MAX],
-            ..MetricsSnapshot::default()
-        });
+        let text = render(
+            &MetricsSnapshot {
+                workers: vec![statistics.snapshot(); 16],
+                histograms: vec![statistics.histograms(); 16],
+                torrents: 10_000,
+                each: vec![named(&"x".repeat(255)); METRICS_TORRENTS_MAX],
+                ..MetricsSnapshot::default()
+            },
+            Format::OpenMetrics,
+        );
         assert!(text.len() < 1 << 20, "{}", text.len());
     }
 
@@ -426,7 +451,10 @@ mod tests {
 
     #[test]
     fn waits_of_a_torrent_are_told_by_cause() {
-        let text = render(&MetricsSnapshot { each: vec![named("x")], ..MetricsSnapshot::default() });
+        let text = render(
+            &MetricsSnapshot { each: vec![named("x")], ..MetricsSnapshot::default() },
+            Format::OpenMetrics,
+        );
         let info_hash = "ab".repeat(20);
         for (cause, time) in [("window", "1.500000000"), ("cpu", "0.000000007"), ("disk", "0.000000000")] {
             let line = format!(
@@ -440,7 +468,7 @@ mod tests {
     fn histograms_are_cumulative_and_end_with_everything() {
         let statistics = crate::engine::statistics::WorkerStatistics::default();
         let histograms = vec![statistics.histograms(); 2];
-        let text = render(&MetricsSnapshot { histograms, ..MetricsSnapshot::default() });
+        let text = render(&MetricsSnapshot { histograms, ..MetricsSnapshot::default() }, Format::OpenMetrics);
         let samples = parse(&text).unwrap();
         let of = |name: &str| samples.iter().filter(|sample| sample.0 == name).count();
         assert_eq!(of("seedring_worker_request_seconds_bucket"), 2 * 26);
@@ -453,7 +481,10 @@ mod tests {
     #[test]
     fn a_name_that_wants_to_be_a_sample_stays_a_name() {
         let name = "x\"} 1\nseedring_peers 9\r\n\\\u{1b}[2J";
-        let text = render(&MetricsSnapshot { each: vec![named(name)], ..MetricsSnapshot::default() });
+        let text = render(
+            &MetricsSnapshot { each: vec![named(name)], ..MetricsSnapshot::default() },
+            Format::OpenMetrics,
+        );
         let shown = "name=\"x\\\"} 1\\nseedring_peers 9\u{fffd}\\n\\\\\u{fffd}[2J\"";
         assert!(text.contains(shown), "{text}");
         assert_eq!(parse(&text).unwrap().iter().filter(|sample| sample.0 == "seedring_peers").count(), 1);
@@ -463,7 +494,7 @@ mod tests {
         #[test]
         fn any_name_parses_back(names in proptest::collection::vec(any::<String>(), 1..4)) {
             let each: Vec<_> = names.iter().map(|name| named(name)).collect();
-            let text = render(&MetricsSnapshot { each, ..MetricsSnapshot::default() });
+            let text = render(&MetricsSnapshot { each, ..MetricsSnapshot::default() }, Format::OpenMetrics);
             let lines = text.lines().count();
             // Readers that know more ends of lines find no more lines.
             let ends = |c: char| c == '\n' || is_unprintable(c);

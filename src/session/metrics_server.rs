@@ -4,8 +4,8 @@
 //! No CORS header. A request that comes over loopback under a foreign host name is refused: a web page whose
 //! name was turned into 127.0.0.1 could otherwise read the names of torrents (DNS rebinding).
 
-use super::metrics::CONTENT_TYPE;
 use crate::bind_patience::{a_second, bind_patiently, is_taken};
+use crate::exposition::Format;
 use crate::http_server::{self, Answer, Connections, answer, plain, refuse_all_but_get};
 use crate::limits::{METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_PER_ADDRESS_MAX};
 use hyper::header::HOST;
@@ -31,10 +31,17 @@ pub struct MetricsServer {
     address: SocketAddr,
 }
 
+/// A request: the format that it wants, and where the text goes.
+#[derive(Debug)]
+pub(super) struct Scrape {
+    pub format: Format,
+    pub reply: oneshot::Sender<String>,
+}
+
 /// Requests that wait for the session's text. Dropping it ends the server.
 #[derive(Debug)]
 pub(super) struct Scrapes {
-    requests: mpsc::Receiver<oneshot::Sender<String>>,
+    requests: mpsc::Receiver<Scrape>,
     task: JoinHandle<()>,
 }
 
@@ -75,7 +82,7 @@ impl MetricsServer {
 
 impl Scrapes {
     /// The next request; whoever gets it sends the text into it.
-    pub async fn next(&mut self) -> Option<oneshot::Sender<String>> {
+    pub async fn next(&mut self) -> Option<Scrape> {
         self.requests.recv().await
     }
 }
@@ -86,19 +93,16 @@ impl Drop for Scrapes {
     }
 }
 
-async fn respond<B>(
-    request: Request<B>,
-    source: SocketAddr,
-    asks: mpsc::Sender<oneshot::Sender<String>>,
-) -> Answer {
+async fn respond<B>(request: Request<B>, source: SocketAddr, asks: mpsc::Sender<Scrape>) -> Answer {
     if let Some(refusal) = refuse(&request, source.ip()) {
         return refusal;
     }
-    let (sender, text) = oneshot::channel();
+    let format = Format::wanted(request.headers());
+    let (reply, text) = oneshot::channel();
     // A session that ends drops the request, or no longer takes it.
-    let _ = asks.send(sender).await;
+    let _ = asks.send(Scrape { format, reply }).await;
     match text.await {
-        Ok(text) => answer(StatusCode::OK, CONTENT_TYPE, text.into()),
+        Ok(text) => answer(StatusCode::OK, format.content_type(), text.into()),
         Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the session ends\n"),
     }
 }

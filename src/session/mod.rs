@@ -6,6 +6,7 @@ pub mod downloading;
 pub mod folder_watch;
 pub mod magnet_fetch;
 pub mod make_torrent;
+pub mod process_figures;
 pub mod metrics;
 pub mod metrics_server;
 pub mod seeding;

@@ -18,7 +18,7 @@ pub use terms::{
 };
 
 use super::content::{Checked, Located, ServedContent};
-use super::metrics_server::{MetricsError, MetricsServer, Scrapes};
+use super::metrics_server::{MetricsError, MetricsServer, Scrape, Scrapes};
 use super::storage_sink::StorageSink;
 use super::watch::{Watched, Watcher};
 use crate::announcer::{Announcer, AnnouncerConfig};
@@ -44,7 +44,7 @@ use crate::tracker_client::{
 use crate::tracker_wire::{AddressFamily, AnnounceEvent};
 use announce_plan::{AnnouncePlan, Means, Told};
 use completions::Completions;
-use departed::{Departed, announce_after};
+use departed::{Departed, Failed, announce_after};
 use embedded::EmbeddedTracker;
 use figures::missing_len;
 use first_announces::FirstAnnounces;
@@ -52,7 +52,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// Time between two looks at the figures.
@@ -88,6 +88,10 @@ pub struct Seeding {
     metrics: Option<Scrapes>,
     rng: Rng,
     has_served: bool,
+    /// Torrents that cannot be served now.
+    failed: Failed,
+    /// When the session started, in seconds of Unix time.
+    started_at: u64,
     /// Torrents may come as long as it runs.
     more_may_come: bool,
     ticks_to_full_look: u32,
@@ -149,6 +153,8 @@ impl Seeding {
             metrics: None,
             rng: clock::random_rng(),
             has_served: false,
+            failed: Failed::default(),
+            started_at: clock::unix_seconds(),
             more_may_come: false,
             ticks_to_full_look: 0,
         })
@@ -200,7 +206,7 @@ impl Seeding {
                 }
                 Some(scrape) = next_scrape(&mut self.metrics) => {
                     // Who asked may have left.
-                    let _ = scrape.send(self.metrics_text());
+                    let _ = scrape.reply.send(self.metrics_text(scrape.format));
                 }
                 _ = tick.tick() => self.tick(&mut tell),
             }
@@ -283,6 +289,7 @@ impl Seeding {
         match arrival {
             Arrival::Ready(checked) => self.add(*checked, tell),
             Arrival::Failed { name, info_hash, reason } => {
+                self.failed.add(info_hash);
                 tell(SessionEvent::Failed { name, info_hash, reason });
             }
             Arrival::Gone { info_hash, is_replaced } => self.take_away(info_hash, is_replaced, tell),
@@ -301,12 +308,14 @@ impl Seeding {
         let plan = match self.announce_plan(&checked) {
             Ok(plan) => plan,
             Err(reason) => {
+                self.failed.add(info_hash);
                 return tell(SessionEvent::Failed { name, info_hash, reason: reason.to_owned() });
             }
         };
         if plan.hosted {
             self.tracker.start().into_iter().for_each(&mut *tell);
         }
+        self.failed.remove(info_hash);
         let departed = self.departed.take(info_hash);
         let is_back = departed.is_some();
         // Its resume file may not have been written yet.
@@ -660,7 +669,7 @@ fn storage_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-async fn next_scrape(metrics: &mut Option<Scrapes>) -> Option<oneshot::Sender<String>> {
+async fn next_scrape(metrics: &mut Option<Scrapes>) -> Option<Scrape> {
     match metrics {
         Some(metrics) => metrics.next().await,
         None => None,

@@ -2,10 +2,11 @@
 //!
 //! `/announce` and `/scrape` answer clients, `/` and `/stats` people and scripts, with sums only.
 
-use super::metrics::{self, Format};
+use super::metrics;
 use super::proxy::TrustedProxies;
 use super::{Shared, TrackerStatistics, lock};
 use crate::clock;
+use crate::exposition::Format;
 use crate::http_server::{self, Answer, Connections, Tls, answer, plain, refuse_all_but_get};
 use crate::tracker_wire::http::response::encode_failure;
 use hyper::body::Incoming;

@@ -1,11 +1,11 @@
 //! From what the user typed to torrents whose place on disk is known.
 
-use super::super::CommandError;
 use super::super::create::tell_of;
 use super::super::destination::{Destination, absolute};
 use super::super::escape::Plain;
 use super::super::progress::Progress;
 use super::super::view::View;
+use super::super::{CommandError, UsageError};
 use super::SeedArgs;
 use crate::clock;
 use crate::secret_url::TrackerUrl;
@@ -71,7 +71,8 @@ pub(super) fn gather(
     };
     let contents = args.paths.iter().filter(|path| !is_torrent(path)).count();
     if args.torrent.is_some() && contents != 1 {
-        return Err("--torrent names one file, so it goes with one file or folder to share".into());
+        let refusal = "--torrent names one file, so it goes with one file or folder to share";
+        return Err(UsageError(refusal.to_owned()).into());
     }
     let mut destinations = destinations(args)?.into_iter();
     for path in &args.paths {

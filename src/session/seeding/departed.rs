@@ -3,7 +3,7 @@
 use super::{Running, Seeding, SessionEvent};
 use crate::id::InfoHash;
 use crate::limits::DEPARTED_MAX;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::task::JoinHandle;
 
 /// What is remembered of torrents that have left.
@@ -37,6 +37,28 @@ impl Departed {
     }
 }
 
+/// Torrents that cannot be served now: their content is not there or wrong. Bounded as what is remembered of those that
+/// have left is.
+#[derive(Debug, Default)]
+pub(super) struct Failed(BTreeSet<InfoHash>);
+
+impl Failed {
+    pub fn add(&mut self, info_hash: InfoHash) {
+        if self.0.len() < DEPARTED_MAX {
+            self.0.insert(info_hash);
+        }
+    }
+
+    /// It is served again, or not wanted any more.
+    pub fn remove(&mut self, info_hash: InfoHash) {
+        self.0.remove(&info_hash);
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// Announces a torrent once trackers have been told that it had stopped before: told in the other order they would take the
 /// second word for the last.
 pub(super) async fn announce_after(stopping: Option<JoinHandle<()>>, announcing: impl Future<Output = ()>) {
@@ -51,6 +73,7 @@ impl Seeding {
     /// Content has failed: the torrent leaves, and may come back.
     pub(super) fn fail(&mut self, info_hash: InfoHash, reason: String, tell: &mut impl FnMut(SessionEvent)) {
         if let Some(name) = self.leave(info_hash) {
+            self.failed.add(info_hash);
             tell(SessionEvent::Failed { name, info_hash, reason });
             tell(SessionEvent::Lost { info_hash });
         }
@@ -63,6 +86,7 @@ impl Seeding {
         is_replaced: bool,
         tell: &mut impl FnMut(SessionEvent),
     ) {
+        self.failed.remove(info_hash);
         if let Some(name) = self.leave(info_hash)
             && !is_replaced
         {

@@ -4,9 +4,11 @@ use super::{DownloadStatus, Running, Seeding, Status, TorrentStatus, Wanted};
 use crate::bitfield::Bitfield;
 use crate::clock;
 use crate::engine::statistics::{HISTOGRAMS, HistogramsSnapshot, StatisticsSnapshot};
+use crate::exposition::Format;
 use crate::id::InfoHash;
 use crate::limits::{METRICS_TORRENTS_MAX, STATUS_TORRENTS_MAX};
 use crate::session::metrics::{self, MetricsSnapshot, TorrentFigures};
+use crate::session::process_figures::ProcessFigures;
 use crate::storage::Layout;
 use crate::time::Duration;
 use crate::tracker_client::Progress;
@@ -92,20 +94,25 @@ impl Seeding {
         self.torrents.values().map(|running| running.shared.counts.connections.load(Relaxed)).sum()
     }
 
-    pub(super) fn metrics_text(&self) -> String {
+    pub(super) fn metrics_text(&self, format: Format) -> String {
         let named = |status: TorrentStatus| {
             let name = self.torrents.get(&status.info_hash).map_or("", |running| &running.name);
             TorrentFigures { name, status }
         };
-        metrics::render(&MetricsSnapshot {
+        let answering = self.working_trackers.values().filter(|works| **works).count();
+        let snapshot = MetricsSnapshot {
             workers: self.engine.statistics(),
             histograms: self.engine.histograms(),
             torrents: self.torrents.len(),
+            failed: self.failed.count(),
+            trackers: [answering, self.working_trackers.len() - answering],
+            process: ProcessFigures::now(self.started_at),
             peers: self.peers(),
             completed: self.completed.count(),
             upload_rate: self.rate.smoothed(),
             each: self.shown_one_by_one().into_iter().map(named).collect(),
-        })
+        };
+        metrics::render(&snapshot, format)
     }
 }
 
