@@ -58,21 +58,29 @@ impl ShelvedContent {
     /// it is there is served, and has to stay as it is.
     ///
     /// # Errors
-    /// The folder cannot be opened.
+    /// The folder cannot be opened; a file is, or lies behind, a symbolic link, or may not be looked at.
     pub fn new(layout: Arc<Layout>, root: PathBuf, shelf: &Shelf) -> Result<Self, StorageError> {
         let folder = Root::open(&root)?;
         let mut problems = Vec::new();
         let states = layout.stored_files().map(|(index, file)| {
             let mut note = |error| problems.push(FileProblem { file: index, error });
-            let state = folder.state(&file.path).map_err(&mut note).ok()?;
+            let state = match folder.state(&file.path) {
+                Ok(state) => state,
+                // Another setting mends these for all of them at once.
+                Err(error @ (StorageError::SymbolicLink(_) | StorageError::Denied(_))) => return Err(error),
+                Err(error) => {
+                    note(error);
+                    return Ok(None);
+                }
+            };
             if state.len != file.len {
                 let path = folder.full_path(&file.path);
                 note(StorageError::Length { path, expected: file.len, found: state.len });
             }
             // Nothing can be mapped of a file without bytes.
-            Some(state).filter(|state| state.len > 0)
+            Ok(Some(state).filter(|state| state.len > 0))
         });
-        let states: Arc<[Option<FileState>]> = states.collect();
+        let states = states.collect::<Result<Arc<[Option<FileState>]>, StorageError>>()?;
         let device = states.iter().flatten().next().map_or(0, |state| state.identity.0);
         let (states, sample) = (Mutex::new(states), Sample::default());
         let (fault, open, shelf) = (Arc::default(), Mutex::default(), shelf.clone());
