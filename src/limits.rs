@@ -243,6 +243,12 @@ pub const DIALLED_PER_TORRENT_MAX: u64 = 200;
 /// Connections of one address prefix (/24, /64), over all workers, unless the user says otherwise. A campus behind
 /// one prefix fits, a crowd of one party's addresses does not. Loopback is exempt.
 pub const CONNECTIONS_PER_PREFIX_MAX: u32 = 512;
+/// Time for which a connection that we end is read on, so that a reset does not destroy what the peer has not read yet.
+pub const LINGER_TIME: Duration = Duration::from_secs(2);
+/// The same of all connections when the process ends; shorter than what a worker has for its end.
+pub const LINGER_TIME_AT_END: Duration = Duration::from_millis(500);
+/// Bytes that are read and thrown away of a connection that we end.
+pub const LINGER_LEN_MAX: u64 = 4 * 1024 * 1024;
 /// Connections of one worker that have not completed their handshake; above it the oldest is closed.
 pub const HALF_OPEN_PER_WORKER_MAX: usize = 4_096;
 /// Connections from one address prefix (/24, /64) of one worker without a finished handshake.
@@ -558,10 +564,33 @@ pub const OPEN_FILES_MAX: usize = 32 * 1024;
 /// Bytes of info dictionaries that a worker has had read again because peers asked for them; a single longer one is
 /// held all the same.
 pub const INFO_HELD_LEN_MAX: usize = 8 * 1024 * 1024;
-/// Threads that open content, so many are the disks that may hang before others wait for them.
-pub const OPENING_THREADS_MAX: usize = 16;
-/// Those of them that open content of one file system at once.
-pub const OPENING_PER_DEVICE_MAX: usize = 2;
+/// Files of one torrent that are opened together; of a torrent with more, those of a part are opened when a peer asks for
+/// something in it. A part of the process's share may be less.
+pub const PART_FILES_MAX: usize = 256;
+/// Bytes of a torrent's shortest part that is opened by itself; parts are multiples of it.
+pub const PART_LEN_STEP: u64 = 128 * 1024;
+/// Threads that open, close and look at files for who must not wait; half as many are the file systems that may hang before
+/// others wait for them.
+pub const FILE_THREADS_MAX: usize = 64;
+/// Those of them that go into one file system at once.
+pub const FILE_THREADS_PER_DEVICE_MAX: usize = 2;
+/// File systems whose files are looked after, and written, by threads of their own each; further ones share theirs with
+/// others.
+pub const DEVICE_LANES_MAX: usize = 16;
+/// Time for which want of descriptors, memory or threads is waited out where somebody may wait: longer than connections
+/// without a handshake live.
+pub const SHORTAGE_PATIENCE: Duration = Duration::from_secs(30);
+/// Time between two tries meanwhile.
+pub const SHORTAGE_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// Time after which the user is told of a shortage again.
+pub const SHORTAGE_TOLD_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// Time for which who opens content waits for other content to be closed in its place.
+pub const ROOM_PATIENCE: Duration = Duration::from_millis(200);
+/// Time without any progress after which storage that is asked to finish counts as hung and is left behind.
+pub const STORAGE_END_PATIENCE: Duration = Duration::from_secs(15);
+/// Descriptors that a process needs whoever comes, in one part of what it may have: trackers that are asked, logs, resume and
+/// torrent files.
+pub const DESCRIPTORS_KEPT_PART: usize = 8;
 
 // --- Picker ------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,35 @@ fn serves_blocks_across_file_borders_byte_for_byte() {
 }
 
 #[test]
+fn what_was_sent_before_we_part_arrives_although_the_peer_talks_on() {
+    let (rig, folder) = (Rig::start(), tempfile::tempdir().unwrap());
+    let content = bytes_of(7, 16 << 20);
+    let torrent = rig.seed(folder.path(), &[("file", &content)], InfoHash([7; 20]));
+    let mut leech = Leech::join(&rig, &torrent);
+    let spans: Vec<BlockSpan> = (0..content.len() as u32 / BLOCK_LEN)
+        .map(|block| {
+            let (piece, begin) = (block * BLOCK_LEN / support::PIECE, block * BLOCK_LEN % support::PIECE);
+            BlockSpan { piece: PieceIndex(piece), begin, len: BLOCK_LEN }
+        })
+        .take(40)
+        .collect();
+    // Less than the kernel keeps for one socket, and nothing of it is read.
+    leech.ask(&spans);
+    let asked = u64::from(BLOCK_LEN) * 40;
+    rig.wait_until("it is sent", |rig| rig.payload_sent() >= asked);
+    rig.engine.remove(torrent.facts.info_hash);
+    let mut talking = leech.stream.try_clone().unwrap();
+    // Until the other end is closed.
+    let talks = std::thread::spawn(move || while talking.write_all(&[0; 4]).is_ok() {});
+    let mut arrived = Vec::new();
+    leech.take(&spans, &mut arrived);
+    assert!(arrived == content[..asked as usize]);
+    drop(leech);
+    drop(rig);
+    talks.join().unwrap();
+}
+
+#[test]
 fn cold_content_is_fetched_before_a_send_touches_it() {
     let (rig, folder) = (Rig::start(), tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
     let content = bytes_of(3, 16 << 20);

@@ -1,16 +1,28 @@
-//! A device that does not answer delays nobody but those who ask for what lies on it, and does not keep the process from
-//! ending. The device is a FUSE file system that the test serves itself.
+//! A device that does not answer, whatever it is asked, delays nobody but those who ask for what lies on it, and does not keep
+//! the process from ending. The device is a FUSE file system that the test serves itself.
 
 mod getting;
 mod support;
 
 use getting::Run;
 use rustix::process::Signal;
+use seedring::choker::Slots;
+use seedring::engine::{Engine, EngineConfig};
+use seedring::metainfo::Metainfo;
+use seedring::picker::Order;
+use seedring::service;
+use seedring::session::downloading::{DownloadOptions, Planned};
+use seedring::session::seeding::{
+    Arrival, Ending, OwnTracker, Seeding, SeedingSettings, SessionEvent, Until,
+};
+use seedring::storage::{Resume, resume_path};
 use seedring::time::Duration;
 use seedring::units::BlockSpan;
 use std::collections::BTreeSet;
 use std::fs;
-use support::held_device::HeldDevice;
+use std::net::Ipv4Addr;
+use std::sync::atomic::AtomicBool;
+use support::held_device::{HeldDevice, opcode};
 use support::library::Work;
 use support::{Leech, PATIENCE};
 
@@ -25,11 +37,17 @@ struct Scene {
     run: Run,
     warm: Work,
     cold: Work,
+    others: Vec<Work>,
     _folder: tempfile::TempDir,
 }
 
 impl Scene {
     fn start() -> Self {
+        Self::start_beside(0)
+    }
+
+    /// Beside so many warm torrents more, in a process that cannot have all of them open.
+    fn start_beside(more: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let warm = Work::new(1, "warm", PIECE, &[("", 3 << 20)], 0);
         let cold = Work::new(2, "cold", PIECE, &[("film", WINDOWS * PIECE)], 0);
@@ -39,22 +57,34 @@ impl Scene {
         warm.write_content(&data);
         warm.write_torrent(&torrents);
         cold.write_torrent(&torrents);
-        let device = HeldDevice::mounted(&data.join("cold"), "film", cold.content.clone());
+        let others: Vec<Work> = (0..more as u64)
+            .map(|it| Work::new(10 + it, &format!("other-{it}"), PIECE, &[("", 100_000)], 0))
+            .collect();
+        for other in &others {
+            other.write_content(&data);
+            other.write_torrent(&torrents);
+        }
+        let mount = if more > 0 { HeldDevice::mounted_flushing } else { HeldDevice::mounted };
+        let device = mount(&data.join("cold"), "film", cold.content.clone());
         let mut seed = getting::seedring("seed");
         seed.arg("--torrents").arg(&torrents).arg("--data").arg(&data).args(["--tracker-port", "0"]);
-        let mut run = Run::start(seed.arg("--state-dir").arg(folder.path().join("state")));
-        assert_eq!(run.wait_for("ready")["torrents"], 2, "{:?}", run.heard);
-        Self { device, run, warm, cold, _folder: folder }
+        seed.arg("--state-dir").arg(folder.path().join("state"));
+        if more > 0 {
+            seed = getting::with_descriptors(&seed, 64);
+        }
+        let mut run = Run::start(&mut seed);
+        assert_eq!(run.wait_for("ready")["torrents"], 2 + more, "{:?}", run.heard);
+        Self { device, run, warm, cold, others, _folder: folder }
     }
 
     /// A peer that waits for one block of each window of the device's file, as many as are read at once held back.
     fn hang(&self) -> (Leech, Vec<BlockSpan>) {
         let mut leech = self.cold.join(self.run.address());
-        self.device.hold_reads();
+        self.device.hold(opcode::READ);
         let blocks: Vec<BlockSpan> = self.cold.blocks().into_iter().filter(|it| it.begin == 0).collect();
         assert_eq!(blocks.len(), WINDOWS);
         leech.ask(&blocks);
-        self.device.wait_for_reads(1);
+        self.device.wait_for_held(1);
         (leech, blocks)
     }
 
@@ -77,6 +107,30 @@ impl Scene {
         assert!(said.contains("cold") && said.contains("does not answer"), "{said}");
     }
 
+    /// Asks for so many other torrents that the content asked for before is closed.
+    fn crowd_out(&self) {
+        for other in &self.others {
+            let mut leech = other.join(self.run.address());
+            assert!(other.fetch(&mut leech) == other.content, "{}", other.name);
+        }
+    }
+
+    /// SIGINT ends all that the program itself does; the kernel ends the rest when the device is gone.
+    fn assert_leaves(mut self) {
+        self.run.signal(Signal::INT);
+        let stat = format!("/proc/{}/stat", self.run.id());
+        // Its main thread is gone while others are still held.
+        let has_left = || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "));
+        let deadline = seedring::clock::now() + PATIENCE;
+        while !has_left() && seedring::clock::now() < deadline {
+            self.run.next_of(&[], Duration::from_millis(20));
+        }
+        assert!(has_left(), "it hangs: {}", self.where_it_hangs());
+        let Self { device, run, .. } = self;
+        drop(device);
+        assert_eq!(run.ended().0.code(), Some(0));
+    }
+
     /// What each of its threads waits for in the kernel.
     fn where_it_hangs(&self) -> String {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.run.id())).unwrap();
@@ -97,7 +151,7 @@ fn blocks_of_a_warm_torrent_are_served_while_a_device_holds_those_of_another_bac
     let scene = Scene::start();
     let (mut leech, blocks) = scene.hang();
     scene.assert_serves_the_warm_one();
-    scene.device.answer_reads();
+    scene.device.answer_all();
     let mut content = Vec::new();
     leech.take(&blocks, &mut content);
     assert!(content == blocks.iter().flat_map(|&block| scene.cold.bytes(block).to_vec()).collect::<Vec<_>>());
@@ -123,4 +177,151 @@ fn a_file_system_that_has_fallen_silent_does_not_keep_the_process_from_ending() 
     }
     scene.assert_serves_the_warm_one();
     scene.assert_ends();
+}
+
+/// Whatever a device holds back: the others are served, and the program leaves when it is told to.
+#[test]
+fn no_kind_of_request_that_a_device_holds_back_delays_another_torrent() {
+    let kinds = [
+        ("read", opcode::READ),
+        ("flush", opcode::FLUSH),
+        ("getattr", opcode::GETATTR),
+        ("lookup", opcode::LOOKUP),
+        ("open", opcode::OPEN),
+        ("release", opcode::RELEASE),
+    ];
+    for (name, kind) in kinds {
+        let scene = Scene::start_beside(12);
+        // Open, and by now partly in memory.
+        let mut leech = scene.cold.join(scene.run.address());
+        let blocks: Vec<BlockSpan> = scene.cold.blocks().into_iter().filter(|it| it.begin == 0).collect();
+        leech.ask(&blocks[..4]);
+        leech.take(&blocks[..4], &mut Vec::new());
+        scene.device.hold(kind);
+        if kind == opcode::READ {
+            leech.ask(&blocks[4..]);
+        }
+        // Closed, and asked for again.
+        scene.crowd_out();
+        let mut again = scene.cold.join(scene.run.address());
+        again.ask(&blocks[4..8]);
+        scene.device.wait_for_held(1);
+        for _ in 0..2 {
+            scene.crowd_out();
+            scene.assert_serves_the_warm_one();
+        }
+        println!("{name} held");
+        scene.assert_leaves();
+    }
+}
+
+/// A session of two downloads: one into a folder, one into a device that from the start on holds requests of one kind
+/// back.
+fn download_beside(kind: u32) {
+    let folder = tempfile::tempdir().unwrap();
+    let works = [("healthy", "file"), ("held", "film")]
+        .map(|(name, file)| Work::new(name.len() as u64, name, PIECE, &[(file, 6 * PIECE)], 0));
+    let path = |name: &str| folder.path().join(name);
+    ["torrents", "data"].into_iter().for_each(|it| fs::create_dir(path(it)).unwrap());
+    fs::create_dir_all(path("out/held")).unwrap();
+    for work in &works {
+        work.write_content(&path("data"));
+        work.write_torrent(&path("torrents"));
+    }
+    let mut seed = getting::seedring("seed");
+    seed.arg("--torrents").arg(path("torrents")).arg("--data").arg(path("data"));
+    seed.args(["--tracker-port", "0", "--upload-slots", "100", "--state-dir"]).arg(path("state-of-seed"));
+    let mut seed = Run::start(&mut seed);
+    assert_eq!(seed.wait_for("ready")["torrents"], 2, "{:?}", seed.heard);
+    let device = HeldDevice::mounted_flushing(&path("out/held"), "film", vec![0; 6 * PIECE]);
+    let [healthy, held] = works.each_ref().map(|work| {
+        let metainfo = Metainfo::parse(&work.torrent).unwrap();
+        let (root, state_dir) = (path("out"), Some(path("state")));
+        let options = DownloadOptions { root, state_dir, ..DownloadOptions::default() };
+        Planned::new(metainfo, options).unwrap().open(&|_| {}, &AtomicBool::new(false)).unwrap()
+    });
+    device.hold(kind);
+    let settings = SeedingSettings {
+        slots: Slots::Auto,
+        torrent_upload_limit: None,
+        trackers: Vec::new(),
+        replace_trackers: false,
+        bind: None,
+        once: None,
+        until: Until::Asked,
+        peers: vec![seed.address()],
+        peer_id: None,
+        tracker_key: None,
+        order: Order::RarestFirst,
+        super_seed: false,
+        state_dir: Some(path("state")),
+    };
+    let wanted = works[0].info_hash;
+    let session = move || async move {
+        let config = EngineConfig {
+            bind: Some(Ipv4Addr::LOCALHOST.into()),
+            workers: Some(1),
+            unpinned: true,
+            ..EngineConfig::default()
+        };
+        let (sender, events) = tokio::sync::mpsc::channel(1000);
+        let make_sink = || {
+            let sender = sender.clone();
+            Box::new(move |event| {
+                // Nobody listens at the end.
+                let _ = sender.try_send(event);
+                Ok(())
+            }) as _
+        };
+        let engine = Engine::start(&config, make_sink).unwrap();
+        let mut session = Seeding::start(settings, engine, events, OwnTracker::Never).unwrap();
+        let (sender, arrivals) = tokio::sync::mpsc::channel(2);
+        for checked in [held, healthy] {
+            sender.send(Arrival::Ready(Box::new(checked))).await.unwrap();
+        }
+        drop(sender);
+        let (done, downloaded) = tokio::sync::oneshot::channel();
+        let mut done = Some(done);
+        let tell = |event| {
+            if let SessionEvent::Downloaded { info_hash, .. } = event
+                && info_hash == wanted
+            {
+                done.take().into_iter().for_each(|done| done.send(()).unwrap());
+            }
+        };
+        let downloaded = async { downloaded.await.expect("it is told") };
+        assert_eq!(session.run(arrivals, downloaded, tell).await, Ending::Asked);
+        session.stop().await
+    };
+    let (sender, ended) = std::sync::mpsc::channel();
+    // Not joined: what hangs stays behind until the device is gone.
+    std::thread::spawn(move || sender.send(service::run(session())).unwrap());
+    let ended = ended.recv_timeout(PATIENCE * 3);
+    drop(device);
+    ended.expect("the session downloads and ends while a device hangs").expect("it runs").unwrap();
+    let note = Resume::load(&resume_path(&path("state"), wanted)).unwrap();
+    assert!(note.verified.is_full(), "what was downloaded beside the device is noted");
+    assert!(fs::read(path("out/healthy/file")).unwrap() == works[0].content);
+}
+
+#[test]
+fn a_download_ends_and_is_noted_beside_one_whose_device_takes_no_write() {
+    download_beside(opcode::WRITE);
+}
+
+#[test]
+fn a_download_ends_and_is_noted_beside_one_whose_device_brings_nothing_to_the_disk() {
+    download_beside(opcode::FSYNC);
+}
+
+#[test]
+fn a_download_ends_and_is_noted_beside_one_whose_device_tells_nothing_of_its_files() {
+    for kind in [opcode::GETATTR, opcode::LOOKUP] {
+        download_beside(kind);
+    }
+}
+
+#[test]
+fn a_download_ends_and_is_noted_beside_one_whose_device_does_not_close() {
+    download_beside(opcode::FLUSH);
 }

@@ -7,12 +7,17 @@ mod support;
 use getting::Run;
 use rustix::fs::OFlags;
 use rustix::process::Signal;
+use seedring::id::PeerId;
 use seedring::limits::INFO_HELD_LEN_MAX;
 use seedring::rng::Rng;
+use seedring::wire::{Handshake, Reserved};
 use std::collections::VecDeque;
 use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use support::Leech;
 use support::library::Work;
 
 const TORRENTS: usize = 300;
@@ -66,15 +71,17 @@ impl Library {
         self.folder.path().join("data")
     }
 
-    /// Seeds all of them in a process that may have few descriptors.
-    fn seed(&self) -> Run {
+    fn seed_command(&self) -> Command {
         let mut seed = getting::seedring("seed");
         seed.arg("--torrents").arg(self.torrents()).arg("--data").arg(self.data());
         seed.args(["--tracker-port", "0", "--state-dir"]).arg(self.folder.path().join("state"));
-        let mut limited = Command::new("sh");
-        limited.args(["-c", &format!("ulimit -n {DESCRIPTORS} && exec \"$0\" \"$@\"")]);
-        limited.arg(seed.get_program()).args(seed.get_args()).stdin(Stdio::null());
-        let mut run = Run::start(&mut limited);
+        seed
+    }
+
+    /// Seeds all of them in a process that may have few descriptors.
+    fn seed(&self) -> Run {
+        let seed = self.seed_command();
+        let mut run = Run::start(&mut getting::with_descriptors(&seed, DESCRIPTORS));
         assert_eq!(run.wait_for("ready")["torrents"], self.works.len(), "{:?}", run.heard.last());
         run
     }
@@ -136,6 +143,68 @@ fn every_torrent_is_served_byte_for_byte_within_few_descriptors() {
     assert_eq!(warned, None);
 }
 
+/// Strangers come in crowds: some say nothing, others introduce themselves and ask for nothing.
+#[test]
+fn strangers_take_no_descriptor_that_content_needs() {
+    for introduce in [false, true] {
+        let library = Library::of_many();
+        let mut run = library.seed();
+        let mut early = library.works[0].join(run.address());
+        let mut crowd = Vec::new();
+        for number in 0..3 * DESCRIPTORS {
+            let Ok(mut stream) = TcpStream::connect(run.address()) else { continue };
+            if introduce {
+                let mut peer_id = PeerId(*b"-XX0000-000000000000");
+                peer_id.0[12..].copy_from_slice(&number.to_be_bytes());
+                let info_hash = library.works[number % TORRENTS].info_hash;
+                // It may have been refused.
+                let _ =
+                    stream.write_all(&Handshake { reserved: Reserved::NONE, info_hash, peer_id }.encode());
+            }
+            crowd.push(stream);
+        }
+        // Who is here is served, and what it asks for is opened meanwhile.
+        assert!(library.works[0].fetch(&mut early) == library.works[0].content);
+        // Looked after, too.
+        for _ in 0..4 {
+            assert!(run.next_of(&["status"], getting::PATIENCE).is_some());
+        }
+        let (_, _, all) = descriptors(run.id(), &library.data());
+        assert!(all < DESCRIPTORS, "{all} descriptors");
+        if !introduce {
+            // Whoever says nothing gives way to who does.
+            let mut newcomer = library.works[1].join(run.address());
+            assert!(library.works[1].fetch(&mut newcomer) == library.works[1].content);
+        }
+        drop(crowd);
+        run.signal(Signal::INT);
+        let (status, heard, said) = run.ended();
+        assert!(status.success(), "{said}");
+        assert_eq!(heard.iter().find(|event| event["event"] == "failed"), None);
+    }
+}
+
+/// Another program, or a limit below what the machine needs, takes what is there.
+#[test]
+fn few_descriptors_end_no_torrent() {
+    for descriptors in [32, 40, 64] {
+        let library = Library::of_many();
+        let seed = library.seed_command();
+        let mut run = Run::start(&mut getting::with_descriptors(&seed, descriptors));
+        assert_eq!(run.wait_for("ready")["torrents"], TORRENTS, "{descriptors}: {:?}", run.heard.last());
+        let crowd: Vec<_> = (0..100).map(|_| TcpStream::connect(run.address())).collect();
+        for work in &library.works[..6] {
+            let mut leech = work.join(run.address());
+            assert!(work.fetch(&mut leech) == work.content, "{descriptors}: {}", work.name);
+        }
+        drop(crowd);
+        run.signal(Signal::INT);
+        let (status, heard, said) = run.ended();
+        assert!(status.success(), "{descriptors}: {said}");
+        assert_eq!(heard.iter().find(|event| event["event"] == "failed"), None, "{descriptors}");
+    }
+}
+
 #[test]
 fn any_of_them_is_described_to_who_has_only_its_magnet_link() {
     let library = Library::of_many();
@@ -177,4 +246,51 @@ fn descriptions_are_in_memory_only_when_asked_for_and_only_few_of_them() {
     // Content is another matter.
     let mut leech = unasked.join(run.address());
     assert!(unasked.fetch(&mut leech) == unasked.content);
+}
+
+/// A torrent with more files than may be open, and others beside it.
+#[test]
+fn a_torrent_of_more_files_than_may_be_open_is_served_byte_for_byte() {
+    const FILES: usize = 700;
+    let names: Vec<String> = (0..FILES).map(|number| format!("{number:04}")).collect();
+    // Large ones among tiny ones, and some of no bytes.
+    let len = |number: usize| match number {
+        100 => 3 << 20,
+        500 => 700_001,
+        _ if number.is_multiple_of(11) => 0,
+        _ if number < 300 => 20,
+        _ => 9_000,
+    };
+    let files: Vec<(&str, usize)> = names.iter().map(String::as_str).zip((0..FILES).map(len)).collect();
+    let many = Work::new(7, "many", 64 << 10, &files, 0);
+    let few = Work::new(8, "few", 16 << 10, &[("", 100_000)], 0);
+    let library = Library::of(vec![many, few]);
+    let run = library.seed();
+    let [many, few] = &library.works[..] else { unreachable!("there are two") };
+    let mut blocks = many.blocks();
+    Rng::from_seed(4).shuffle(&mut blocks);
+    let mut leeches: Vec<Leech> = (0..3).map(|_| many.join(run.address())).collect();
+    // Each asks all over the torrent, in an order of its own.
+    for leech in &mut leeches {
+        Rng::from_seed(blocks.len() as u64).shuffle(&mut blocks);
+        for some in blocks.chunks(50).take(4) {
+            leech.ask(some);
+            let mut bytes = Vec::new();
+            leech.take(some, &mut bytes);
+            assert!(bytes == some.iter().flat_map(|&block| many.bytes(block)).copied().collect::<Vec<u8>>());
+            let (_, below, all) = descriptors(run.id(), &library.data());
+            assert!(below <= CONTENT_DESCRIPTORS && all < DESCRIPTORS, "{below} of {all}");
+        }
+    }
+    let mut other = few.join(run.address());
+    assert!(few.fetch(&mut other) == few.content);
+    let mut all = many.join(run.address());
+    assert!(many.fetch(&mut all) == many.content);
+    // A file that changes is noticed, whichever part it lies in.
+    fs::write(library.data().join("many").join(&names[650]), vec![1; 9_001]).unwrap();
+    let mut run = run;
+    let failed = run.wait_for("failed");
+    assert!(failed["reason"].as_str().is_some_and(|reason| reason.contains(&names[650])), "{failed}");
+    let mut other = few.join(run.address());
+    assert!(few.fetch(&mut other) == few.content);
 }

@@ -246,6 +246,7 @@ async fn get(
     view.end();
     let left = session.stop().await;
     match ending {
+        Ending::WorkerEnded(why) => Err(why.into()),
         Ending::NothingLeft => Err(failed.unwrap_or_else(|| "nothing is left to do".to_owned()).into()),
         Ending::Asked if !has_begun => {
             Err("stopped before it was known what is here; the same command starts again".into())

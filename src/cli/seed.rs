@@ -20,7 +20,7 @@ use crate::session::seeding::{
     Ending, OwnTracker, Seeding, SeedingSettings, SessionEvent, Until, announce_urls, reachable,
     reaches_nobody,
 };
-use crate::storage::{Content, default_state_dir, raise_file_limit};
+use crate::storage::{Content, default_state_dir, descriptor_shares, raise_file_limit};
 use crate::tracker_server::{TrackerConfig, TrackerServer};
 use crate::units::ByteRate;
 use keep::ToKeeper;
@@ -209,6 +209,7 @@ async fn serve(
     // A fault of content that nobody seeds any more harms nobody.
     let _ = session.stop().await;
     match ending {
+        Ending::WorkerEnded(why) => Err(why.into()),
         Ending::NothingLeft => Err("no torrent is left to seed; the lines above say why".into()),
         Ending::Asked | Ending::Served | Ending::Downloaded => Ok(()),
     }
@@ -225,6 +226,8 @@ fn own_tracker(args: &SeedArgs) -> Result<OwnTracker, CommandError> {
         let address = SocketAddr::new(bind, args.tracker_port);
         (config.http, config.udp) = (vec![address], vec![address]);
     }
+    // What strangers open here is not to be missing elsewhere.
+    config.http_connections_max = descriptor_shares().http;
     let name = args.tracker_name.clone();
     if !inputs::makes_torrents(args) {
         return Ok(OwnTracker::WhenNeeded { config, name });

@@ -97,6 +97,7 @@ pub fn run(args: TrackerArgs) -> Result<(), CommandError> {
         tls,
         metrics: args.metrics,
         state: args.state,
+        ..TrackerConfig::default()
     };
     let server = TrackerServer::bind(config)?;
     service::run(serve(server, args.json))?

@@ -6,6 +6,7 @@ use crate::storage::{Content, FileIndex, FileSpan, PopulateRange, Presence, Stor
 use crate::time::Instant;
 use crate::units::BlockSpan;
 use rustix::io::Errno;
+use std::sync::Arc;
 
 impl BlockStore for Content {
     fn gather(&self, now: Instant, span: BlockSpan, extents: &mut Vec<Extent>) -> Readiness {
@@ -36,22 +37,27 @@ impl BlockStore for Content {
         self.mark_loading(file_span(range));
     }
 
-    fn handle_fetched(&self, now: Instant, range: &ColdRange, errno: Option<i32>) {
+    fn handle_fetched(&self, now: Instant, range: &ColdRange, errno: Option<i32>) -> bool {
         let span = file_span(range);
-        let Some(errno) = errno else { return self.mark_resident(now, span) };
         match errno {
+            None => self.mark_resident(now, span),
             // Too busy, or the worker is ending: the next send has it fetched again.
-            libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::ENOMEM => {}
+            Some(libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::ENOMEM) => {}
             // A kernel that cannot populate (before 5.14): the advice alone has to do.
-            libc::EINVAL | libc::EOPNOTSUPP => self.mark_resident(now, span),
-            _ => {
-                self.fail_unreadable(Some(span.file), Errno::from_raw_os_error(errno));
-            }
+            Some(libc::EINVAL | libc::EOPNOTSUPP) => self.mark_resident(now, span),
+            Some(_) => return true,
         }
+        false
     }
 
-    fn handle_unreadable(&self) {
-        self.fail_unreadable(None, Errno::FAULT);
+    fn handle_unreadable(
+        self: &Arc<Self>,
+        at: Option<&ColdRange>,
+        errno: i32,
+        told: Box<dyn FnOnce() + Send>,
+    ) {
+        let file = at.map(|range| file_span(range).file);
+        self.fail_unreadable_later(file, Errno::from_raw_os_error(errno), told);
     }
 
     fn read(&self, span: BlockSpan, bytes: &mut Vec<u8>) -> Readiness {

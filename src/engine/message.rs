@@ -117,9 +117,11 @@ pub enum ToWorker<S: BlockStore> {
         /// Why.
         why: Closed,
     },
-    /// Content that this worker has asked for is open, or not. This and what follows may come when the torrent has gone and
+    /// A part of content that this worker has asked for is open, or not. This and what follows may come when the torrent has gone and
     /// another one of its info-hash has come: so each names the very torrent that it is for.
-    Opened(Arc<SharedTorrent<S>>, Result<Arc<S>, NotOpened>),
+    Opened(Arc<SharedTorrent<S>>, u32, Result<Arc<S>, NotOpened>),
+    /// It is known why content could not be read that this worker sends or fetches.
+    Unreadable(Arc<SharedTorrent<S>>),
     /// An info dictionary that this worker has asked for; `None` when it cannot be had.
     Info(Arc<SharedTorrent<S>>, Option<Arc<[u8]>>),
     /// Storage has dealt with a piece of a torrent at home here.

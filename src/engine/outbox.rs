@@ -154,11 +154,15 @@ mod tests {
     struct NoContent;
 
     impl ContentSource<Content> for NoContent {
-        fn file_count(&self) -> usize {
+        fn part_of(&self, _: crate::units::BlockSpan) -> u32 {
             0
         }
 
-        fn open(self: Arc<Self>, _: Opened<Content>) {}
+        fn file_count(&self, _: u32) -> usize {
+            0
+        }
+
+        fn open(self: Arc<Self>, _: u32, _: Opened<Content>) {}
 
         fn load_info(self: Arc<Self>, _: LoadedInfo) {}
 

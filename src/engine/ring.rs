@@ -235,8 +235,11 @@ pub trait Ring {
     /// has not read yet and resets the connection.
     fn close(&mut self, socket: RawFd, abrupt: bool);
 
-    /// Ends both directions of a socket at once, so that what is in flight on it completes.
-    fn shutdown(&mut self, socket: RawFd);
+    /// Ends a socket's directions, so that what is in flight on them completes; when only writing ends, the peer may be read on.
+    fn shutdown(&mut self, socket: RawFd, which: std::net::Shutdown);
+
+    /// Closes a socket of which something may be in flight, because the ring ends with it.
+    fn abandon(&mut self, socket: RawFd);
 
     /// A socket to connect to `remote` with, bound to `local` where that is given.
     fn open_socket(

@@ -69,11 +69,18 @@ pub trait BlockStore: Send + Sync + 'static {
     /// A fetch of `range` begins: until it has ended well, its window is not in memory.
     fn handle_fetching(&self, range: &ColdRange);
 
-    /// A fetch of `range` has ended, with this errno if it failed; a failure becomes the content's fault.
-    fn handle_fetched(&self, now: Instant, range: &ColdRange, errno: Option<i32>);
+    /// A fetch of `range` has ended, with this errno if it failed. True for a failure that does not pass.
+    fn handle_fetched(&self, now: Instant, range: &ColdRange, errno: Option<i32>) -> bool;
 
-    /// A send of this content failed with EFAULT: find out why, and make it the content's fault.
-    fn handle_unreadable(&self);
+    /// A fetch of this range, or a send, failed with this errno for good. Why is found out elsewhere, since that may wait for a
+    /// disk, and becomes the content's fault; then `told` is called, on any thread. While somebody finds out already, only
+    /// that one is told.
+    fn handle_unreadable(
+        self: &Arc<Self>,
+        at: Option<&ColdRange>,
+        errno: i32,
+        told: Box<dyn FnOnce() + Send>,
+    );
 
     /// Reads a block into memory of ours. Only for blocks in too many pieces for one send.
     fn read(&self, span: BlockSpan, bytes: &mut Vec<u8>) -> Readiness;

@@ -4,6 +4,7 @@
 //! peer. Opening may wait for a disk, so a worker only asks for it and is answered by a message.
 
 use super::store::BlockStore;
+use crate::units::BlockSpan;
 use std::sync::Arc;
 
 /// A torrent's content, open or to be had.
@@ -33,11 +34,14 @@ pub enum NotOpened {
 /// Opens one torrent's content as often as it is asked to. What was opened for one worker is given to the others, too,
 /// while anybody holds it.
 pub trait ContentSource<S>: std::fmt::Debug + Send + Sync {
-    /// Descriptors that are open with it: a file's, which has a mapping, too, or its folder's.
-    fn file_count(&self) -> usize;
+    /// The number of the part that has to be open for this block: content of many files is opened part by part.
+    fn part_of(&self, block: BlockSpan) -> u32;
 
-    /// Opens it and answers exactly once, on any thread. Never waits.
-    fn open(self: Arc<Self>, answer: Opened<S>);
+    /// Descriptors that are open with a part: a file's, which has a mapping, too, or its folder's.
+    fn file_count(&self, part: u32) -> usize;
+
+    /// Opens a part and answers exactly once, on any thread. Never waits.
+    fn open(self: Arc<Self>, part: u32, answer: Opened<S>);
 
     /// Reads the torrent's info dictionary, compares its hash, and answers exactly once, on any thread; `None` when it
     /// cannot be had. Never waits.
@@ -53,6 +57,14 @@ impl<S: BlockStore> Supply<S> {
         match self {
             Self::Open(content) => Some(content),
             Self::OnDemand(_) => None,
+        }
+    }
+
+    /// The number of the part that has to be open for this block.
+    pub fn part_of(&self, block: BlockSpan) -> u32 {
+        match self {
+            Self::Open(_) => 0,
+            Self::OnDemand(source) => source.part_of(block),
         }
     }
 

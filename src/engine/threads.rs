@@ -4,6 +4,7 @@ use super::listener::{ListenError, Port, listen};
 use super::mailbox::{Address, mailbox};
 use super::message::{SharedTorrent, ToWorker};
 use super::prefix_table::PrefixTable;
+use super::ring::Ring;
 use super::ring_error::RingUnavailable;
 use super::statistics::{HistogramsSnapshot, StatisticsSnapshot, WorkerStatistics};
 use super::store::BlockStore;
@@ -12,10 +13,10 @@ use super::worker::{EventSink, Worker, WorkerParts};
 use super::zero_copy::{ZeroCopyMode, ZeroCopyPolicy};
 use crate::clock;
 use crate::id::InfoHash;
-use crate::limits::CONNECTIONS_PER_PREFIX_MAX;
+use crate::limits::{CONNECTIONS_PER_PREFIX_MAX, CONNECTIONS_PER_WORKER_MAX};
 use crate::peer_list::Source;
 use crate::pipeline::{RateGate, burst_for};
-use crate::storage::open_files_max;
+use crate::storage::descriptor_shares;
 use crate::time::Duration;
 use crate::units::ByteRate;
 use crate::wire::Encryption;
@@ -24,8 +25,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 /// Messages a worker's mailbox holds.
@@ -88,6 +89,8 @@ pub struct Engine<S: BlockStore> {
     statistics: Arc<[WorkerStatistics]>,
     gate: Arc<RateGate>,
     addresses: Vec<SocketAddr>,
+    /// Why a worker has ended that was not told to: the first one.
+    failure: Arc<OnceLock<String>>,
 }
 
 struct WorkerThread {
@@ -99,13 +102,25 @@ struct WorkerThread {
 impl<S: BlockStore> Engine<S> {
     /// Listens and starts all workers. `make_sink` makes each worker's way to the session.
     pub fn start(config: &EngineConfig, make_sink: impl Fn() -> EventSink) -> Result<Self, EngineError> {
+        Self::start_on(config, make_sink, |_| Uring::new())
+    }
+
+    /// [`Self::start`] on rings of another making; each worker's thread makes its own, by the worker's number.
+    pub fn start_on<R: Ring>(
+        config: &EngineConfig,
+        make_sink: impl Fn() -> EventSink,
+        make_ring: impl Fn(u16) -> Result<R, RingUnavailable> + Clone + Send + 'static,
+    ) -> Result<Self, EngineError> {
+        let shares = descriptor_shares();
         let cores = usable_cores();
         let count = config.workers.unwrap_or(cores.len()).clamp(1, usize::from(u16::MAX));
         let listeners = listen(config.bind, config.port, count)?;
         let port = listeners.addresses.first().map_or(0, SocketAddr::port);
         let statistics: Arc<[WorkerStatistics]> = (0..count).map(|_| WorkerStatistics::default()).collect();
-        let connections_max = config.prefix_connections_max.unwrap_or(CONNECTIONS_PER_PREFIX_MAX);
-        let prefixes = Arc::new(PrefixTable::new(connections_max));
+        // Whoever has one prefix does not get all that there is for peers.
+        let of_prefix = u32::try_from((shares.peers / 2).max(1)).unwrap_or(u32::MAX);
+        let of_prefix = of_prefix.min(config.prefix_connections_max.unwrap_or(CONNECTIONS_PER_PREFIX_MAX));
+        let prefixes = Arc::new(PrefixTable::new(of_prefix));
         let gate = Arc::new(RateGate::new(config.upload_limit, burst_for(config.upload_limit)));
         let limit = config.download_limit;
         let download_gate = Arc::new(RateGate::new(limit, burst_for(limit)));
@@ -122,8 +137,10 @@ impl<S: BlockStore> Engine<S> {
             statistics: Arc::clone(&statistics),
             gate: Arc::clone(&gate),
             addresses: listeners.addresses,
+            failure: Arc::default(),
         };
-        let open_files_max = config.open_files_max.unwrap_or_else(open_files_max) / count;
+        let open_files_max = config.open_files_max.unwrap_or(shares.content) / count;
+        let connections_max = (shares.peers / count).clamp(1, CONNECTIONS_PER_WORKER_MAX);
         let (ready, started) = mpsc::channel();
         for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(listeners.sockets).enumerate() {
             let ready = ready.clone();
@@ -135,10 +152,11 @@ impl<S: BlockStore> Engine<S> {
             let download_gate = Arc::clone(&download_gate);
             let prefixes = Arc::clone(&prefixes);
             let (ended, end) = mpsc::channel();
+            let (make_ring, failure) = (make_ring.clone(), Arc::clone(&engine.failure));
             let thread = std::thread::Builder::new().name(format!("worker-{index:02}")).spawn(move || {
                 // Without a core of its own the worker runs all the same, only less evenly.
                 let _ = core.map(pin_to);
-                let ring = match Uring::new() {
+                let ring = match make_ring(index as u16) {
                     Ok(ring) => ring,
                     Err(error) => return drop(ready.send(Err(error))),
                 };
@@ -159,18 +177,21 @@ impl<S: BlockStore> Engine<S> {
                     encryption,
                     tcp_info,
                     open_files_max,
+                    connections_max,
                     secret: clock::random_bytes,
                     rng: clock::random_rng(),
                 };
                 let worker = Worker::new(parts);
                 let _ = ready.send(Ok(()));
                 drop(ready);
+                let vigil = Vigil { index, failure: Some(failure) };
                 match worker.run() {
-                    // Nobody hears it of an engine that was not started after all.
-                    Ok(unanswered) => drop(ended.send(unanswered)),
-                    Err(error) => {
-                        tracing::error!(%error, "worker {index} has ended: the kernel refused its ring");
+                    Ok(unanswered) => {
+                        vigil.end();
+                        // Nobody hears it of an engine that was not started after all.
+                        drop(ended.send(unanswered));
                     }
+                    Err(error) => vigil.fail(&error),
                 }
             });
             let handle = thread.map_err(EngineError::Thread)?;
@@ -181,6 +202,12 @@ impl<S: BlockStore> Engine<S> {
             result?;
         }
         Ok(engine)
+    }
+
+    /// Why a worker has ended by itself, once one has: its torrents then have nobody who unchokes or picks, so that the rest is
+    /// of little use.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
     }
 
     /// Where peers reach us.
@@ -205,16 +232,14 @@ impl<S: BlockStore> Engine<S> {
         let home = usize::from(torrent.home);
         let others = (0..self.workers.len()).filter(|&worker| worker != home);
         for worker in std::iter::once(home).chain(others) {
-            if let Some(worker) = self.workers.get(worker) {
-                post(worker, ToWorker::Add(Arc::clone(torrent)));
-            }
+            self.post(worker, ToWorker::Add(Arc::clone(torrent)));
         }
     }
 
     /// Serves a torrent no longer.
     pub fn remove(&self, info_hash: InfoHash) {
-        for worker in &self.workers {
-            post(worker, ToWorker::Remove(info_hash));
+        for worker in 0..self.workers.len() {
+            self.post(worker, ToWorker::Remove(info_hash));
         }
     }
 
@@ -249,11 +274,21 @@ impl<S: BlockStore> Engine<S> {
         self.end()
     }
 
+    /// Posts from a thread that may wait, as long as the worker lives.
+    fn post(&self, worker: usize, mut message: ToWorker<S>) {
+        let Some(address) = self.workers.get(worker) else { return };
+        let has_ended = || self.threads.get(worker).is_none_or(|thread| thread.handle.is_finished());
+        while let Err(back) = address.post(message)
+            && !has_ended()
+        {
+            message = back;
+            std::thread::park_timeout(POST_RETRY_INTERVAL);
+        }
+    }
+
     fn end(&mut self) -> BTreeSet<InfoHash> {
-        for (worker, thread) in self.workers.iter().zip(&self.threads) {
-            if !thread.handle.is_finished() {
-                post(worker, ToWorker::Stop);
-            }
+        for worker in 0..self.threads.len() {
+            self.post(worker, ToWorker::Stop);
         }
         let mut unanswered = BTreeSet::new();
         for (index, thread) in self.threads.drain(..).enumerate() {
@@ -292,11 +327,41 @@ impl<S: BlockStore> std::fmt::Debug for Engine<S> {
     }
 }
 
-/// Posts from a thread that may wait.
-fn post<S: BlockStore>(worker: &Address<ToWorker<S>>, mut message: ToWorker<S>) {
-    while let Err(back) = worker.post(message) {
-        message = back;
-        std::thread::park_timeout(POST_RETRY_INTERVAL);
+/// Tells why a worker ends that was not told to. A panic, too, drops it.
+struct Vigil {
+    index: usize,
+    failure: Option<Arc<OnceLock<String>>>,
+}
+
+impl Vigil {
+    /// It was told to end.
+    fn end(mut self) {
+        self.failure = None;
+    }
+
+    fn fail(mut self, error: &io::Error) {
+        self.tell(format!(
+            "worker {} has ended, since the kernel refused its ring ({error}), so nothing is served any more; start again",
+            self.index
+        ));
+    }
+
+    fn tell(&mut self, why: String) {
+        if let Some(failure) = self.failure.take() {
+            tracing::debug!("{why}");
+            // Another worker may have been first.
+            let _ = failure.set(why);
+        }
+    }
+}
+
+impl Drop for Vigil {
+    fn drop(&mut self) {
+        self.tell(format!(
+            "worker {} has panicked, so nothing is served any more; this is a mistake in seedring: report what stands above, \
+             and start again",
+            self.index
+        ));
     }
 }
 

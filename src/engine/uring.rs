@@ -281,11 +281,15 @@ impl Ring for Uring {
         }
     }
 
-    fn shutdown(&mut self, socket: RawFd) {
+    fn abandon(&mut self, socket: RawFd) {
+        self.close(socket, true);
+    }
+
+    fn shutdown(&mut self, socket: RawFd, which: std::net::Shutdown) {
         // SAFETY: the worker owns the socket and has not closed it.
         let socket = unsafe { BorrowedFd::borrow_raw(socket) };
         // ENOTCONN: the peer was faster.
-        let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        let _ = socket2::SockRef::from(&socket).shutdown(which);
     }
 
     fn open_socket(&mut self, remote: SocketAddr, local: Option<IpAddr>) -> io::Result<RawFd> {
@@ -483,7 +487,7 @@ mod tests {
             if shape.group == SMALL.group {
                 ring.push(Op::Cancel { target: tag(OpKind::Receive) }, tag(OpKind::Cancel));
             } else {
-                ring.shutdown(socket);
+                ring.shutdown(socket, std::net::Shutdown::Both);
             }
             let mut ended = false;
             while !ended {

@@ -91,6 +91,14 @@ impl ServedContent {
         }
     }
 
+    /// The device that most of it lies on, in the kernel's number.
+    pub(super) fn device(&self) -> u64 {
+        match self {
+            Self::Open(content) => content.device(),
+            Self::OnDemand(content) => content.device(),
+        }
+    }
+
     /// How workers come by it.
     pub(super) fn supply(&self, info_hash: InfoHash, torrent_file: Option<&Path>) -> Supply<Content> {
         match self {

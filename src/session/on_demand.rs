@@ -7,6 +7,7 @@ use super::torrent_file::read_torrent;
 use crate::engine::supply::{ContentSource, LoadedInfo, NotOpened, Opened};
 use crate::id::InfoHash;
 use crate::storage::{Content, Refusal, ShelvedContent, StorageError};
+use crate::units::BlockSpan;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,18 +24,25 @@ pub(super) struct OnDemand {
 const TORRENT_FILES: u64 = u64::MAX;
 
 impl ContentSource<Content> for OnDemand {
-    fn file_count(&self) -> usize {
-        self.content.file_count()
+    fn part_of(&self, block: BlockSpan) -> u32 {
+        self.content.part_of(block)
     }
 
-    fn open(self: Arc<Self>, answer: Opened<Content>) {
+    fn file_count(&self, part: u32) -> usize {
+        self.content.file_count(part)
+    }
+
+    fn open(self: Arc<Self>, part: u32, answer: Opened<Content>) {
         let content = Arc::clone(&self.content);
-        content.open_later(Box::new(move |opened| {
-            answer(opened.map_err(|refusal| match refusal {
-                Refusal::Faulty => NotOpened::Failed,
-                Refusal::Full => NotOpened::Later,
-            }));
-        }));
+        content.open_later(
+            part,
+            Box::new(move |opened| {
+                answer(opened.map_err(|refusal| match refusal {
+                    Refusal::Faulty => NotOpened::Failed,
+                    Refusal::Full => NotOpened::Later,
+                }));
+            }),
+        );
     }
 
     fn load_info(self: Arc<Self>, answer: LoadedInfo) {

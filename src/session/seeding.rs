@@ -210,6 +210,9 @@ impl Seeding {
                 }
                 _ = tick.tick() => self.tick(&mut tell),
             }
+            if let Some(why) = self.engine.failure() {
+                break Ending::WorkerEnded(why.to_owned());
+            }
             if self.settings.once.is_some_and(|wanted| self.completed.count() >= wanted) {
                 break Ending::Served;
             }
@@ -266,7 +269,9 @@ impl Seeding {
         let _ = tokio::time::timeout(Duration::from_millis(200), self.tracker.stop()).await;
         // In this order: nothing comes any more, what has come is stored, and then it is noted.
         let mut unanswered = self.engine.leave();
-        self.finisher.finish();
+        for path in self.finisher.finish() {
+            tracing::warn!(path = %path.display(), "its storage does not answer; what was to be written there was given up");
+        }
         for (info_hash, ..) in &left {
             self.watcher.forget(*info_hash);
         }

@@ -4,20 +4,17 @@ use crate::bitfield::SharedBitfield;
 use crate::engine::piece_buffer::PieceBuffer;
 use crate::engine::store::PieceSink;
 use crate::metainfo::Metainfo;
-use crate::storage::{Content, Finisher, PieceJob, PieceOutcome, QueueFull};
+use crate::storage::{Content, Finisher, PieceJob, PieceOutcome};
 use crate::torrent::PieceResult;
 use crate::units::PieceIndex;
-use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// The way of one torrent's pieces to its files.
 pub struct StorageSink {
     content: Arc<Content>,
     metainfo: Arc<Metainfo>,
     finisher: Arc<Finisher>,
-    /// Pieces that found the storage threads' queue full. Each answer makes room for one.
-    waiting: Arc<Mutex<VecDeque<PieceJob>>>,
     stored: Arc<SharedBitfield>,
 }
 
@@ -30,7 +27,7 @@ impl StorageSink {
         finisher: Arc<Finisher>,
         stored: Arc<SharedBitfield>,
     ) -> Self {
-        Self { content, metainfo, finisher, waiting: Arc::default(), stored }
+        Self { content, metainfo, finisher, stored }
     }
 }
 
@@ -45,32 +42,17 @@ impl PieceSink for StorageSink {
         let Some(expected) = self.metainfo.info().piece_hash(piece) else {
             return reply(PieceResult::Failed { block_hashes: Vec::new() });
         };
-        let (finisher, waiting) = (Arc::downgrade(&self.finisher), Arc::clone(&self.waiting));
         let stored = Arc::clone(&self.stored);
         let reply = move |outcome| {
             if let PieceOutcome::Verified { .. } = outcome {
                 stored.insert(piece);
             }
             reply(result_of(outcome));
-            let next = lock(&waiting).pop_front();
-            if let Some((finisher, job)) = finisher.upgrade().zip(next) {
-                submit(&finisher, &waiting, job);
-            }
         };
         let content = Arc::clone(&self.content);
         let job = PieceJob { content, piece, bytes, expected, want_block_hashes, reply: Box::new(reply) };
-        submit(&self.finisher, &self.waiting, job);
+        self.finisher.submit(job);
     }
-}
-
-fn submit(finisher: &Finisher, waiting: &Mutex<VecDeque<PieceJob>>, job: PieceJob) {
-    if let Err(QueueFull(job)) = finisher.submit(job) {
-        lock(waiting).push_back(job);
-    }
-}
-
-fn lock(waiting: &Mutex<VecDeque<PieceJob>>) -> std::sync::MutexGuard<'_, VecDeque<PieceJob>> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn result_of(outcome: PieceOutcome) -> PieceResult {

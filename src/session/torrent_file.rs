@@ -1,8 +1,8 @@
 //! Torrent files on disk: read with a bound, written whole or not at all, and over nothing but torrents.
 
-use crate::limits::TORRENT_FILE_LEN_MAX;
+use crate::limits::{SHORTAGE_PATIENCE, TORRENT_FILE_LEN_MAX};
 use crate::metainfo::{Metainfo, MetainfoError};
-use crate::storage::{FileKind, Permit, Place, WriteError, replace_file};
+use crate::storage::{FileKind, Permit, Place, WriteError, is_shortage_of, outlast, replace_file};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub enum TorrentFileError {
 pub fn read_torrent(path: &Path) -> Result<Metainfo, TorrentFileError> {
     let failed = |source| TorrentFileError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
+    let file = outlast(SHORTAGE_PATIENCE, is_shortage_of, || File::open(path)).map_err(failed)?;
     file.take(TORRENT_FILE_LEN_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     Metainfo::parse(&bytes).map_err(|source| TorrentFileError::Unusable { path: path.to_owned(), source })
 }

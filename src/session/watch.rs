@@ -1,7 +1,7 @@
-//! The thread that looks after files: have they changed under us, and what is to be remembered of them?
+//! The threads that look after files: have they changed under us, and what is to be remembered of them?
 //!
-//! It is a thread of its own because a file system may hang, and neither payload nor trackers shall wait for
-//! it, nor the end of the process. Torrents with peers are looked at every two seconds, all others a few at a time.
+//! They are threads of their own because a file system may hang, and neither payload nor trackers shall wait for it, nor the
+//! torrents of another device, nor the end of the process: each device has one (`limits::DEVICE_LANES_MAX` of them at most). Torrents with peers are looked at every two seconds, all others a few at a time.
 //!
 //! Of a torrent that is downloaded the resume file is written at each look at which there is something new, so that
 //! a kill costs two seconds of pieces at most, and those are found again by a look at the files that were written to since.
@@ -12,16 +12,19 @@
 
 use super::content::ServedContent;
 use crate::bitfield::{Bitfield, SharedBitfield};
+use crate::clock;
 use crate::engine::SharedTorrent;
 use crate::id::InfoHash;
+use crate::limits::{DEVICE_LANES_MAX, STORAGE_END_PATIENCE};
 use crate::storage::{Content, FileSelection, Fingerprint, Resume, StorageError, resume_path};
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -32,11 +35,11 @@ const LOOKS_PER_SYNC: u32 = 15;
 /// Bytes of new pieces that are brought to the disk at the end of a run; of more the page cache takes care, and the
 /// next run looks at what it finds.
 const SYNC_AT_END_LEN_MAX: u64 = 256 * 1024 * 1024;
+/// Looks between two rounds of writing resume files of torrents that have uploaded something.
+const LOOKS_PER_SAVE: u32 = 30;
 /// Time after which a look at a torrent's files, which is a few system calls for each, is taken for one that hangs, once
 /// the thread is to end.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
-/// Looks between two rounds of writing resume files of torrents that have uploaded something.
-const LOOKS_PER_SAVE: u32 = 30;
 
 /// A torrent to look after.
 pub struct Watched {
@@ -69,112 +72,201 @@ enum Message {
     Finished { info_hash: InfoHash },
 }
 
-/// The thread. Dropping it writes what is to be remembered and waits for that, unless a file system hangs.
+/// The threads, one for each device. Dropping it writes what is to be remembered and waits for that, unless a file system hangs.
 pub struct Watcher {
+    has_found_faults: Arc<AtomicBool>,
+    state_dir: Option<PathBuf>,
+    lanes: Mutex<Lanes>,
+}
+
+#[derive(Default)]
+struct Lanes {
+    by_device: BTreeMap<u64, Lane>,
+    /// In which lane a torrent is looked after.
+    of_torrent: BTreeMap<InfoHash, u64>,
+}
+
+/// The thread that looks after the torrents of one device.
+struct Lane {
     shared: Arc<Shared>,
-    messages: Option<Sender<Message>>,
-    thread: Option<JoinHandle<()>>,
+    messages: Sender<Message>,
+    thread: JoinHandle<()>,
     /// Disconnected when the thread ends.
     end: Receiver<()>,
 }
 
-/// What the thread shows others.
+/// What a thread shows others.
 #[derive(Default)]
 struct Shared {
-    has_found_faults: AtomicBool,
-    /// The torrent whose files it looks at, and the how manieth look of all that is.
-    looking_at: Mutex<(Option<InfoHash>, u64)>,
+    has_found_faults: Arc<AtomicBool>,
+    busy_with: Mutex<BusyWith>,
+}
+
+/// What a thread is at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct BusyWith {
+    /// The torrent whose files it is at.
+    torrent: Option<InfoHash>,
+    /// Time after which that is taken for hung.
+    patience: Duration,
+    /// The how manieth such time this is.
+    count: u64,
 }
 
 impl Shared {
-    fn look_at(&self, torrent: Option<InfoHash>) {
-        let mut looking_at = self.looking_at.lock().unwrap_or_else(PoisonError::into_inner);
-        *looking_at = (torrent, looking_at.1 + 1);
+    /// Does something with a torrent's files, which may hang.
+    fn at<T>(&self, torrent: InfoHash, patience: Duration, work: impl FnOnce() -> T) -> T {
+        self.show(Some(torrent), patience);
+        let done = work();
+        self.show(None, patience);
+        done
     }
 
-    fn looking_at(&self) -> (Option<InfoHash>, u64) {
-        *self.looking_at.lock().unwrap_or_else(PoisonError::into_inner)
+    fn show(&self, torrent: Option<InfoHash>, patience: Duration) {
+        let mut busy_with = self.busy_with.lock().unwrap_or_else(PoisonError::into_inner);
+        *busy_with = BusyWith { torrent, patience, count: busy_with.count + 1 };
+    }
+
+    fn busy_with(&self) -> BusyWith {
+        *self.busy_with.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Watcher {
-    /// Starts looking after files; resume files go to `state_dir`. Without a thread to be had, nobody looks, and
-    /// the user is told.
+    /// Looks after files from the first torrent on; resume files go to `state_dir`. Without a thread to be had, nobody
+    /// looks, and the user is told.
     pub fn start(state_dir: Option<PathBuf>) -> Self {
-        let (messages, receiver) = unbounded();
-        let (ended, end) = bounded(0);
-        let shared = Arc::new(Shared::default());
-        let shown = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("watcher".to_owned()).spawn(move || {
-            Watch { shared: shown, state_dir, torrents: BTreeMap::new(), next: None, looks: 0 }
-                .run(&receiver);
-            drop::<Sender<()>>(ended);
-        });
-        if let Err(error) = &thread {
-            tracing::warn!(%error, "files are not watched: no thread could be started");
-        }
-        Self { shared, messages: Some(messages), thread: thread.ok(), end }
+        Self { has_found_faults: Arc::default(), state_dir, lanes: Mutex::default() }
     }
 
     /// Whether content was found faulty since this was asked last.
     pub fn has_found_faults(&self) -> bool {
-        self.shared.has_found_faults.swap(false, AcqRel)
+        self.has_found_faults.swap(false, AcqRel)
     }
 
     /// Looks after a torrent from now on.
     pub fn watch(&self, torrent: Watched) {
-        self.send(Message::Watch(Box::new(torrent)));
+        let (device, info_hash) = (torrent.content.device(), torrent.shared.facts.info_hash);
+        let mut lanes = self.lock();
+        // Above the bound devices share.
+        let lane = if lanes.by_device.len() < DEVICE_LANES_MAX || lanes.by_device.contains_key(&device) {
+            device
+        } else {
+            let index = (device % DEVICE_LANES_MAX as u64) as usize;
+            lanes.by_device.keys().nth(index).copied().unwrap_or(device)
+        };
+        if let Entry::Vacant(vacant) = lanes.by_device.entry(lane) {
+            match Lane::start(self.state_dir.clone(), Arc::clone(&self.has_found_faults)) {
+                Ok(started) => _ = vacant.insert(started),
+                Err(error) => {
+                    return tracing::warn!(%error, "files are not watched: no thread could be started");
+                }
+            }
+        }
+        lanes.of_torrent.insert(info_hash, lane);
+        lanes.send(info_hash, Message::Watch(Box::new(torrent)));
     }
 
     /// Writes a torrent's resume file and looks after it no longer.
     pub fn forget(&self, info_hash: InfoHash) {
-        self.send(Message::Forget { info_hash });
+        let mut lanes = self.lock();
+        lanes.send(info_hash, Message::Forget { info_hash });
+        lanes.of_torrent.remove(&info_hash);
     }
 
     /// All that was wanted of a torrent has been stored: it is brought to the disk and from then on watched as content
     /// that nobody writes.
     pub fn finished(&self, info_hash: InfoHash) {
-        self.send(Message::Finished { info_hash });
+        self.lock().send(info_hash, Message::Finished { info_hash });
     }
 
-    /// Ends the thread when it has written what is to be remembered. When it hangs in a look at a torrent's files it is left
-    /// behind, with nothing written any more, and the torrent is answered.
-    pub fn leave(mut self) -> Option<InfoHash> {
+    /// Ends the threads when they have written what is to be remembered. One that hangs at a torrent's files is left
+    /// behind, with nothing written any more of what lies on that device, and the torrent is answered.
+    pub fn leave(self) -> Vec<InfoHash> {
         self.end()
     }
 
-    fn end(&mut self) -> Option<InfoHash> {
-        self.messages = None;
-        let thread = self.thread.take()?;
-        loop {
-            let before = self.shared.looking_at();
-            match self.end.recv_timeout(LOOK_PATIENCE) {
-                Err(RecvTimeoutError::Timeout)
-                    if before.0.is_some() && self.shared.looking_at() == before =>
-                {
-                    return before.0;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => {
-                    // What it panicked with stands on stderr.
-                    let _ = thread.join();
-                    return None;
-                }
-            }
-        }
+    fn end(&self) -> Vec<InfoHash> {
+        let lanes = std::mem::take(&mut self.lock().by_device);
+        // All of them first, so that none waits for another.
+        let ending: Vec<_> = lanes.into_values().map(Lane::end).collect();
+        ending.into_iter().filter_map(Ending::wait).collect()
     }
 
-    fn send(&self, message: Message) {
-        if let Some(messages) = &self.messages {
-            // Nobody listens only when the thread could not be started.
-            let _ = messages.send(message);
-        }
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+impl Lanes {
+    fn send(&self, torrent: InfoHash, message: Message) {
+        let lane = self.of_torrent.get(&torrent).and_then(|lane| self.by_device.get(lane));
+        if let Some(lane) = lane {
+            // Nobody listens only when the thread has panicked.
+            let _ = lane.messages.send(message);
+        }
+    }
+}
+
+impl Lane {
+    fn start(state_dir: Option<PathBuf>, has_found_faults: Arc<AtomicBool>) -> std::io::Result<Self> {
+        let (messages, receiver) = unbounded();
+        let (ended, end) = bounded(0);
+        let shared = Arc::new(Shared { has_found_faults, busy_with: Mutex::default() });
+        let shown = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("watcher".to_owned()).spawn(move || {
+            Watch { shared: shown, state_dir, torrents: BTreeMap::new(), next: None, looks: 0 }
+                .run(&receiver);
+            drop::<Sender<()>>(ended);
+        })?;
+        Ok(Self { shared, messages, thread, end })
+    }
+
+    /// Nothing more is asked of it.
+    fn end(self) -> Ending {
+        let Self { shared, messages, thread, end } = self;
+        drop(messages);
+        let seen = shared.busy_with();
+        Ending { shared, thread, end, seen, seen_at: clock::now() }
+    }
+}
+
+/// A lane of which nothing more is asked.
+struct Ending {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+    end: Receiver<()>,
+    /// What it was at, and since when it is known to be at that.
+    seen: BusyWith,
+    seen_at: Instant,
+}
+
+impl Ending {
+    /// Waits for it unless it hangs; then the torrent at whose files it does.
+    fn wait(mut self) -> Option<InfoHash> {
+        loop {
+            let patience = self.seen.patience.max(LOOK_PATIENCE);
+            match self.end.recv_timeout(patience.saturating_sub(clock::now().since(self.seen_at))) {
+                Err(RecvTimeoutError::Timeout) => {
+                    let now_at = self.shared.busy_with();
+                    if now_at == self.seen && now_at.torrent.is_some() {
+                        return now_at.torrent;
+                    }
+                    (self.seen, self.seen_at) = (now_at, clock::now());
+                }
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+                    // What it panicked with stands on stderr.
+                    let _ = self.thread.join();
+                    return None;
+                }
+            }
+        }
     }
 }
 
@@ -208,15 +300,21 @@ struct Saved {
 
 impl Watch {
     fn run(mut self, messages: &Receiver<Message>) {
+        let shared = Arc::clone(&self.shared);
         loop {
             match messages.recv_timeout(LOOK_INTERVAL) {
-                Ok(Message::Watch(torrent)) => self.watch(torrent),
+                Ok(Message::Watch(torrent)) => {
+                    let info_hash = torrent.shared.facts.info_hash;
+                    shared.at(info_hash, STORAGE_END_PATIENCE, || self.watch(torrent));
+                }
                 Ok(Message::Forget { info_hash }) => {
                     if let Some(mut kept) = self.torrents.remove(&info_hash) {
-                        self.save_last(&mut kept);
+                        shared.at(info_hash, STORAGE_END_PATIENCE, || self.save_last(&mut kept));
                     }
                 }
-                Ok(Message::Finished { info_hash }) => self.finish(info_hash),
+                Ok(Message::Finished { info_hash }) => {
+                    shared.at(info_hash, STORAGE_END_PATIENCE, || self.finish(info_hash));
+                }
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -257,26 +355,27 @@ impl Watch {
             if !(busy || idle.binary_search(info_hash).is_ok()) || torrent.content.fault().is_some() {
                 continue;
             }
-            self.shared.look_at(Some(*info_hash));
-            let verified = torrent.content.verify_files();
-            self.shared.look_at(None);
+            let verified = self.shared.at(*info_hash, LOOK_PATIENCE, || torrent.content.verify_files());
             if let Err(fault) = verified {
-                // The session finds it with the content within a second.
-                torrent.content.fail(fault);
-                self.shared.has_found_faults.store(true, Release);
+                // The session finds it with the content within a second. A shortage is none: the next look finds out more.
+                let is_new = torrent.content.fail(fault);
+                self.shared.has_found_faults.fetch_or(is_new, Release);
             }
         }
         let is_due = self.looks.is_multiple_of(LOOKS_PER_SAVE);
         let syncs = self.looks.is_multiple_of(LOOKS_PER_SYNC);
         let mut torrents = std::mem::take(&mut self.torrents);
-        for kept in torrents.values_mut() {
-            if kept.download.is_some() {
-                if syncs { self.sync(kept) } else { self.save_progress(kept) }
-            } else if is_due && kept.uploaded != kept.total_uploaded() {
-                kept.uploaded = kept.total_uploaded();
-                // Ten thousand waits for the disk would last minutes, and what a crash costs are figures.
-                self.save(kept, false);
-            }
+        for (info_hash, kept) in &mut torrents {
+            let note = || {
+                if kept.download.is_some() {
+                    if syncs { self.sync(kept) } else { self.save_progress(kept) }
+                } else if is_due && kept.uploaded != kept.total_uploaded() {
+                    kept.uploaded = kept.total_uploaded();
+                    // Ten thousand waits for the disk would last minutes, and what a crash costs are figures.
+                    self.save(kept, false);
+                }
+            };
+            self.shared.at(*info_hash, STORAGE_END_PATIENCE, note);
         }
         self.torrents = torrents;
     }
@@ -341,7 +440,10 @@ impl Watch {
         };
         let facts = &kept.torrent.shared.facts;
         let new = u64::from(kept.torrent.stored.count().saturating_sub(saved.durable.count()));
-        if new * u64::from(facts.piece_length) <= SYNC_AT_END_LEN_MAX {
+        // First of all what is known already: bringing the rest to the disk may take longer than anybody waits.
+        let few = new * u64::from(facts.piece_length) <= SYNC_AT_END_LEN_MAX;
+        self.save_progress(kept);
+        if few {
             self.sync(kept);
             let is_clean = kept.download.as_ref().is_some_and(|saved| !saved.doubtful);
             let fingerprint = kept.torrent.fingerprint_now();
@@ -350,8 +452,6 @@ impl Watch {
                 let is_clean = is_clean && resume.verified == resume.durable;
                 self.write(Resume { is_clean, ..resume }, true);
             }
-        } else {
-            self.save_progress(kept);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::engine::prefix_table::PrefixTable;
 use crate::engine::statistics::WorkerStatistics;
 use crate::engine::worker::{Worker, WorkerParts};
 use crate::engine::zero_copy::{ZeroCopyMode, ZeroCopyPolicy};
+use crate::limits::CONNECTIONS_PER_WORKER_MAX;
 use crate::pipeline::{RateGate, burst_for};
 use crate::rng::Rng;
 use crate::units::ByteRate;
@@ -54,6 +55,10 @@ impl Crew {
             let sender = sender.clone();
             Worker::new(WorkerParts {
                 open_files_max: 8,
+                connections_max: match terms.faults.connections_max {
+                    0 => CONNECTIONS_PER_WORKER_MAX,
+                    some => some,
+                },
                 index: index as u16,
                 ring: SimRing::new(terms.seed + index as u64 * 1000, terms.faults),
                 listeners: listen(Some(Ipv4Addr::LOCALHOST.into()), Port::default(), 1)

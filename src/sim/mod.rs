@@ -12,6 +12,8 @@ mod disk_tests;
 #[cfg(test)]
 mod encrypted_tests;
 #[cfg(test)]
+mod ending_tests;
+#[cfg(test)]
 mod flood_tests;
 #[cfg(test)]
 mod giver;

@@ -17,6 +17,7 @@ use crate::picker::{Order, PieceShape};
 use crate::pipeline::RateGate;
 use crate::time::Duration;
 use crate::torrent::DownloadPlan;
+use crate::units::BlockSpan;
 use crate::units::PieceIndex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,11 +47,15 @@ impl SlowSource {
 }
 
 impl ContentSource<SimStore> for SlowSource {
-    fn file_count(&self) -> usize {
+    fn part_of(&self, _block: BlockSpan) -> u32 {
+        0
+    }
+
+    fn file_count(&self, _part: u32) -> usize {
         2
     }
 
-    fn open(self: Arc<Self>, answer: Opened<SimStore>) {
+    fn open(self: Arc<Self>, _part: u32, answer: Opened<SimStore>) {
         self.opens.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
     }
 

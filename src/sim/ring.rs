@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 const BUFFERS: u16 = 8;
 const BUFFER_LEN: usize = 512;
@@ -46,8 +48,14 @@ pub struct Faults {
     pub silent_connects: u64,
     /// Operations the submission queue holds; pushing into a full one flushes it. Zero for any number.
     pub submissions_max: usize,
+    /// Connections that the worker may have; zero for more than any test makes.
+    pub connections_max: usize,
     /// Completions take up to this long.
     pub delay_max: Duration,
+    /// The turn, counted from one, in which the kernel refuses the ring (EBADR); none for zero.
+    pub breaks_in: u64,
+    /// The turn in which the ring panics, as a mistake of ours would.
+    pub panics_in: u64,
 }
 
 impl Faults {
@@ -66,6 +74,9 @@ impl Faults {
             silent_connects: rng.below(400),
             submissions_max: rng.index(20),
             delay_max: Duration::from_micros(rng.below(5000)),
+            connections_max: 0,
+            breaks_in: 0,
+            panics_in: 0,
         }
     }
 }
@@ -93,6 +104,9 @@ pub struct SimRing {
     pushed: u64,
     /// Turns so far that ended because their deadline had come.
     wakeups: u64,
+    turns: u64,
+    /// Sockets that were never closed, shared with who looks at it after the ring's end.
+    left_open: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -144,6 +158,10 @@ struct SimSocket {
     broken: bool,
     peer_closed: bool,
     shut_down: bool,
+    /// We send nothing any more.
+    half_closed: bool,
+    /// The peer does not end when we do.
+    talks_on: bool,
     remote: Option<SocketAddr>,
 }
 
@@ -165,6 +183,8 @@ impl SimRing {
             called: Vec::new(),
             last_entry: Entry::default(),
             pushed: 0,
+            turns: 0,
+            left_open: Arc::default(),
             wakeups: 0,
         }
     }
@@ -186,6 +206,7 @@ impl SimRing {
     fn make_socket(&mut self, remote: Option<SocketAddr>) -> RawFd {
         let socket = self.next_socket;
         self.next_socket += 1;
+        self.left_open.fetch_add(1, Relaxed);
         self.sockets.insert(socket, SimSocket { window: usize::MAX, remote, ..SimSocket::default() });
         socket
     }
@@ -221,6 +242,13 @@ impl SimRing {
         }
     }
 
+    /// The peer goes on sending when we have ended our part.
+    pub fn talk_on(&mut self, socket: RawFd) {
+        if let Some(socket) = self.sockets.get_mut(&socket) {
+            socket.talks_on = true;
+        }
+    }
+
     /// The peer closes its end.
     pub fn peer_closes(&mut self, socket: RawFd) {
         if let Some(socket) = self.sockets.get_mut(&socket) {
@@ -230,7 +258,12 @@ impl SimRing {
 
     /// Whether our end is still open.
     pub fn is_open(&self, socket: RawFd) -> bool {
-        self.sockets.get(&socket).is_some_and(|socket| !socket.shut_down)
+        self.sockets.get(&socket).is_some_and(|socket| !socket.half_closed)
+    }
+
+    /// The number of sockets that are open, also after the ring's end.
+    pub fn left_open(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.left_open)
     }
 
     /// Sockets not closed yet.
@@ -334,7 +367,7 @@ impl SimRing {
                 let bytes = read_message(message);
                 let failed = if refused {
                     Some(-libc::ENOMEM)
-                } else if socket.broken || socket.shut_down {
+                } else if socket.broken || socket.half_closed {
                     Some(-libc::EPIPE)
                 } else if socket.window == 0 {
                     return true;
@@ -475,6 +508,11 @@ impl Ring for SimRing {
     }
 
     fn turn(&mut self, deadline: Instant, completions: &mut Vec<Completion>) -> io::Result<()> {
+        self.turns += 1;
+        assert!(self.turns != self.faults.panics_in, "the ring was told to panic");
+        if self.turns == self.faults.breaks_in {
+            return Err(io::Error::from_raw_os_error(libc::EBADR));
+        }
         self.flush();
         let before = completions.len();
         let mut pending = std::mem::take(&mut self.pending);
@@ -529,13 +567,22 @@ impl Ring for SimRing {
         });
         assert!(!in_flight, "closed with something in flight");
         assert!(self.sockets.remove(&socket).is_some(), "closed twice");
+        self.left_open.fetch_sub(1, Relaxed);
         self.closed += 1;
     }
 
-    fn shutdown(&mut self, socket: RawFd) {
+    fn shutdown(&mut self, socket: RawFd, which: std::net::Shutdown) {
         if let Some(socket) = self.sockets.get_mut(&socket) {
-            socket.shut_down = true;
+            socket.half_closed = true;
+            socket.shut_down |= which == std::net::Shutdown::Both;
+            // An honest peer ends, too.
+            socket.peer_closed |= !socket.talks_on;
         }
+    }
+
+    fn abandon(&mut self, socket: RawFd) {
+        assert!(self.sockets.remove(&socket).is_some(), "closed twice");
+        self.left_open.fetch_sub(1, Relaxed);
     }
 
     fn open_socket(&mut self, remote: SocketAddr, _local: Option<IpAddr>) -> io::Result<RawFd> {

@@ -8,7 +8,7 @@ use crate::units::BlockSpan;
 use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Content in memory.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl BlockStore for SimStore {
         assert!(is_new, "one worker reads a window twice at once");
     }
 
-    fn handle_fetched(&self, _now: Instant, range: &ColdRange, errno: Option<i32>) {
+    fn handle_fetched(&self, _now: Instant, range: &ColdRange, errno: Option<i32>) -> bool {
         let mut state = self.state();
         let window = range.offset / WINDOW_LEN;
         assert!(state.loading.remove(&window), "nobody had begun to read that");
@@ -136,14 +136,19 @@ impl BlockStore for SimStore {
                 }
             }
             Some(libc::EAGAIN) => {}
-            Some(errno) => {
-                state.fault.get_or_insert_with(|| format!("errno {errno}"));
-            }
+            Some(_) => return true,
         }
+        false
     }
 
-    fn handle_unreadable(&self) {
-        self.fail("unreadable");
+    fn handle_unreadable(
+        self: &Arc<Self>,
+        _at: Option<&ColdRange>,
+        errno: i32,
+        told: Box<dyn FnOnce() + Send>,
+    ) {
+        self.fail(&format!("errno {errno}"));
+        told();
     }
 
     fn read(&self, span: BlockSpan, bytes: &mut Vec<u8>) -> Readiness {

@@ -8,9 +8,13 @@
 //! a read from here would be SIGBUS, and the tail of the last page goes out as zeros without any error, so
 //! [`Content::verify_files`] has to be asked from time to time, off the data cores.
 //!
+//! Closing and unmapping may hang with the disk, and whoever is the last to hold content may be a data core: content of a session
+//! ([`Content::closed_elsewhere`]) is closed on a thread that may wait.
+//!
 //! Absent: any look at bytes, and files without bytes on disk (empty ones and padding), which are never opened.
 
 use super::error::StorageError;
+use super::file_threads::{drop_later, run_later};
 use super::fingerprint::Fingerprint;
 use super::layout::{FileIndex, FileSpan, Layout};
 use super::mapped_file::MappedFile;
@@ -24,8 +28,9 @@ use crate::time::Instant;
 use crate::units::{BLOCK_LEN, BlockSpan};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use rustix::io::Errno;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Acquire};
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, OnceLock};
 
 /// What padding reads as. One block: a longer span of padding becomes several slices of it.
@@ -64,8 +69,11 @@ pub struct Content {
     layout: Arc<Layout>,
     root: Root,
     selection: FileSelection,
-    /// By file index, the parts file behind them; `None` for empty files, padding and what is not wanted.
+    /// By file index from `first_file` on, the parts file behind them; `None` for empty files, padding and what is not wanted.
     files: Box<[Option<MappedFile>]>,
+    first_file: u32,
+    /// Bytes of files that are too many to be open.
+    copied: Option<CopiedFiles>,
     fault: Arc<OnceLock<StorageError>>,
     /// The right to have its files open, of content that is opened on demand.
     room: Option<Room>,
@@ -73,6 +81,10 @@ pub struct Content {
     is_writable: AtomicBool,
     /// Whether the folders may have entries that a crash would lose.
     are_folders_unsynced: AtomicBool,
+    /// Whoever holds it last need not wait for its files to close.
+    is_closed_elsewhere: bool,
+    /// Somebody looks why it cannot be read.
+    is_suspected: AtomicBool,
 }
 
 impl Content {
@@ -81,19 +93,22 @@ impl Content {
     /// downloads into the files.
     pub fn open(layout: Arc<Layout>, root: &Path) -> Result<Self, StorageError> {
         let due: Vec<Option<u64>> = layout.stored_files().map(|(_, file)| Some(file.len)).collect();
-        Self::open_some(layout, root, due)
+        let all = 0..u32::try_from(layout.files().len()).unwrap_or(u32::MAX);
+        Self::open_some(layout, root, due, all)
     }
 
-    /// [`Self::open`] of files that are `due` to have so many bytes, in the torrent's order, which need not be what the layout
-    /// says. Those of `None` are left out: their pieces have no bytes here.
+    /// [`Self::open`] of some files, by number, that are `due` to have so many bytes, in the torrent's order (all of its files),
+    /// which need not be what the layout says. Those of `None` are left out: their pieces have no bytes here.
     pub(super) fn open_some(
         layout: Arc<Layout>,
         root: &Path,
         due: impl IntoIterator<Item = Option<u64>>,
+        some: Range<u32>,
     ) -> Result<Self, StorageError> {
-        let root = Root::open(root)?;
-        let mut files: Vec<Option<MappedFile>> = layout.files().iter().map(|_| None).collect();
-        for ((index, file), due) in layout.stored_files().zip(due) {
+        let root = Root::open_at_once(root)?;
+        let mut files: Vec<Option<MappedFile>> = some.clone().map(|_| None).collect();
+        let all = layout.stored_files().zip(due);
+        for ((index, file), due) in all.filter(|((index, _), _)| some.contains(&index.0)) {
             let Some(due) = due else { continue };
             let (fd, state) = root.open_file(&file.path)?;
             let path = root.full_path(&file.path);
@@ -101,11 +116,13 @@ impl Content {
                 return Err(StorageError::Length { path, expected: due, found: state.len });
             }
             create::lock_to_read(&fd, &path)?;
-            if let Some(slot) = files.get_mut(index.0 as usize) {
+            if let Some(slot) = files.get_mut((index.0 - some.start) as usize) {
                 *slot = Some(MappedFile::map(fd, state, &path)?);
             }
         }
-        Ok(Self::new(layout, root, FileSelection::all(), files, false))
+        let mut content = Self::new(layout, root, FileSelection::all(), files, false);
+        content.first_file = some.start;
+        Ok(content)
     }
 
     fn new(
@@ -120,22 +137,50 @@ impl Content {
             root,
             selection,
             files: files.into_boxed_slice(),
+            first_file: 0,
+            copied: None,
             fault: Arc::default(),
             room: None,
             is_writable: AtomicBool::new(is_writable),
             are_folders_unsynced: AtomicBool::new(is_writable),
+            is_closed_elsewhere: false,
+            is_suspected: AtomicBool::new(false),
         }
+    }
+
+    /// The same, whose files are closed on a thread that may wait for them, whoever holds it last.
+    pub fn closed_elsewhere(mut self) -> Self {
+        self.is_closed_elsewhere = true;
+        self
+    }
+
+    /// The device that most of it lies on, in the kernel's number; zero when it has no files.
+    pub fn device(&self) -> u64 {
+        let mapped = self.files.iter().flatten().next().map(|file| file.identity.0);
+        mapped.or_else(|| self.copied.as_ref()?.device()).unwrap_or(0)
     }
 
     /// The same, sharing its fault with whoever opened it, whose leave to have files open it keeps.
     pub(super) fn with_fault(mut self, fault: Arc<OnceLock<StorageError>>, room: Room) -> Self {
         (self.fault, self.room) = (fault, Some(room));
-        self
+        self.closed_elsewhere()
     }
 
     /// A file as it was when it was opened.
     pub(super) fn opened_state(&self, file: FileIndex) -> Option<FileState> {
-        self.files.get(file.0 as usize)?.as_ref().map(MappedFile::opened)
+        match &self.copied {
+            Some(copied) => copied.opened_state(file),
+            None => self.file(file).map(MappedFile::opened),
+        }
+    }
+
+    fn file(&self, file: FileIndex) -> Option<&MappedFile> {
+        self.files.get(file.0.checked_sub(self.first_file)? as usize)?.as_ref()
+    }
+
+    /// The folder that it lies in, as the user named it.
+    pub fn root_path(&self) -> &Path {
+        self.root.path()
     }
 
     /// The files that are wanted; all of them for content that was opened for seeding.
@@ -166,7 +211,17 @@ impl Content {
     /// Where a block's bytes lie in memory, in order. Nothing for a block that the layout does not contain.
     /// A block over tiny files has as many slices as files, which may be more than one send takes (IOV_MAX).
     pub fn slices(&self, block: BlockSpan) -> impl Iterator<Item = IoSlicePtr> {
-        self.layout.spans(block).flat_map(|span| self.slice(span))
+        let copied =
+            self.copied_bytes(block).map(|bytes| IoSlicePtr { ptr: bytes.as_ptr(), len: bytes.len() });
+        let spans = self.copied.is_none().then(|| self.layout.spans(block));
+        copied.into_iter().chain(spans.into_iter().flatten().flat_map(|span| self.slice(span)))
+    }
+
+    /// A block's bytes, of files that were read into memory.
+    fn copied_bytes(&self, block: BlockSpan) -> Option<&[u8]> {
+        let copied = self.copied.as_ref().filter(|_| self.layout.contains(block))?;
+        let begin = u64::from(block.piece.0) * u64::from(self.layout.piece_length()) + u64::from(block.begin);
+        copied.get(begin, block.len)
     }
 
     /// The files as they were when they were opened, or, while pieces are written, as they are now. Equal to a
@@ -174,7 +229,7 @@ impl Content {
     pub fn fingerprint(&self) -> Fingerprint {
         let is_writable = self.is_writable.load(Acquire);
         let state = |index: FileIndex| {
-            let file = self.files.get(index.0 as usize)?.as_ref()?;
+            let file = self.file(index)?;
             if is_writable { file.state().ok() } else { Some(file.opened()) }
         };
         let files = self.layout.stored_files().map(|(index, _)| state(index));
@@ -251,12 +306,16 @@ impl Content {
 
     /// The descriptor of a file; `None` for empty files, padding and out of range.
     pub fn file_fd(&self, file: FileIndex) -> Option<BorrowedFd<'_>> {
-        self.files.get(file.0 as usize)?.as_ref().map(|file| file.fd.as_fd())
+        self.file(file).map(|file| file.fd.as_fd())
     }
 
     /// Appends a block's bytes to `bytes`, read with pread(2): for a block over more files than one send takes.
     /// It may wait for the disk. On an error `bytes` is as it was.
     pub fn read_block(&self, block: BlockSpan, bytes: &mut Vec<u8>) -> Result<(), StorageError> {
+        if let Some(copied) = self.copied_bytes(block) {
+            bytes.extend_from_slice(copied);
+            return Ok(());
+        }
         let before = bytes.len();
         let outcome = self.layout.spans(block).try_for_each(|span| {
             let begin = bytes.len();
@@ -277,19 +336,43 @@ impl Content {
     }
 
     /// Reports that the kernel could not read content: with the file when it is known, which it is for a read from
-    /// the disk and not for a send (EFAULT). Looks at the files for the reason, so not for every completion
-    /// but for the first; answers the fault that stays.
-    pub fn fail_unreadable(&self, file: Option<FileIndex>, errno: Errno) -> &StorageError {
-        self.fault.get_or_init(|| {
+    /// the disk and not for a send (EFAULT). Looks at the files for the reason, so not for data cores; answers the fault
+    /// that stays, or none when it was a shortage.
+    pub fn fail_unreadable(&self, file: Option<FileIndex>, errno: Errno) -> Option<&StorageError> {
+        if self.fault().is_none() {
             let found = match file {
                 Some(file) => self.verify_file(file),
                 None => self.verify_files(),
             };
-            found.err().unwrap_or_else(|| match file {
+            let found = found.err().filter(|error| !error.is_shortage());
+            self.fail(found.unwrap_or_else(|| match file {
                 Some(file) => self.read_error(file, errno),
                 None => StorageError::at("read", &self.root.full_path(Path::new("")), errno),
-            })
-        })
+            }));
+        }
+        self.fault()
+    }
+
+    /// [`Self::fail_unreadable`] on a thread that may wait; `told` is called there when its fault is known. While somebody
+    /// looks already, nobody else does, and only that one is told.
+    pub fn fail_unreadable_later(
+        self: &Arc<Self>,
+        file: Option<FileIndex>,
+        errno: Errno,
+        told: Box<dyn FnOnce() + Send>,
+    ) {
+        if self.is_suspected.swap(true, AcqRel) {
+            return;
+        }
+        let content = Arc::clone(self);
+        let look = move |can_run| {
+            if can_run {
+                content.fail_unreadable(file, errno);
+                told();
+            }
+            content.is_suspected.store(false, Release);
+        };
+        run_later(self.device(), Box::new(look));
     }
 
     /// The first fault that anybody reported. Content with a fault is not to be served any more.
@@ -297,21 +380,22 @@ impl Content {
         self.fault.get()
     }
 
-    /// Reports a fault; true when it is the first, and thereby the one that stays.
+    /// Reports a fault; true when it is the first, and thereby the one that stays. A shortage is none.
     pub fn fail(&self, fault: StorageError) -> bool {
-        self.fault.set(fault).is_ok()
+        !fault.is_shortage() && self.fault.set(fault).is_ok()
     }
 
     /// Looks at every file: two system calls each, none of which reads content. Neither reports nor forgets a
     /// fault. Not for data cores.
     pub fn verify_files(&self) -> Result<(), StorageError> {
-        (0..self.files.len()).try_for_each(|index| self.verify_file(FileIndex(index as u32)))
+        let mut numbers = (self.first_file..).map(FileIndex).take(self.files.len());
+        numbers.try_for_each(|index| self.verify_file(index))
     }
 
     /// Whether the file is still the one that was opened, as long and (unless pieces are being written) as old, and
     /// still lies at its path.
     pub fn verify_file(&self, file: FileIndex) -> Result<(), StorageError> {
-        let Some(Some(mapped)) = self.files.get(file.0 as usize) else { return Ok(()) };
+        let Some(mapped) = self.file(file) else { return Ok(()) };
         let path = || self.full_path(file);
         // Asked first: once the writing has ended, the states of then are there.
         let may_be_younger = self.is_writable.load(Acquire);
@@ -357,21 +441,21 @@ impl Content {
     /// The mapping that has the span's bytes, and the offset there. `None` for padding and for a span that this content
     /// does not have.
     fn mapped(&self, span: FileSpan) -> Option<(&MappedFile, u64)> {
-        if let Some(Some(file)) = self.files.get(span.file.0 as usize) {
+        if let Some(file) = self.file(span.file) {
             return file.has(span.offset, span.len).then_some((file, span.offset));
         }
         let end = span.offset.checked_add(u64::from(span.len))?;
         self.layout.file(span.file).filter(|file| end <= file.len)?;
         let place = self.selection.place(&self.layout, span)?;
-        let file = self.files.get(place.file.0 as usize)?.as_ref()?;
+        let file = self.file(place.file)?;
         file.has(place.offset, span.len).then_some((file, place.offset))
     }
 
     /// The number of the file that [`Self::mapped`] finds.
     fn slot_of(&self, span: FileSpan) -> Option<FileIndex> {
-        match self.files.get(span.file.0 as usize) {
-            Some(Some(_)) => Some(span.file),
-            _ => self.selection.place(&self.layout, span).map(|place| place.file),
+        match self.file(span.file) {
+            Some(_) => Some(span.file),
+            None => self.selection.place(&self.layout, span).map(|place| place.file),
         }
     }
 
@@ -382,8 +466,22 @@ impl Content {
     }
 }
 
+impl Drop for Content {
+    fn drop(&mut self) {
+        if self.is_closed_elsewhere {
+            self.room.iter().for_each(Room::begin_closing);
+            let device = self.device();
+            // In this order: the files are closed before others may be opened in their place.
+            drop_later(device, Box::new((std::mem::take(&mut self.files), self.room.take())));
+        }
+    }
+}
+
+mod copied;
 mod create;
 mod write;
+
+use copied::CopiedFiles;
 
 pub use create::{Allocation, Created};
 

@@ -4,6 +4,7 @@
 //! report and in a log at the same time.
 
 use super::layout::LayoutError;
+use super::shortage::is_shortage;
 use crate::units::PieceIndex;
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -67,6 +68,9 @@ pub enum StorageError {
     /// The process has as many mappings as it may, or no address space is left.
     #[error("no room to map {}; raise the limits (sysctl vm.max_map_count, ulimit -v)", .0.display())]
     TooManyMappings(PathBuf),
+    /// The kernel has no memory for it.
+    #[error("no memory is left to open {}; free some, or raise the limit (MemoryMax= of the service)", .0.display())]
+    NoMemory(PathBuf),
     /// The disk is full.
     #[error("no space left to write {}; free some", .0.display())]
     NoSpace(PathBuf),
@@ -160,6 +164,7 @@ impl StorageError {
         match self {
             Self::TooManyOpenFiles(_)
             | Self::TooManyMappings(_)
+            | Self::NoMemory(_)
             | Self::Denied(_)
             | Self::NotContent { .. }
             | Self::NotWritable(_)
@@ -171,6 +176,17 @@ impl StorageError {
             | Self::Cancelled => Blame::Config,
             Self::Layout(_) | Self::NotThePiece { .. } | Self::PaddingWithContent(_) => Blame::Torrent,
             _ => Blame::Disk,
+        }
+    }
+
+    /// Whether it is want of descriptors, memory or threads, which passes: never the fault of what met it.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::TooManyOpenFiles(_) | Self::TooManyMappings(_) | Self::NoMemory(_) | Self::NoThread(_) => {
+                true
+            }
+            Self::Io { errno, .. } => is_shortage(*errno),
+            _ => false,
         }
     }
 
@@ -204,6 +220,7 @@ impl StorageError {
             Errno::LOOP | Errno::XDEV => Self::SymbolicLink(path),
             Errno::NXIO => Self::WrongKind { path, kind: "socket or device", due: "file" },
             Errno::MFILE | Errno::NFILE => Self::TooManyOpenFiles(path),
+            Errno::NOMEM => Self::NoMemory(path),
             Errno::NOSPC | Errno::DQUOT => Self::NoSpace(path),
             _ => Self::Io { action, path, errno },
         }
@@ -250,6 +267,19 @@ mod tests {
         assert_eq!(StorageError::writing("write", path, Errno::ROFS).blame(), Blame::Disk);
         assert_eq!(StorageError::writing("write", path, Errno::ACCESS).blame(), Blame::Config);
         assert_eq!(StorageError::PaddingWithContent(PieceIndex(1)).blame(), Blame::Torrent);
+    }
+
+    #[test]
+    fn want_of_what_others_give_back_is_a_shortage_and_nothing_else_is() {
+        let path = Path::new("x");
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOBUFS] {
+            assert!(StorageError::at("open", path, errno).is_shortage(), "{errno}");
+            assert!(StorageError::writing("write", path, errno).is_shortage(), "{errno}");
+        }
+        for errno in [Errno::IO, Errno::NOENT, Errno::NOSPC, Errno::ACCESS, Errno::STALE, Errno::FAULT] {
+            assert!(!StorageError::at("open", path, errno).is_shortage(), "{errno}");
+        }
+        assert!(StorageError::NoThread(Errno::AGAIN).is_shortage());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A thread takes what waits, up to four pieces of one length, and hashes them in four lanes at the price of about
 //! one and a half; for more to come it waits a millisecond at most. Invariant: bytes are hashed before they are written, a piece
-//! whose hash is wrong is never written, and every job is answered exactly once, when the threads end, too.
+//! whose hash is wrong is never written, and every job is answered exactly once, when the threads end, too. Each device has
+//! threads of its own, so that one which hangs holds up nobody else's pieces.
 //! Deliberately absent: what becomes of a failed piece, which is the torrent's to decide, and retries of a full disk.
 
 use super::content::Content;
@@ -10,14 +11,16 @@ use super::error::StorageError;
 use super::hash::piece_hashes;
 use super::sha1_lanes::LANES;
 use crate::clock;
-use crate::limits;
-use crate::time::Duration;
+use crate::limits::{DEVICE_LANES_MAX, STORAGE_END_PATIENCE};
+use crate::time::{Duration, Instant};
 use crate::units::{BLOCK_LEN, PieceIndex};
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rustix::io::Errno;
-use std::fmt;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Time that a piece waits for another one to be hashed with.
@@ -59,15 +62,6 @@ pub enum PieceOutcome {
     Unwritable(StorageError),
 }
 
-/// A job that found the queue full, given back.
-pub struct QueueFull(pub PieceJob);
-
-impl fmt::Debug for QueueFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("QueueFull").field(&self.0.piece).finish()
-    }
-}
-
 /// What the storage threads have done so far.
 #[derive(Debug, Default)]
 pub struct FinisherCounters {
@@ -93,61 +87,82 @@ impl FinisherCounters {
     }
 }
 
-/// The storage threads. Dropping it answers what was submitted and waits for that.
+/// The storage threads. Dropping it answers what was submitted and waits for that, unless a device hangs.
 #[derive(Debug)]
 pub struct Finisher {
     thread_count: usize,
-    threads: Mutex<Option<Threads>>,
+    /// By device, so that one which hangs holds up nobody else's pieces.
+    lanes: Mutex<BTreeMap<u64, Lane>>,
     counters: Arc<FinisherCounters>,
 }
 
+/// The threads of one device.
 #[derive(Debug)]
-struct Threads {
+struct Lane {
     jobs: Sender<PieceJob>,
     joins: Vec<JoinHandle<()>>,
+    /// Disconnected when all of its threads have ended.
+    end: Receiver<()>,
+    /// Jobs answered.
+    answered: Arc<AtomicU64>,
+    /// Content that lies there.
+    root: PathBuf,
 }
 
 impl Finisher {
-    /// `threads` of them, at least one. They start with the first piece, so that who only seeds has none.
+    /// `threads` of them for a device, at least one. They start with its first piece, so that who only seeds has none.
     pub fn start(threads: usize) -> Self {
-        Self { thread_count: threads.max(1), threads: Mutex::new(None), counters: Arc::default() }
+        Self { thread_count: threads.max(1), lanes: Mutex::default(), counters: Arc::default() }
     }
 
     /// Hands a piece over; never waits. The answer comes from a storage thread, or at once, from this one, when no
-    /// thread can be started.
-    ///
-    /// # Errors
-    /// The job itself when too many wait, to be submitted again after an answer.
-    pub fn submit(&self, job: PieceJob) -> Result<(), QueueFull> {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        if threads.is_none() {
-            match Threads::start(self.thread_count, &self.counters) {
-                Ok(started) => *threads = Some(started),
-                Err(error) => {
-                    drop(threads);
-                    (job.reply)(PieceOutcome::Unwritable(error));
-                    return Ok(());
+    /// thread can be started. What waits is as little as pickers allow in flight.
+    pub fn submit(&self, job: PieceJob) {
+        let device = job.content.device();
+        let mut lanes = self.lock();
+        // Above the bound devices share.
+        let lane = if lanes.len() < DEVICE_LANES_MAX || lanes.contains_key(&device) {
+            device
+        } else {
+            let index = (device % DEVICE_LANES_MAX as u64) as usize;
+            lanes.keys().nth(index).copied().unwrap_or(device)
+        };
+        let running = match lanes.entry(lane) {
+            Entry::Occupied(running) => running.into_mut(),
+            Entry::Vacant(vacant) => {
+                let root = job.content.root_path().to_owned();
+                match Lane::start(self.thread_count, root, &self.counters) {
+                    Ok(started) => vacant.insert(started),
+                    Err(error) => {
+                        drop(lanes);
+                        return (job.reply)(PieceOutcome::Unwritable(error));
+                    }
                 }
             }
-        }
-        let Some(running) = threads.as_ref() else { return Err(QueueFull(job)) };
-        match running.jobs.try_send(job) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => Err(QueueFull(job)),
-        }
+        };
+        // Its threads listen as long as it is here.
+        let _ = running.jobs.send(job);
     }
 
     /// Answers what was submitted, waits for that, and ends the threads. What is submitted afterwards starts new ones.
-    pub fn finish(&self) {
-        // An answer may submit what had found the queue full, which starts threads again: until none does.
-        let take = || self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
-        while let Some(Threads { jobs, joins }) = take() {
-            drop(jobs);
-            for thread in joins {
-                // A thread that panicked has told so itself.
-                let _ = thread.join();
+    /// Threads of a device that has written nothing for [`STORAGE_END_PATIENCE`] are left behind, and a folder there is
+    /// answered.
+    pub fn finish(&self) -> Vec<PathBuf> {
+        let mut hung = Vec::new();
+        // An answer may submit more, which starts threads again: until none does.
+        loop {
+            let lanes = std::mem::take(&mut *self.lock());
+            if lanes.is_empty() {
+                return hung;
             }
+            // All of them first, so that none waits for another.
+            let ending: Vec<Ending> = lanes.into_values().map(Lane::end).collect();
+            hung.extend(ending.into_iter().filter_map(Ending::wait));
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the threads have done so far.
@@ -162,15 +177,21 @@ impl Drop for Finisher {
     }
 }
 
-impl Threads {
-    fn start(count: usize, counters: &Arc<FinisherCounters>) -> Result<Self, StorageError> {
-        let (jobs, queue) = bounded(limits::PIECES_TO_FINISH_MAX);
-        let queue = Arc::new(Mutex::new(queue));
+impl Lane {
+    fn start(count: usize, root: PathBuf, counters: &Arc<FinisherCounters>) -> Result<Self, StorageError> {
+        let (jobs, queue) = unbounded();
+        let (ended, end) = bounded(0);
+        let (queue, answered) = (Arc::new(Mutex::new(queue)), Arc::new(AtomicU64::new(0)));
         let mut joins = Vec::with_capacity(count);
         for index in 0..count {
-            let (queue, counters) = (Arc::clone(&queue), Arc::clone(counters));
+            let (queue, answered) = (Arc::clone(&queue), Arc::clone(&answered));
+            let (counters, ended) = (Arc::clone(counters), ended.clone());
             let thread = std::thread::Builder::new().name(format!("storage-{index:02}"));
-            match thread.spawn(move || work(&queue, &counters)) {
+            let run = move || {
+                work(&queue, &answered, &counters);
+                drop::<Sender<()>>(ended);
+            };
+            match thread.spawn(run) {
                 Ok(join) => joins.push(join),
                 Err(error) if joins.is_empty() => {
                     let errno = Errno::from_io_error(&error).unwrap_or(Errno::AGAIN);
@@ -180,17 +201,62 @@ impl Threads {
                 Err(_) => break,
             }
         }
-        Ok(Self { jobs, joins })
+        Ok(Self { jobs, joins, end, answered, root })
+    }
+
+    /// Nothing more comes.
+    fn end(self) -> Ending {
+        let Self { jobs, joins, end, answered, root } = self;
+        drop(jobs);
+        let seen = answered.load(Relaxed);
+        Ending { joins, end, answered, root, seen, seen_at: clock::now() }
+    }
+}
+
+/// A lane to which nothing more comes.
+struct Ending {
+    joins: Vec<JoinHandle<()>>,
+    end: Receiver<()>,
+    answered: Arc<AtomicU64>,
+    root: PathBuf,
+    /// Jobs that had been answered then.
+    seen: u64,
+    seen_at: Instant,
+}
+
+impl Ending {
+    /// Waits as long as something is written; its folder when nothing is.
+    fn wait(mut self) -> Option<PathBuf> {
+        loop {
+            let left = STORAGE_END_PATIENCE.saturating_sub(clock::now().since(self.seen_at));
+            match self.end.recv_timeout(left) {
+                Err(RecvTimeoutError::Timeout) => {
+                    let answered = self.answered.load(Relaxed);
+                    if answered == self.seen {
+                        return Some(self.root);
+                    }
+                    (self.seen, self.seen_at) = (answered, clock::now());
+                }
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+                    for thread in self.joins {
+                        // A thread that panicked has told so itself.
+                        let _ = thread.join();
+                    }
+                    return None;
+                }
+            }
+        }
     }
 }
 
 /// Answers jobs until nobody can submit any more.
-fn work(queue: &Mutex<Receiver<PieceJob>>, counters: &FinisherCounters) {
+fn work(queue: &Mutex<Receiver<PieceJob>>, answered: &AtomicU64, counters: &FinisherCounters) {
     let mut cpu_before = clock::thread_cpu_time();
     while let Some(batch) = next_batch(queue) {
         let hashes = hash_batch(&batch);
         for (job, hash) in batch.into_iter().zip(hashes) {
             finish(job, hash, counters);
+            answered.fetch_add(1, Relaxed);
         }
         let cpu_now = clock::thread_cpu_time();
         let spent = cpu_now.saturating_sub(cpu_before).as_nanos();

@@ -15,7 +15,6 @@ use super::sha1_lanes::{LANES, hash_lanes};
 use crate::bitfield::Bitfield;
 use crate::limits;
 use crate::units::PieceIndex;
-use rustix::io::Errno;
 use sha1::{Digest, Sha1};
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -186,21 +185,18 @@ impl Job<'_> {
         let next = AtomicU32::new(0);
         let work = || self.work(&next, visit);
         let outcome = crossbeam::thread::scope(|scope| {
-            let started: Result<Vec<_>, _> = (0..self.thread_count(threads))
-                .map(|_| scope.builder().name("hash".into()).spawn(|_| work()))
-                .collect();
-            match started {
-                Ok(started) => Ok(started.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()),
-                Err(error) => {
-                    // Those that run already find no more work.
-                    next.store(self.layout.piece_count(), Relaxed);
-                    Err(StorageError::NoThread(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)))
-                }
+            let start = |_| scope.builder().name("hash".into()).spawn(|_| work());
+            // What cannot be started is done by those that could, and without any by this thread.
+            let started: Vec<_> =
+                (0..self.thread_count(threads)).map_while(|index| start(index).ok()).collect();
+            if started.is_empty() {
+                return vec![Ok(work())];
             }
+            started.into_iter().map(|thread| thread.join()).collect()
         });
         let mut pieces = Vec::new();
         let mut troubles = FileTroubles::new();
-        for joined in outcome.unwrap_or_else(|panic| resume_unwind(panic))? {
+        for joined in outcome.unwrap_or_else(|panic| resume_unwind(panic)) {
             let (some, more) = joined.unwrap_or_else(|panic| resume_unwind(panic));
             pieces.extend(some);
             for (file, trouble) in more {
@@ -215,7 +211,7 @@ impl Job<'_> {
         let run = (RUN_LEN / self.layout.piece_length()).max(self.lanes() as u32);
         let every_file = FileSelection::all();
         let selection = self.subset.map_or(&every_file, |subset| subset.selection);
-        let mut reader = PieceReader::new(self.layout, &self.root, selection);
+        let mut reader = PieceReader::new(self.layout, &self.root, selection, self.cancel);
         let mut batch = Batch::new(self.lanes(), self.layout.piece_len(PieceIndex(0)));
         let mut made = Vec::new();
         // Relaxed: the counter only hands out numbers; results travel by joining the threads. PIECES_MAX, threads

@@ -9,11 +9,14 @@ use super::error::StorageError;
 use super::layout::{FileIndex, Layout};
 use super::root::Root;
 use super::selection::{FileSelection, Place};
+use super::shortage::{is_shortage, outlast};
+use crate::time::Duration;
 use crate::units::PieceIndex;
 use rustix::fd::OwnedFd;
 use rustix::fs::Advice;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What is wrong with files, by file; the first trouble of each.
 pub(super) type FileTroubles = BTreeMap<FileIndex, StorageError>;
@@ -26,11 +29,18 @@ pub(super) struct PieceReader<'a> {
     /// The file opened last; no descriptor when that failed.
     open: Option<(FileIndex, Option<OwnedFd>)>,
     troubles: FileTroubles,
+    cancel: &'a AtomicBool,
 }
 
 impl<'a> PieceReader<'a> {
-    pub(super) fn new(layout: &'a Layout, root: &'a Root, selection: &'a FileSelection) -> Self {
-        Self { layout, root, selection, open: None, troubles: FileTroubles::new() }
+    /// A shortage is waited out until `cancel` becomes true.
+    pub(super) fn new(
+        layout: &'a Layout,
+        root: &'a Root,
+        selection: &'a FileSelection,
+        cancel: &'a AtomicBool,
+    ) -> Self {
+        Self { layout, root, selection, open: None, troubles: FileTroubles::new(), cancel }
     }
 
     /// Fills `buffer`, which is as long as the piece, with the piece. False when some of it cannot be read; why is
@@ -49,8 +59,13 @@ impl<'a> PieceReader<'a> {
                 part.fill(0);
                 continue;
             };
+            let cancel = self.cancel;
             let read = match self.opened(place) {
-                Some(fd) if is_complete => read_exactly(fd, part, place.offset),
+                Some(fd) if is_complete => outlast(
+                    Duration::MAX,
+                    |&errno| is_shortage(errno) && !cancel.load(Relaxed),
+                    || read_exactly(fd, &mut *part, place.offset),
+                ),
                 Some(_) => Ok(None),
                 None => {
                     is_complete = false;
@@ -82,7 +97,8 @@ impl<'a> PieceReader<'a> {
         if self.open.as_ref().is_none_or(|(open, _)| *open != index) {
             // The old file is closed before the new one is opened, not after.
             self.open = None;
-            let fd = match self.root.open_file(place.path) {
+            let may_pass = |error: &StorageError| error.is_shortage() && !self.cancel.load(Relaxed);
+            let fd = match outlast(Duration::MAX, may_pass, || self.root.open_file(place.path)) {
                 Ok((fd, state)) => {
                     if state.len != place.file_len {
                         let (path, expected) = (self.root.full_path(place.path), place.file_len);

@@ -4,9 +4,12 @@
 //! so a torrent cannot make us serve what lies elsewhere, even while somebody renames folders. Whoever only looks
 //! at a file is told by the same rule, so that nothing is promised that cannot be opened. The folder
 //! itself may be reached through links, since the user named it. Opening never blocks (a FIFO would) and only
-//! regular files pass.
+//! regular files pass. Where no descriptor is free, that is waited out unless the folder was opened at once.
 
 use super::error::StorageError;
+use super::shortage::{is_shortage, outlast};
+use crate::limits::SHORTAGE_PATIENCE;
+use crate::time::Duration;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
@@ -25,17 +28,31 @@ const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 pub(super) struct Root {
     dir: OwnedFd,
     path: PathBuf,
+    /// For how long a shortage is waited out.
+    patience: Duration,
 }
 
 impl Root {
     /// Opens the folder at `path`, following links to it.
     pub(super) fn open(path: &Path) -> Result<Self, StorageError> {
+        Self::open_within(path, SHORTAGE_PATIENCE)
+    }
+
+    /// [`Self::open`] for who tries again later: a shortage is an error at once, here and below.
+    pub(super) fn open_at_once(path: &Path) -> Result<Self, StorageError> {
+        Self::open_within(path, Duration::ZERO)
+    }
+
+    fn open_within(path: &Path, patience: Duration) -> Result<Self, StorageError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOTDIR => StorageError::WrongKind { path: path.into(), kind: "file", due: "folder" },
-            _ => StorageError::at("open", path, errno),
-        })?;
-        Ok(Self { dir, path: path.to_path_buf() })
+        let open = || {
+            rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|errno| match errno {
+                Errno::NOTDIR => StorageError::WrongKind { path: path.into(), kind: "file", due: "folder" },
+                _ => StorageError::at("open", path, errno),
+            })
+        };
+        let dir = outlast(patience, StorageError::is_shortage, open)?;
+        Ok(Self { dir, path: path.to_path_buf(), patience })
     }
 
     /// Opens the folder at `path`, following links to it; makes it, and the folders on the way, when it is not there.
@@ -78,7 +95,8 @@ impl Root {
     /// Opens a regular file for reading and says what it is.
     pub(super) fn open_file(&self, relative: &Path) -> Result<(OwnedFd, FileState), StorageError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = open_below(&self.dir, relative, flags, Mode::empty())
+        let fd = self
+            .open_below(&self.dir, relative, flags, Mode::empty())
             .map_err(|errno| StorageError::at("open", &self.full_path(relative), errno))?;
         let state = self.regular_open(relative, &fd)?;
         Ok((fd, state))
@@ -88,7 +106,7 @@ impl Root {
     /// none. Nothing is opened: that of a device may have effects.
     pub(super) fn look(&self, relative: &Path) -> Result<Option<FileState>, StorageError> {
         let probe = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match open_below(&self.dir, relative, probe, Mode::empty()) {
+        match self.open_below(&self.dir, relative, probe, Mode::empty()) {
             Ok(there) => self.regular_open(relative, &there).map(Some),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(errno) => Err(StorageError::at("inspect", &self.full_path(relative), errno)),
@@ -106,7 +124,7 @@ impl Root {
         self.make_folders(relative)?;
         let flags = WRITING | OFlags::CREATE | OFlags::EXCL;
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
-        let fd = open_below(&self.dir, relative, flags, mode).map_err(|errno| match errno {
+        let fd = self.open_below(&self.dir, relative, flags, mode).map_err(|errno| match errno {
             Errno::EXIST => StorageError::NotOurs(self.full_path(relative)),
             _ => StorageError::writing("open", &self.full_path(relative), errno),
         })?;
@@ -117,7 +135,8 @@ impl Root {
     /// Opens a regular file that is there for reading and writing, and says what it is.
     pub(super) fn open_for_writing(&self, relative: &Path) -> Result<(OwnedFd, FileState), StorageError> {
         self.look(relative)?;
-        let fd = open_below(&self.dir, relative, WRITING, Mode::empty())
+        let fd = self
+            .open_below(&self.dir, relative, WRITING, Mode::empty())
             .map_err(|errno| StorageError::writing("open", &self.full_path(relative), errno))?;
         let state = self.regular_open(relative, &fd)?;
         Ok((fd, state))
@@ -136,10 +155,10 @@ impl Root {
             };
             let name: &Path = component.as_ref();
             let parent = folder.as_ref().unwrap_or(&self.dir);
-            let next = match open_below(parent, name, flags, Mode::empty()) {
+            let next = match self.open_below(parent, name, flags, Mode::empty()) {
                 Err(Errno::NOENT) => {
                     match rustix::fs::mkdirat(parent, name, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
-                        Ok(()) | Err(Errno::EXIST) => open_below(parent, name, flags, Mode::empty()),
+                        Ok(()) | Err(Errno::EXIST) => self.open_below(parent, name, flags, Mode::empty()),
                         Err(errno) => Err(errno),
                     }
                 }
@@ -150,11 +169,21 @@ impl Root {
         Ok(())
     }
 
+    fn open_below(
+        &self,
+        dir: &OwnedFd,
+        relative: &Path,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd, Errno> {
+        outlast(self.patience, |&errno| is_shortage(errno), || open_below(dir, relative, flags, mode))
+    }
+
     /// Brings a folder's entries to the disk.
     pub(super) fn sync_folder(&self, relative: &Path) -> Result<(), StorageError> {
         let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        open_below(&self.dir, relative, flags, Mode::empty())
+        self.open_below(&self.dir, relative, flags, Mode::empty())
             .and_then(rustix::fs::fsync)
             .map_err(|errno| StorageError::writing("write", &self.full_path(relative), errno))
     }
@@ -190,7 +219,7 @@ impl Root {
         if relative.components().nth(1).is_none() {
             return straight();
         }
-        match open_below(
+        match self.open_below(
             &self.dir,
             relative,
             OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,

@@ -15,6 +15,7 @@ use crate::bitfield::Bitfield;
 use crate::limits::{SECOND_LOOK_LEN_MAX, SECOND_LOOK_PIECES_MAX};
 use crate::units::PieceIndex;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 /// Some pieces of a torrent that were right, with their hashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,13 +36,22 @@ impl Sample {
     }
 
     /// Whether the files below `root` have these pieces. They are opened for that. It may take long.
-    pub(super) fn is_found(&self, layout: &Layout, root: &Root) -> bool {
+    ///
+    /// # Errors
+    /// A shortage, after which nothing is known.
+    pub(super) fn is_found(&self, layout: &Layout, root: &Root) -> Result<bool, StorageError> {
         let selection = FileSelection::all();
-        let mut reader = PieceReader::new(layout, root, &selection);
-        self.0.iter().all(|&(piece, hash)| {
+        // Who asks tries again later.
+        let is_impatient = AtomicBool::new(true);
+        let mut reader = PieceReader::new(layout, root, &selection, &is_impatient);
+        let is_found = self.0.iter().all(|&(piece, hash)| {
             let mut bytes = vec![0; layout.piece_len(piece) as usize];
             reader.read(piece, &mut bytes) && piece_hash(&bytes) == hash
-        })
+        });
+        match reader.into_troubles().into_values().find(StorageError::is_shortage) {
+            Some(shortage) => Err(shortage),
+            None => Ok(is_found),
+        }
     }
 }
 

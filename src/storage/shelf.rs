@@ -1,24 +1,28 @@
-//! Content that is closed until somebody asks for it, and the threads that open it.
+//! Content that is closed until somebody asks for it.
 //!
 //! [`ShelvedContent`] remembers of each file what tells it from any other (length, last write, identity). Content is
 //! opened only while all of that is so, and one opening serves everybody until nobody holds it any more. Invariant:
 //! content that is open and content on the shelf share their fault, so whoever meets it first ends both.
-//! Opening may hang with its disk: no more than a few threads go into one file system, so that the others are
-//! served. What would be more open files than are allowed is put off.
+//! Opening and closing may hang with its disk, so threads do it that may wait ([`file_threads`](super::file_threads)). What would be
+//! more open files than are allowed is put off, and so is what meets a shortage.
 
 use super::content::Content;
 use super::error::StorageError;
+use super::file_threads::{Job, run_later};
 use super::fingerprint::Fingerprint;
 use super::hash::FileProblem;
 use super::layout::{FileIndex, Layout, LayoutFile};
+use super::parts::Parts;
 use super::root::{FileState, Root};
 use super::second_look::{Sameness, Sample};
-use crate::limits::{OPENING_PER_DEVICE_MAX, OPENING_THREADS_MAX};
-use std::collections::{BTreeMap, VecDeque};
+use super::shortage::tell_shortage;
+use crate::limits::{PART_FILES_MAX, ROOM_PATIENCE};
+use crate::units::BlockSpan;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// Content of one torrent that is seeded, closed or open; perhaps not all of it.
 #[derive(Debug)]
@@ -35,8 +39,10 @@ pub struct ShelvedContent {
     /// What is looked at when files have other numbers than before.
     sample: Sample,
     fault: Arc<OnceLock<StorageError>>,
-    /// What is open, while anybody holds it.
-    open: Mutex<Weak<Content>>,
+    /// What is opened together.
+    parts: Parts,
+    /// What is open of them, by number, while anybody holds it.
+    open: Mutex<BTreeMap<u32, Weak<Content>>>,
     shelf: Shelf,
 }
 
@@ -45,7 +51,7 @@ pub struct ShelvedContent {
 pub enum Refusal {
     /// It has a fault.
     Faulty,
-    /// As much is open as may be.
+    /// As much is open as may be, or can be.
     Full,
 }
 
@@ -84,7 +90,8 @@ impl ShelvedContent {
         let device = states.iter().flatten().next().map_or(0, |state| state.identity.0);
         let (states, sample) = (Mutex::new(states), Sample::default());
         let (fault, open, shelf) = (Arc::default(), Mutex::default(), shelf.clone());
-        Ok(Self { layout, root, states, problems, device, sample, fault, open, shelf })
+        let parts = Parts::of(&layout, shelf.part_files_max());
+        Ok(Self { layout, root, states, problems, device, sample, fault, parts, open, shelf })
     }
 
     /// The same, with pieces to look at when its files have other numbers than before and are otherwise as they were.
@@ -117,9 +124,16 @@ impl ShelvedContent {
         Fingerprint::of(self.states().iter().copied(), None)
     }
 
-    /// Descriptors that it has when it is open: one for each file, and its folder's.
-    pub fn file_count(&self) -> usize {
-        self.states().len() + 1
+    /// The number of the part that has to be open for this block. A torrent of few files is one part.
+    pub fn part_of(&self, block: BlockSpan) -> u32 {
+        let piece = u64::from(block.piece.0) * u64::from(self.layout.piece_length());
+        if self.parts.is_one() { 0 } else { self.parts.at(piece + u64::from(block.begin)) }
+    }
+
+    /// Descriptors that a part has when it is open: one for each file, and its folder's.
+    pub fn file_count(&self, part: u32) -> usize {
+        let part = self.parts.get(part);
+        if part.is_copied { 2 } else { part.stored + 1 }
     }
 
     /// The first fault that anybody met. Content with a fault is not to be served any more.
@@ -127,9 +141,9 @@ impl ShelvedContent {
         self.fault.get()
     }
 
-    /// Reports a fault; true when it is the first, and thereby the one that stays.
+    /// Reports a fault; true when it is the first, and thereby the one that stays. A shortage is none.
     pub fn fail(&self, fault: StorageError) -> bool {
-        self.fault.set(fault).is_ok()
+        !fault.is_shortage() && self.fault.set(fault).is_ok()
     }
 
     /// Whether every file is still there and as it was: one system call each, none of which opens or reads a file unless the
@@ -138,7 +152,7 @@ impl ShelvedContent {
     /// # Errors
     /// What has changed.
     pub fn verify_files(&self) -> Result<(), StorageError> {
-        let root = Root::open(&self.root)?;
+        let root = Root::open_at_once(&self.root)?;
         let found = |(_, file): (FileIndex, &LayoutFile)| match root.state(&file.path) {
             Err(StorageError::Missing(path)) => Err(StorageError::Vanished(path)),
             other => other.map(Some),
@@ -177,7 +191,7 @@ impl ShelvedContent {
         let states = states.collect::<Result<Arc<[Option<FileState>]>, StorageError>>()?;
         // Once more: what has changed since the first look is no question of numbers.
         self.compare(states.iter().map(|state| Ok(*state)))?;
-        if !self.sample.is_found(&self.layout, root) {
+        if !self.sample.is_found(&self.layout, root)? {
             return Err(StorageError::Replaced(renumbered.to_owned()));
         }
         tracing::debug!(path = %renumbered.display(), "the file system has numbered it anew; it is what it was");
@@ -185,36 +199,40 @@ impl ShelvedContent {
         Ok(())
     }
 
-    /// Opens the content on a thread of the shelf, or finds it open, and answers exactly once. Never waits.
-    pub fn open_later(self: Arc<Self>, answer: Answer) {
-        let (device, shelf) = (self.device, self.shelf.clone());
-        shelf.run_later(
-            device,
-            Box::new(move |can_run| answer(if can_run { self.open() } else { Err(Refusal::Full) })),
+    /// Opens a part of the content on a thread that may wait, or finds it open, and answers exactly once. Never waits.
+    pub fn open_later(self: Arc<Self>, part: u32, answer: Answer) {
+        run_later(
+            self.device,
+            Box::new(move |can_run| answer(if can_run { self.open(part) } else { Err(Refusal::Full) })),
         );
     }
 
-    fn open(&self) -> Result<Arc<Content>, Refusal> {
+    /// The device that most of it lies on, in the kernel's number; zero when it has no files.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    fn open(&self, part: u32) -> Result<Arc<Content>, Refusal> {
         if self.fault().is_some() {
             return Err(Refusal::Faulty);
         }
         // Held while opening, so that two who ask at once get the same.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(content) = open.upgrade() {
+        if let Some(content) = open.get(&part).and_then(Weak::upgrade) {
             return Ok(content);
         }
-        let room = self.shelf.room_for(self.file_count()).ok_or(Refusal::Full)?;
-        match self.reopen(room) {
+        open.retain(|_, content| content.strong_count() > 0);
+        let room = self.shelf.room_for(self.file_count(part)).ok_or(Refusal::Full)?;
+        match self.reopen(part, room) {
             Ok(content) => {
-                tracing::debug!(folder = %self.root.display(), files = self.file_count(), "content opened");
+                tracing::debug!(folder = %self.root.display(), files = self.file_count(part), "content opened");
                 let content = Arc::new(content);
-                *open = Arc::downgrade(&content);
+                open.insert(part, Arc::downgrade(&content));
                 Ok(content)
             }
-            // Others hold what is missing here; unless this is all that is open, there will be more.
-            Err(StorageError::TooManyOpenFiles(_) | StorageError::TooManyMappings(_))
-                if self.shelf.open_files() > self.file_count() =>
-            {
+            // Others hold what is missing here, and will give it back.
+            Err(shortage) if shortage.is_shortage() => {
+                tell_shortage(&shortage);
                 Err(Refusal::Full)
             }
             Err(fault) => {
@@ -225,17 +243,22 @@ impl ShelvedContent {
         }
     }
 
-    /// Opens and maps every file, each of which has to be as it was.
-    fn reopen(&self, room: Room) -> Result<Content, StorageError> {
+    /// Opens and maps every file of a part, or reads them, each of which has to be as it was.
+    fn reopen(&self, part: u32, room: Room) -> Result<Content, StorageError> {
         let due: Vec<Option<u64>> = self.states().iter().map(|state| state.map(|state| state.len)).collect();
-        let opened = Content::open_some(Arc::clone(&self.layout), &self.root, due);
+        let (layout, part) = (Arc::clone(&self.layout), self.parts.get(part));
+        let opened = if part.is_copied {
+            Content::copy_part(layout, &self.root, due, part)
+        } else {
+            Content::open_some(layout, &self.root, due, part.files.clone())
+        };
         let content = opened.map_err(|error| match error {
             StorageError::Missing(path) => StorageError::Vanished(path),
             other => other,
         })?;
         let opened = self.layout.stored_files().map(|(index, _)| Ok(content.opened_state(index)));
         if let Some(renumbered) = self.compare(opened)? {
-            self.look_again(&Root::open(&self.root)?, &renumbered)?;
+            self.look_again(&Root::open_at_once(&self.root)?, &renumbered)?;
         }
         Ok(content.with_fault(Arc::clone(&self.fault), room))
     }
@@ -247,142 +270,86 @@ pub struct Shelf(Arc<Inner>);
 
 struct Inner {
     files_max: usize,
-    files: AtomicUsize,
-    queues: Mutex<Queues>,
-    waiting: std::sync::Condvar,
+    files: Mutex<Files>,
+    closed: Condvar,
 }
 
 #[derive(Default)]
-struct Queues {
-    /// By file system.
-    by_device: BTreeMap<u64, Queue>,
-    threads: usize,
-    idle: usize,
+struct Files {
+    /// Files and folders that are open.
+    open: usize,
+    /// Those of them that nobody holds any more.
+    closing: usize,
 }
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    running: usize,
-}
-
-/// What is to be done on a thread of the shelf; told false, when there are no threads, only to say so.
-pub type Job = Box<dyn FnOnce(bool) + Send>;
 
 /// The right to have some files open; given back when dropped.
 pub(super) struct Room {
     shelf: Arc<Inner>,
     files: usize,
+    is_closing: AtomicBool,
 }
 
 impl Shelf {
-    /// At most `files_max` files and folders are open at once, but for one torrent that has more.
+    /// At most `files_max` files and folders are open at once.
     pub fn new(files_max: usize) -> Self {
-        Self(Arc::new(Inner {
-            files_max,
-            files: AtomicUsize::new(0),
-            queues: Mutex::default(),
-            waiting: std::sync::Condvar::new(),
-        }))
+        Self(Arc::new(Inner { files_max, files: Mutex::default(), closed: Condvar::new() }))
+    }
+
+    /// Files that are opened together, so that several peers' parts may be open at once on every core.
+    fn part_files_max(&self) -> usize {
+        (self.0.files_max / 16).clamp(1, PART_FILES_MAX)
     }
 
     /// Files and folders that are open.
     pub fn open_files(&self) -> usize {
-        self.0.files.load(Relaxed)
+        self.0.lock().open
     }
 
+    /// Waits a little for what is being closed.
     fn room_for(&self, files: usize) -> Option<Room> {
-        let fits = |open: usize| (open == 0 || open + files <= self.0.files_max).then_some(open + files);
-        self.0.files.fetch_update(Relaxed, Relaxed, fits).ok()?;
-        Some(Room { shelf: Arc::clone(&self.0), files })
+        let is_full = |counted: &mut Files| {
+            counted.closing > 0 && counted.open > 0 && counted.open + files > self.0.files_max
+        };
+        let waited = self.0.closed.wait_timeout_while(self.0.lock(), ROOM_PATIENCE, is_full);
+        let (mut counted, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if counted.open > 0 && counted.open + files > self.0.files_max {
+            return None;
+        }
+        counted.open += files;
+        drop(counted);
+        Some(Room { shelf: Arc::clone(&self.0), files, is_closing: AtomicBool::new(false) })
     }
 
-    /// Runs something that may wait for a file system, `device`, on a thread of the shelf. Never waits.
+    /// Runs something that may wait for a file system, `device`, on a thread that may. Never waits.
     pub fn run_later(&self, device: u64, job: Job) {
-        let mut queues = self.0.lock();
-        queues.by_device.entry(device).or_default().jobs.push_back(job);
-        if queues.idle > 0 || queues.threads >= OPENING_THREADS_MAX {
-            drop(queues);
-            self.0.waiting.notify_one();
-            return;
-        }
-        let inner = Arc::downgrade(&self.0);
-        let spawned = std::thread::Builder::new().name("opener".to_owned()).spawn(move || run(&inner));
-        match spawned {
-            Ok(_) => queues.threads += 1,
-            Err(error) if queues.threads == 0 => {
-                // Nobody will ever open it: who asked tries again.
-                tracing::warn!(%error, "content cannot be opened: no thread could be started");
-                let jobs = queues.by_device.remove(&device).map(|queue| queue.jobs).unwrap_or_default();
-                drop(queues);
-                jobs.into_iter().for_each(|job| job(false));
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// Time for which a thread waits for the next content to be opened.
-const THREAD_IDLE_TIME: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// A thread's life: opens what is due until there has been nothing for a while.
-fn run(shelf: &Weak<Inner>) {
-    let Some(inner) = shelf.upgrade() else { return };
-    let mut queues = inner.lock();
-    loop {
-        if let Some((device, job)) = queues.next() {
-            drop(queues);
-            job(true);
-            queues = inner.lock();
-            queues.done(device);
-            continue;
-        }
-        queues.idle += 1;
-        let (again, waited) =
-            inner.waiting.wait_timeout(queues, THREAD_IDLE_TIME).unwrap_or_else(PoisonError::into_inner);
-        queues = again;
-        queues.idle -= 1;
-        if waited.timed_out() && !queues.has_due() {
-            queues.threads -= 1;
-            return;
-        }
+        run_later(device, job);
     }
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Queues> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Queues {
-    fn is_due(queue: &Queue) -> bool {
-        queue.running < OPENING_PER_DEVICE_MAX && !queue.jobs.is_empty()
-    }
-
-    fn has_due(&self) -> bool {
-        self.by_device.values().any(Self::is_due)
-    }
-
-    fn next(&mut self) -> Option<(u64, Job)> {
-        let (&device, queue) = self.by_device.iter_mut().find(|(_, queue)| Self::is_due(queue))?;
-        queue.running += 1;
-        Some((device, queue.jobs.pop_front()?))
-    }
-
-    fn done(&mut self, device: u64) {
-        if let Some(queue) = self.by_device.get_mut(&device) {
-            queue.running -= 1;
-            if queue.running == 0 && queue.jobs.is_empty() {
-                self.by_device.remove(&device);
-            }
+impl Room {
+    /// Nobody holds the files any more.
+    pub(super) fn begin_closing(&self) {
+        if !self.is_closing.swap(true, Relaxed) {
+            self.shelf.lock().closing += self.files;
         }
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.shelf.files.fetch_sub(self.files, Relaxed);
+        let mut counted = self.shelf.lock();
+        counted.open -= self.files;
+        if self.is_closing.load(Relaxed) {
+            counted.closing -= self.files;
+        }
+        drop(counted);
+        self.shelf.closed.notify_all();
     }
 }
 
@@ -414,7 +381,7 @@ mod tests {
 
     fn opened(content: &Arc<ShelvedContent>) -> Result<Arc<Content>, Refusal> {
         let (sender, answer) = std::sync::mpsc::channel();
-        Arc::clone(content).open_later(Box::new(move |opened| drop(sender.send(opened))));
+        Arc::clone(content).open_later(0, Box::new(move |opened| drop(sender.send(opened))));
         answer.recv().unwrap()
     }
 
@@ -429,8 +396,10 @@ mod tests {
         assert_eq!(opened(&other).unwrap_err(), Refusal::Full);
         assert_eq!(other.fault(), None, "it is not to blame");
         drop(first);
-        assert_eq!(shelf.open_files(), 0);
-        assert!(opened(&other).is_ok());
+        // What is being closed is waited for.
+        let second = opened(&other).unwrap();
+        assert_eq!(shelf.open_files(), 2);
+        drop(second);
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub struct TrackerConfig {
     pub metrics: Option<SocketAddr>,
     /// Where to keep what the tracker knows over restarts.
     pub state: Option<PathBuf>,
+    /// HTTP connections at once.
+    pub http_connections_max: usize,
 }
 
 /// A tracker whose sockets are bound.
@@ -88,6 +90,7 @@ pub struct TrackerServer {
     notify: mpsc::Sender<TrackerNotice>,
     notices: Option<mpsc::Receiver<TrackerNotice>>,
     completed: Option<mpsc::Receiver<CompletedDownload>>,
+    http_connections_max: usize,
 }
 
 /// Access to a running tracker, from any thread.
@@ -210,6 +213,7 @@ impl Default for TrackerConfig {
             tls: None,
             metrics: None,
             state: None,
+            http_connections_max: HTTP_CONNECTIONS_MAX,
         }
     }
 }
@@ -257,6 +261,7 @@ impl TrackerServer {
             notify,
             notices: Some(notices),
             completed: Some(completed),
+            http_connections_max: config.http_connections_max,
         })
     }
 
@@ -305,7 +310,7 @@ impl TrackerServer {
         let tls = self.tls.map(|(files, acceptor)| (files, Rc::new(RefCell::new(acceptor))));
         let service = http::Service {
             shared: Arc::clone(&shared),
-            connections: Connections::bounded(HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX)
+            connections: Connections::bounded(self.http_connections_max, HTTP_CONNECTIONS_PER_ADDRESS_MAX)
                 .with_shared(move |ip| trusting.trusts(ip)),
             proxies,
             tls: tls.as_ref().map(|(_, acceptor)| Rc::clone(acceptor)),

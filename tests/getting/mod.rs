@@ -112,6 +112,14 @@ pub fn seedring(command: &str) -> Command {
     seedring
 }
 
+/// The same command in a process that may have so many descriptors.
+pub fn with_descriptors(command: &Command, count: usize) -> Command {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("ulimit -n {count} && exec \"$0\" \"$@\"")]);
+    limited.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    limited
+}
+
 /// `seedring get` of an album from a seed into the folder `out`, with its resume files in `state`.
 pub fn get(album: &Album, seed: Option<SocketAddr>) -> Command {
     get_in(album, seed, "")

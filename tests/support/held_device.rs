@@ -1,10 +1,10 @@
-//! A file system of one file whose reads are answered when the test says so: it speaks the kernel's FUSE protocol
+//! A file system of one file whose requests of some kind are answered when the test says so: it speaks the kernel's FUSE protocol
 //! (include/uapi/linux/fuse.h, version 7.31) over /dev/fuse.
 //!
 //! It is mounted in a mount namespace of the test's thread, so that nobody else sees it and it ends with the test at
 //! the latest. Whatever happens, the connection is aborted when this is dropped (its last descriptor closes, and everybody who
 //! waits for an answer gets an error). Nothing may be remembered of names and attributes, as with a file system far away, and
-//! each opening empties the page cache. Absent: writing, folders below, everything else.
+//! each opening empties the page cache. Absent: making files, folders below, everything else.
 #![expect(unsafe_code, reason = "a thread's mount namespace has no safe wrapper")]
 
 use super::PATIENCE;
@@ -25,14 +25,18 @@ const HEADER_LEN: usize = 40;
 /// Reads side by side, and MAX_PAGES: a window of 256 KiB is one read.
 const INIT_FLAGS: u32 = 1 | 1 << 22;
 
-mod opcode {
+pub mod opcode {
     pub const LOOKUP: u32 = 1;
     pub const FORGET: u32 = 2;
     pub const GETATTR: u32 = 3;
+    pub const SETATTR: u32 = 4;
     pub const OPEN: u32 = 14;
     pub const READ: u32 = 15;
+    pub const WRITE: u32 = 16;
     pub const STATFS: u32 = 17;
     pub const RELEASE: u32 = 18;
+    pub const FSYNC: u32 = 20;
+    pub const FLUSH: u32 = 25;
     pub const INIT: u32 = 26;
     pub const OPENDIR: u32 = 27;
     pub const READDIR: u32 = 28;
@@ -44,7 +48,8 @@ mod opcode {
 
 /// The device; unmounted when dropped.
 pub struct HeldDevice {
-    shared: Arc<Shared>,
+    /// Until it is dropped.
+    shared: Option<Arc<Shared>>,
     folder: PathBuf,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
@@ -53,7 +58,8 @@ pub struct HeldDevice {
 struct Shared {
     device: File,
     name: String,
-    content: Vec<u8>,
+    content: Mutex<Vec<u8>>,
+    flushes: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -61,7 +67,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     answers: Answers,
-    held: Vec<HeldRead>,
+    held: Vec<Held>,
 }
 
 /// What the device answers.
@@ -69,19 +75,31 @@ struct State {
 enum Answers {
     #[default]
     Everything,
-    AllButReads,
+    /// All but requests of this kind.
+    AllBut(u32),
     Nothing,
 }
 
-struct HeldRead {
+struct Held {
+    opcode: u32,
     unique: u64,
-    offset: usize,
-    len: usize,
+    node: u64,
+    body: Vec<u8>,
 }
 
 impl HeldDevice {
     /// Mounts it on `folder`, with `content` as the file `name`. It answers everything at once, until told otherwise.
+    /// Closing a file asks it nothing.
     pub fn mounted(folder: &Path, name: &str, content: Vec<u8>) -> Self {
+        Self::mounted_as(folder, name, content, false)
+    }
+
+    /// The same, which is asked each time that a file is closed, and waited for whatever happens.
+    pub fn mounted_flushing(folder: &Path, name: &str, content: Vec<u8>) -> Self {
+        Self::mounted_as(folder, name, content, true)
+    }
+
+    fn mounted_as(folder: &Path, name: &str, content: Vec<u8>, flushes: bool) -> Self {
         const NEEDS: &str =
             "this test mounts a file system of its own: it needs root, /dev/fuse and mount(8)";
         // SAFETY: nothing is taken from other threads; this one only gets mounts of its own.
@@ -92,51 +110,58 @@ impl HeldDevice {
         let device = device.unwrap_or_else(|error| panic!("{NEEDS}: /dev/fuse: {error}"));
         let input = device.try_clone().expect("a descriptor is free");
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { device, name: name.to_owned(), content, state, changed });
+        let (name, content) = (name.to_owned(), Mutex::new(content));
+        let shared = Arc::new(Shared { device, name, content, flushes, state, changed });
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).expect("a descriptor is free"));
         let (server, until) = (Arc::clone(&shared), Arc::clone(&stop));
         let thread = std::thread::spawn(move || server.serve(&until));
-        let held = Self { shared, folder: folder.to_owned(), stop, thread: Some(thread) };
+        let held = Self { shared: Some(shared), folder: folder.to_owned(), stop, thread: Some(thread) };
         let options = "fd=0,rootmode=40000,user_id=0,group_id=0,default_permissions,nosuid,nodev";
         let folder = folder.to_str().expect("the folder's name is text");
         mount(input.into(), &["-i", "-t", "fuse", "-o", options, "held", folder], NEEDS);
         held
     }
 
-    /// From now on reads wait; everything else is answered.
-    pub fn hold_reads(&self) {
-        self.shared.state().answers = Answers::AllButReads;
+    /// From now on requests of this kind wait; everything else is answered.
+    pub fn hold(&self, opcode: u32) {
+        self.shared().state().answers = Answers::AllBut(opcode);
     }
 
-    /// Waits until so many reads wait.
-    pub fn wait_for_reads(&self, count: usize) {
+    /// Waits until so many requests wait.
+    pub fn wait_for_held(&self, count: usize) {
         let missing = |state: &mut State| state.held.len() < count;
-        let waited = self.shared.changed.wait_timeout_while(self.shared.state(), PATIENCE, missing);
+        let waited = self.shared().changed.wait_timeout_while(self.shared().state(), PATIENCE, missing);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        assert!(state.held.len() >= count, "only {} of {count} reads came", state.held.len());
+        assert!(state.held.len() >= count, "only {} of {count} requests came", state.held.len());
     }
 
     /// Answers what waits, and from now on everything at once.
-    pub fn answer_reads(&self) {
-        let mut state = self.shared.state();
+    pub fn answer_all(&self) {
+        let mut state = self.shared().state();
         state.answers = Answers::Everything;
         let held = std::mem::take(&mut state.held);
         drop(state);
-        held.iter().for_each(|read| self.shared.answer_read(read));
+        held.iter().for_each(|held| self.shared().carry_out(held));
     }
 
     /// From now on nothing is answered, for ever.
     pub fn fall_silent(&self) {
-        self.shared.state().answers = Answers::Nothing;
+        self.shared().state().answers = Answers::Nothing;
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        self.shared.as_ref().expect("it is there until it is dropped")
     }
 }
 
 impl Drop for HeldDevice {
     fn drop(&mut self) {
-        // Lazily: somebody may wait in there until the descriptor of the device closes, behind this.
-        let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
         let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
         let _ = self.thread.take().map(JoinHandle::join);
+        // First of all the descriptor of the device closes: who waits in there gets an error. A child that unmounts it has copies of
+        // what this process has open there, and closes them.
+        self.shared = None;
+        let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
     }
 }
 
@@ -179,9 +204,22 @@ impl Shared {
 
     fn handle(&self, request: &[u8]) {
         let number = |at: usize| u64::from_le_bytes(request[at..at + 8].try_into().expect("eight bytes"));
-        let (opcode, unique, node) = (number(0) >> 32, number(8), number(16));
-        let body = &request[HEADER_LEN..];
-        match opcode as u32 {
+        let (opcode, unique, node) = ((number(0) >> 32) as u32, number(8), number(16));
+        let request = Held { opcode, unique, node, body: request[HEADER_LEN..].to_vec() };
+        let mut state = self.state();
+        if state.answers == Answers::AllBut(opcode) {
+            state.held.push(request);
+            self.changed.notify_all();
+            return;
+        }
+        drop(state);
+        self.carry_out(&request);
+    }
+
+    fn carry_out(&self, request: &Held) {
+        let &Held { opcode, unique, node, ref body } = request;
+        let number = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes"));
+        match opcode {
             opcode::INIT => {
                 let mut out = Vec::new();
                 out.extend([7, 31, 1 << 20, INIT_FLAGS].map(u32::to_le_bytes).concat());
@@ -198,45 +236,48 @@ impl Shared {
                 self.answer(unique, &out);
             }
             opcode::LOOKUP => self.refuse(unique, Errno::NOENT),
-            opcode::GETATTR => {
+            opcode::GETATTR | opcode::SETATTR => {
                 let mut out = [0_u64, 0].map(u64::to_le_bytes).concat();
                 out.extend(self.attributes(node));
                 self.answer(unique, &out);
             }
             opcode::OPEN | opcode::OPENDIR => self.answer(unique, &[0; 16]),
             opcode::READ => {
-                let (offset, len) = (number(HEADER_LEN + 8), number(HEADER_LEN + 16) as u32);
-                let read = HeldRead { unique, offset: offset as usize, len: len as usize };
-                let mut state = self.state();
-                if state.answers == Answers::Everything {
-                    drop(state);
-                    self.answer_read(&read);
-                } else {
-                    state.held.push(read);
-                    self.changed.notify_all();
-                }
+                let (offset, len) = (number(8) as usize, number(16) as u32 as usize);
+                let content = self.content();
+                let end = content.len().min(offset + len);
+                self.answer(unique, &content[offset.min(end)..end]);
             }
-            opcode::RELEASE | opcode::RELEASEDIR | opcode::ACCESS | opcode::READDIR => {
+            opcode::WRITE => {
+                let (offset, len) = (number(8) as usize, number(16) as u32 as usize);
+                self.content()[offset..offset + len].copy_from_slice(&body[40..40 + len]);
+                self.answer(unique, &(len as u64).to_le_bytes());
+            }
+            opcode::FLUSH if !self.flushes => self.refuse(unique, Errno::NOSYS),
+            opcode::RELEASE
+            | opcode::RELEASEDIR
+            | opcode::ACCESS
+            | opcode::READDIR
+            | opcode::FSYNC
+            | opcode::FLUSH => {
                 self.answer(unique, &[]);
             }
             opcode::STATFS => self.answer(unique, &[0; 80]),
             opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT => {}
-            // FLUSH among them: closing a file then asks the device nothing, as with a disk.
             _ => self.refuse(unique, Errno::NOSYS),
         }
     }
 
+    fn content(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn attributes(&self, node: u64) -> Vec<u8> {
         let (mode, len) =
-            if node == FOLDER { (0o040_755, 0) } else { (0o100_644, self.content.len() as u64) };
+            if node == FOLDER { (0o040_755, 0) } else { (0o100_644, self.content().len() as u64) };
         let mut out = [node, len, len.div_ceil(512), 1, 1, 1].map(u64::to_le_bytes).concat();
         out.extend([0, 0, 0, mode, 1, 0, 0, 0, 4096, 0].map(u32::to_le_bytes).concat());
         out
-    }
-
-    fn answer_read(&self, read: &HeldRead) {
-        let end = self.content.len().min(read.offset + read.len);
-        self.answer(read.unique, &self.content[read.offset.min(end)..end]);
     }
 
     fn answer(&self, unique: u64, body: &[u8]) {

@@ -6,9 +6,7 @@ use super::super::store::BlockStore;
 use super::connection::Closing;
 use super::{EngineEvent, TimerOwner, ToWorker, Worker};
 use crate::id::InfoHash;
-use crate::limits::{
-    CONNECTIONS_PER_WORKER_MAX, DIALLED_PER_TORRENT_MAX, HALF_OPEN_PER_PREFIX_MAX, HALF_OPEN_PER_WORKER_MAX,
-};
+use crate::limits::{DIALLED_PER_TORRENT_MAX, HALF_OPEN_PER_PREFIX_MAX, HALF_OPEN_PER_WORKER_MAX};
 use crate::peer::PeerMachine;
 use crate::time::Duration;
 use crate::wire::Encryption;
@@ -125,13 +123,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.arm_receive(key);
     }
 
-    /// Whether another connection fits, or why not. A newcomer beyond the bound of half-open ones replaces the oldest of
-    /// them, so that silent connections cannot lock honest peers out.
+    /// Whether another connection fits, or why not. A newcomer beyond a bound replaces the oldest that has not introduced
+    /// itself, so that silent connections cannot lock honest peers out.
     fn make_room_for(&mut self, ends: &Ends) -> Result<(), &'static str> {
         if self.stopping.is_some() {
             return Err("the session ends");
         }
-        if self.connections.len() >= CONNECTIONS_PER_WORKER_MAX {
+        let is_full = self.connections.len() - self.closing >= self.connections_max;
+        if is_full && self.half_open.is_empty() {
             return Err("there are as many connections as may be");
         }
         let prefix = crate::id::AddressPrefix::of(ends.remote.ip());
@@ -142,12 +141,17 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if !self.prefixes.enter(ends.remote.ip()) {
             return Err("its address prefix has as many connections as it may have");
         }
-        if self.half_open_count() >= HALF_OPEN_PER_WORKER_MAX
+        if (is_full || self.half_open_count() >= self.half_open_max())
             && let Some(&oldest) = self.half_open.front()
         {
             self.close(oldest, Closing::Abruptly);
         }
         Ok(())
+    }
+
+    /// Those without a handshake never have more than half of what there is.
+    fn half_open_max(&self) -> usize {
+        HALF_OPEN_PER_WORKER_MAX.min(self.connections_max.div_ceil(2))
     }
 
     fn half_open_count(&self) -> usize {
@@ -192,8 +196,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     ) -> bool {
         let Some(shared) = self.torrents.get(&info_hash) else { return false };
         let enough = shared.counts.connections.load(Relaxed) >= DIALLED_PER_TORRENT_MAX
-            || self.connections.len() >= CONNECTIONS_PER_WORKER_MAX
-            || self.half_open_count() >= HALF_OPEN_PER_WORKER_MAX / 2;
+            || self.connections.len() >= self.connections_max
+            || self.half_open_count() >= self.half_open_max().div_ceil(2);
         if enough
             || self.stopping.is_some()
             || remote.port() == 0

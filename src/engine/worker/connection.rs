@@ -10,7 +10,7 @@ use super::told::Told;
 use super::waiting::Waits;
 use super::{TimerOwner, Worker};
 use crate::id::{AddressPrefix, ConnId, InfoHash, PeerId};
-use crate::limits::SEND_STALL_TIMEOUT;
+use crate::limits::{LINGER_LEN_MAX, LINGER_TIME, LINGER_TIME_AT_END, SEND_STALL_TIMEOUT};
 use crate::meter::PeerCounters;
 use crate::peer::{PeerMachine, Wish};
 use crate::peer_list::Closed;
@@ -19,7 +19,7 @@ use crate::time::Instant;
 use crate::units::BlockSpan;
 use crate::wire::{Encryption, MseStream};
 use socket2::SockAddr;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -91,6 +91,8 @@ pub(super) struct Connection {
     /// It ends as soon as all has been said.
     pub parting: bool,
     pub closing: Option<Closing>,
+    /// It has ended on our part, and so many bytes of the peer's are still read and thrown away until it ends on the peer's.
+    pub lingers: Option<u64>,
     /// What its home is told of its end.
     pub why: Closed,
     /// What it waits for.
@@ -118,7 +120,7 @@ pub(super) struct HeldBlock {
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closing {
-    /// What was sent may still arrive.
+    /// What was sent may still arrive: the peer is read on for a while, since a reset would destroy what it has not read.
     Gracefully,
     /// At once: the peer is gone or at fault, and the kernel need not keep what it has not read.
     Abruptly,
@@ -163,6 +165,7 @@ impl Connection {
             late: false,
             parting: false,
             closing: None,
+            lingers: None,
             why: Closed::Normal,
             waits: Waits::default(),
         }
@@ -279,6 +282,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             return;
         }
         connection.closing = Some(how);
+        self.closing += 1;
         let (socket, torrent, joined) =
             (connection.socket, connection.torrent, connection.counters.is_some());
         if connection.connecting.is_some() {
@@ -298,7 +302,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             let target = Self::tag(OpKind::Connect, key);
             self.ring.push(Op::Cancel { target }, Tag { kind: OpKind::Cancel, ..target });
         }
-        self.ring.shutdown(socket);
+        self.end_socket(key, socket, how == Closing::Gracefully && joined);
         self.leave_half_open(key);
         self.give_back_prepaid(key);
         self.close_account(key);
@@ -317,6 +321,54 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.remove_if_quiet(key);
     }
 
+    /// Ends our part of a connection, and the peer's with it unless it may be heard out.
+    fn end_socket(&mut self, key: Key, socket: RawFd, may_linger: bool) {
+        let has_room = self.connections.len() < self.connections_max;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !(may_linger && has_room && connection.receiving) {
+            return self.ring.shutdown(socket, Shutdown::Both);
+        }
+        connection.lingers = Some(LINGER_LEN_MAX);
+        self.ring.shutdown(socket, Shutdown::Write);
+        let patience = if self.stopping.is_some() { LINGER_TIME_AT_END } else { LINGER_TIME };
+        self.timers.set(self.now + patience, TimerOwner::Linger(key));
+    }
+
+    /// Bytes of a peer that is only heard out, or the end of that.
+    pub(super) fn hear_out(&mut self, key: Key, result: i32, more: bool) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(left) = connection.lingers else { return self.remove_if_quiet(key) };
+        let heard = u64::try_from(result).unwrap_or(0);
+        let goes_on = result > 0 || result == -libc::ENOBUFS || result == -libc::ECANCELED;
+        connection.lingers = left.checked_sub(heard).filter(|_| goes_on);
+        if connection.lingers.is_some() && !more {
+            self.arm_receive(key);
+        } else if connection.lingers.is_none() && more {
+            let socket = connection.socket;
+            self.ring.shutdown(socket, Shutdown::Both);
+        }
+        self.remove_if_quiet(key);
+    }
+
+    /// A connection that was heard out long enough ends.
+    pub(super) fn cut(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && connection.lingers.take().is_some()
+        {
+            let socket = connection.socket;
+            self.ring.shutdown(socket, Shutdown::Both);
+        }
+    }
+
+    /// The worker ends: nobody is heard out for long any more.
+    pub(super) fn hurry_lingering(&mut self) {
+        for key in self.connections.keys().collect::<Vec<_>>() {
+            if self.connections.get(key).is_some_and(|connection| connection.lingers.is_some()) {
+                self.timers.set(self.now + LINGER_TIME_AT_END, TimerOwner::Linger(key));
+            }
+        }
+    }
+
     /// Removes a closing connection once the kernel has let go of its operations.
     pub(super) fn remove_if_quiet(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
@@ -329,6 +381,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let socket = connection.socket;
         self.prefixes.leave(connection.ends.remote.ip());
         let removed = self.connections.remove(key);
+        self.closing -= 1;
         self.ring.close(socket, abrupt);
         self.statistics().connections().subtract(1);
         if let Some(connection) = removed

@@ -10,7 +10,8 @@
 use super::super::ring::{Completion, Op, OpKind, Ring};
 use super::super::slab::{Key, Slab};
 use super::super::store::{BlockStore, ColdRange};
-use super::{SharedTorrent, TimerOwner, Worker};
+use super::{SharedTorrent, TimerOwner, ToWorker, Worker};
+use crate::id::InfoHash;
 use crate::limits::{
     FETCH_RETRY_MAX, FETCH_RETRY_MIN, FETCHES_PER_DEVICE_MAX, READ_AHEAD_BATCHES, READ_AHEAD_WINDOWS_MAX,
 };
@@ -242,6 +243,22 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         Some(fetch)
     }
 
+    /// Tells this worker that it is known why a torrent's content cannot be read.
+    pub(super) fn when_unreadable(&self, torrent: &Arc<SharedTorrent<S>>) -> Box<dyn FnOnce() + Send> {
+        let (address, torrent) = (self.workers.get(usize::from(self.index)).cloned(), Arc::clone(torrent));
+        Box::new(move || {
+            if let Some(address) = address {
+                address.answer(ToWorker::Unreadable(torrent));
+            }
+        })
+    }
+
+    pub(super) fn handle_unreadable(&mut self, torrent: InfoHash) {
+        if self.torrents.get(&torrent).is_some_and(|shared| shared.content.fault().is_some()) {
+            self.fail_torrent(torrent);
+        }
+    }
+
     pub(super) fn handle_fetched(&mut self, completion: &Completion) {
         let key = Self::key_of(completion.tag);
         let errno = (completion.result < 0).then_some(-completion.result);
@@ -250,9 +267,9 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         let Some(fetch) = self.end_fetch(key) else { return };
         let (torrent, content) = &fetch.of;
-        content.handle_fetched(self.now, &fetch.range, errno);
-        if errno.is_some() && content.fault().is_some() {
-            self.if_served(torrent, Self::fail_torrent);
+        if content.handle_fetched(self.now, &fetch.range, errno) {
+            let told = self.when_unreadable(torrent);
+            content.handle_unreadable(Some(&fetch.range), errno.unwrap_or(libc::EIO), told);
         }
         self.begin_fetches(fetch.range.device);
     }

@@ -105,6 +105,8 @@ pub struct WorkerParts<R, S: BlockStore> {
     pub tcp_info: bool,
     /// Files that it may hold open for content that is opened on demand.
     pub open_files_max: usize,
+    /// Connections that it may have: its share of the process's descriptors.
+    pub connections_max: usize,
     /// Where the secrets of encrypted handshakes come from.
     pub secret: fn() -> [u8; 20],
     /// Randomness for the choker.
@@ -130,10 +132,13 @@ pub struct Worker<R: Ring, S: BlockStore> {
     prefixes: Arc<PrefixTable>,
     zero_copy: ZeroCopyPolicy,
     encryption: EncryptionState,
+    connections_max: usize,
     rng: Rng,
 
     now: Instant,
     connections: Slab<Connection>,
+    /// Those of them that are ending.
+    closing: usize,
     torrents: BTreeMap<InfoHash, Arc<SharedTorrent<S>>>,
     on_demand: OnDemand<S>,
     infos: Infos,
@@ -205,6 +210,7 @@ struct LoadSample {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum TimerOwner {
     Connection(Key),
+    Linger(Key),
     Throttled,
     Interest(Key),
     Addresses(Key),
@@ -241,9 +247,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             prefixes: parts.prefixes,
             zero_copy: parts.zero_copy,
             encryption: EncryptionState::new(parts.encryption, parts.secret),
+            connections_max: parts.connections_max,
             rng: parts.rng,
             now,
             connections: Slab::default(),
+            closing: 0,
             torrents: BTreeMap::new(),
             infos: Infos::default(),
             on_demand: OnDemand::new(parts.open_files_max),
@@ -377,9 +385,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             ToWorker::Info(torrent, bytes) => {
                 self.if_served(&torrent, |worker, torrent| worker.handle_info(torrent, bytes));
             }
-            ToWorker::Opened(torrent, opened) => {
-                self.if_served(&torrent, |worker, torrent| worker.handle_opened(torrent, opened));
+            ToWorker::Opened(torrent, part, opened) => {
+                self.if_served(&torrent, |worker, torrent| worker.handle_opened(torrent, part, opened));
             }
+            ToWorker::Unreadable(torrent) => self.if_served(&torrent, Self::handle_unreadable),
             ToWorker::Order { conn, order } => self.handle_order(conn, order),
             ToWorker::Orders { conn, orders } => self.handle_orders(conn, orders),
             ToWorker::Have(torrent, piece) => {
@@ -429,6 +438,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     fn stop(&mut self) {
         self.stopping = Some(self.now + STOP_TIMEOUT);
         self.stop_listening();
+        self.hurry_lingering();
         self.close_connections(|_| true);
         self.give_up_put_off();
     }
@@ -444,6 +454,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         while let Some(owner) = self.timers.poll(self.now) {
             match owner {
                 TimerOwner::Connection(key) => self.handle_connection_timeout(key),
+                TimerOwner::Linger(key) => self.cut(key),
                 TimerOwner::Throttled => self.handle_unthrottled(),
                 TimerOwner::Interest(key) => self.handle_interest_timeout(key),
                 TimerOwner::Addresses(key) => self.handle_addresses_timeout(key),
@@ -559,6 +570,17 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
 
 impl<R: Ring, S: BlockStore> Drop for Worker<R, S> {
     fn drop(&mut self) {
+        // A worker that ends at its deadline, or by an error, has sockets left, and some that were accepted and not looked at.
+        let mut completions = std::mem::take(&mut self.completions);
+        if !std::thread::panicking() {
+            // What the kernel refuses now matters no more.
+            let _ = self.ring.turn(self.now, &mut completions);
+        }
+        let accepted = completions.iter().filter(|it| it.tag.kind == OpKind::Accept && it.result >= 0);
+        let accepted = accepted.map(|completion| completion.result);
+        for socket in self.connections.values().map(|connection| connection.socket).chain(accepted) {
+            self.ring.abandon(socket);
+        }
         // Whatever the kernel may still read must outlive the ring; it is only ever a stopping process that
         // leaves sends behind.
         if !self.in_flight.is_empty() {

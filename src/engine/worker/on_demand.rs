@@ -19,7 +19,8 @@ use std::sync::Arc;
 /// The contents that a worker holds open.
 #[derive(Debug)]
 pub(super) struct OnDemand<S> {
-    entries: BTreeMap<InfoHash, Entry<S>>,
+    /// By torrent and part.
+    entries: BTreeMap<(InfoHash, u32), Entry<S>>,
     /// Files of all of them, those that are being opened included.
     files: usize,
     files_max: usize,
@@ -51,10 +52,12 @@ impl<S> OnDemand<S> {
         self.files
     }
 
-    fn remove(&mut self, info_hash: InfoHash) -> Option<Entry<S>> {
-        let entry = self.entries.remove(&info_hash)?;
-        self.files -= entry.files;
-        Some(entry)
+    fn remove(&mut self, info_hash: InfoHash) {
+        let parts = self.entries.range((info_hash, 0)..=(info_hash, u32::MAX));
+        let parts: Vec<(InfoHash, u32)> = parts.map(|(part, _)| *part).collect();
+        for part in parts {
+            self.files -= self.entries.remove(&part).map_or(0, |entry| entry.files);
+        }
     }
 
     /// Lets go of what was last asked for before this tick; what somebody waits for stays.
@@ -72,46 +75,56 @@ impl<S> OnDemand<S> {
     /// Makes room for so many files more: the longer half of the idle goes first, then all that nobody asks for in this
     /// very tick.
     fn make_room(&mut self, files: usize, now: u64) {
-        while self.files + files > self.files_max {
-            let open = self.entries.values().filter(|entry| entry.content.is_some());
-            let mut used: Vec<u64> = open.map(|entry| entry.used).collect();
-            if used.is_empty() {
-                return;
-            }
-            let middle = used.len() / 2;
-            let (_, &mut median, _) = used.select_nth_unstable(middle);
-            let before = self.files;
-            self.release_before(median);
-            if self.files == before {
-                // All of them are equally old.
-                return self.release_before(now + 1);
-            }
+        while self.files + files > self.files_max && self.give_way(now) {}
+    }
+
+    /// Lets the longer half of the idle go, or all that nobody asks for in this very tick when they are equally old; false
+    /// when that was all.
+    fn give_way(&mut self, now: u64) -> bool {
+        let open = self.entries.values().filter(|entry| entry.content.is_some());
+        let mut used: Vec<u64> = open.map(|entry| entry.used).collect();
+        if used.is_empty() {
+            return false;
         }
+        let middle = used.len() / 2;
+        let (_, &mut median, _) = used.select_nth_unstable(middle);
+        let before = self.files;
+        self.release_before(median);
+        if self.files == before {
+            self.release_before(now + 1);
+            return false;
+        }
+        true
     }
 }
 
 impl<R: Ring, S: BlockStore> Worker<R, S> {
-    /// The torrent's content; `None` while it is being opened for this connection, which is then scheduled again.
-    pub(super) fn content_for(&mut self, key: Key, torrent: &Arc<SharedTorrent<S>>) -> Option<Arc<S>> {
+    /// A part of the torrent's content; `None` while it is being opened for this connection, which is then scheduled again.
+    pub(super) fn content_for(
+        &mut self,
+        key: Key,
+        torrent: &Arc<SharedTorrent<S>>,
+        part: u32,
+    ) -> Option<Arc<S>> {
         let source = match &torrent.content {
             Supply::Open(content) => return Some(Arc::clone(content)),
             Supply::OnDemand(source) => source,
         };
         let info_hash = torrent.facts.info_hash;
-        if let Some(entry) = self.on_demand.entries.get_mut(&info_hash) {
+        if let Some(entry) = self.on_demand.entries.get_mut(&(info_hash, part)) {
             entry.used = self.ticks;
             if entry.content.is_some() {
                 return entry.content.clone();
             }
             entry.waiting.push(key);
         } else {
-            let files = source.file_count();
+            let files = source.file_count(part);
             self.on_demand.make_room(files, self.ticks);
             let (waiting, used) = (vec![key], self.ticks);
             let entry = Entry { content: None, files, waiting, used, is_put_off: false };
             self.on_demand.files += files;
-            self.on_demand.entries.insert(info_hash, entry);
-            self.open(torrent, Arc::clone(source));
+            self.on_demand.entries.insert((info_hash, part), entry);
+            self.open(torrent, part, Arc::clone(source));
         }
         if let Some(connection) = self.connections.get_mut(key) {
             connection.opening = true;
@@ -119,18 +132,25 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         None
     }
 
-    fn open(&self, torrent: &Arc<SharedTorrent<S>>, source: Arc<dyn ContentSource<S>>) {
+    fn open(&self, torrent: &Arc<SharedTorrent<S>>, part: u32, source: Arc<dyn ContentSource<S>>) {
         let Some(address) = self.workers.get(usize::from(self.index)) else { return };
         let (address, torrent) = (address.clone(), Arc::clone(torrent));
-        // One answer for each torrent that is being opened: a bounded number.
-        source.open(Box::new(move |opened| address.answer(ToWorker::Opened(torrent, opened))));
+        // One answer for each part that is being opened: a bounded number.
+        source.open(part, Box::new(move |opened| address.answer(ToWorker::Opened(torrent, part, opened))));
     }
 
-    pub(super) fn handle_opened(&mut self, info_hash: InfoHash, opened: Result<Arc<S>, NotOpened>) {
-        let Some(entry) = self.on_demand.entries.get_mut(&info_hash) else { return };
+    pub(super) fn handle_opened(
+        &mut self,
+        info_hash: InfoHash,
+        part: u32,
+        opened: Result<Arc<S>, NotOpened>,
+    ) {
+        let Some(entry) = self.on_demand.entries.get_mut(&(info_hash, part)) else { return };
         let waiting = match opened {
             Err(NotOpened::Later) => {
                 entry.is_put_off = true;
+                // Others hold what is missing, perhaps for ever: what is here may have to do.
+                self.on_demand.give_way(self.ticks);
                 return;
             }
             Err(NotOpened::Failed) => return self.fail_torrent(info_hash),
@@ -159,16 +179,16 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         self.on_demand.release_before(self.ticks.saturating_sub(CONTENT_IDLE_TICKS));
         let put_off = self.on_demand.entries.iter_mut().filter(|(_, entry)| entry.is_put_off);
-        let again: Vec<InfoHash> = put_off
-            .map(|(info_hash, entry)| {
+        let again: Vec<(InfoHash, u32)> = put_off
+            .map(|(part, entry)| {
                 entry.is_put_off = false;
-                *info_hash
+                *part
             })
             .collect();
-        for info_hash in again {
+        for (info_hash, part) in again {
             let Some(torrent) = self.torrents.get(&info_hash) else { continue };
             if let Supply::OnDemand(source) = &torrent.content {
-                self.open(torrent, Arc::clone(source));
+                self.open(torrent, part, Arc::clone(source));
             }
         }
     }

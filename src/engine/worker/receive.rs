@@ -52,7 +52,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.receiving = more;
         if connection.closing.is_some() {
-            return self.remove_if_quiet(key);
+            return self.hear_out(key, result, more);
         }
         match result {
             1.. => self.handle_raw_bytes(key, event, bytes),

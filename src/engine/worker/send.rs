@@ -116,7 +116,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         let quota = if connection.encrypts() { quota.min(ENCRYPTED_BATCH_LEN_MAX) } else { quota }.into();
         let mut content = None;
         let is_whole = self.add_blocks_up_to(quota, key, torrent, slot, &mut content);
-        if let Some(content) = &content {
+        if let Some((_, content)) = &content {
             self.read_ahead(key, torrent, content, quota);
         }
         is_whole
@@ -128,7 +128,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         key: Key,
         torrent: &Arc<SharedTorrent<S>>,
         slot: &mut SendSlot<S>,
-        content: &mut Option<Arc<S>>,
+        content: &mut Option<(u32, Arc<S>)>,
     ) -> bool {
         loop {
             let Some(connection) = self.connections.get(key) else { return true };
@@ -139,10 +139,15 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             if slot.blocks() > 0 && slot.payload_len() + u64::from(span.len) > quota {
                 return true;
             }
-            if content.is_none() {
-                *content = self.content_for(key, torrent);
+            let part = torrent.content.part_of(span);
+            if content.as_ref().is_none_or(|(open, _)| *open != part) {
+                // A message holds one part's files; the next one has what lies in others.
+                if slot.blocks() > 0 {
+                    return true;
+                }
+                *content = self.content_for(key, torrent, part).map(|content| (part, content));
             }
-            let Some(content) = content else { return true };
+            let Some((_, content)) = content else { return true };
             match self.add_block(key, torrent, content, slot, span) {
                 Next::Taken => {}
                 Next::Stop => return true,
@@ -286,11 +291,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             self.attribute_send(key, began);
         }
         if completion.result == -libc::EFAULT {
-            if let Some(content) = self.in_flight.get(send).and_then(|in_flight| in_flight.slot.content()) {
-                content.handle_unreadable();
-            }
-            if let Some(torrent) = self.in_flight.get(send).and_then(|in_flight| in_flight.torrent.clone()) {
-                self.if_served(&torrent, Self::fail_torrent);
+            let in_flight = self.in_flight.get(send);
+            let content = in_flight.and_then(|in_flight| in_flight.slot.content());
+            let torrent = in_flight.and_then(|in_flight| in_flight.torrent.as_ref());
+            if let (Some(content), Some(torrent)) = (content, torrent) {
+                content.handle_unreadable(None, libc::EFAULT, self.when_unreadable(torrent));
             }
         } else if u64::try_from(completion.result) == Ok(len) {
             let torrent = self.in_flight.get(send).and_then(|in_flight| in_flight.torrent.as_deref());

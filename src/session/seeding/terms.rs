@@ -234,12 +234,14 @@ pub struct DownloadStatus {
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The user asked for it.
     Asked,
     /// As many downloads as were wanted have been completed.
     Served,
+    /// A worker has ended by itself, for this reason.
+    WorkerEnded(String),
     /// There is no torrent that could be served, and none may come.
     NothingLeft,
     /// Everything is downloaded, and was given on as far as was wanted.

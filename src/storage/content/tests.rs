@@ -237,7 +237,7 @@ fn truncation_under_a_mapping_is_efault_to_the_kernel_and_a_named_fault_here() {
     let mut bytes = vec![7];
     assert!(matches!(content.read_block(block, &mut bytes), Err(StorageError::Length { .. })));
     assert_eq!(bytes, [7]);
-    assert_eq!(content.fail_unreadable(Some(range.file), Errno::FAULT), &length);
+    assert_eq!(content.fail_unreadable(Some(range.file), Errno::FAULT), Some(&length));
     assert_eq!(content.fault(), Some(&length));
 }
 
@@ -245,8 +245,58 @@ fn truncation_under_a_mapping_is_efault_to_the_kernel_and_a_named_fault_here() {
 fn a_read_error_without_any_change_of_the_file_is_told_as_it_is() {
     let scratch = scratch();
     let content = scratch.open().unwrap();
-    let fault = content.fail_unreadable(Some(FileIndex(0)), Errno::IO).clone();
-    assert_eq!(fault, StorageError::Io { action: "read", path: scratch.path("a"), errno: Errno::IO });
+    let fault = content.fail_unreadable(Some(FileIndex(0)), Errno::IO).cloned();
+    assert_eq!(fault, Some(StorageError::Io { action: "read", path: scratch.path("a"), errno: Errno::IO }));
+}
+
+#[test]
+fn a_shortage_is_never_the_fault_of_content() {
+    let scratch = scratch();
+    let content = scratch.open().unwrap();
+    let path = scratch.path("a");
+    for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN] {
+        assert!(!content.fail(StorageError::at("open", &path, errno)), "{errno}");
+        assert_eq!(content.fail_unreadable(Some(FileIndex(0)), errno), None, "{errno}");
+    }
+    assert_eq!(content.fault(), None);
+    assert!(content.fail(StorageError::Vanished(path)));
+}
+
+#[test]
+fn why_content_cannot_be_read_is_found_out_on_another_thread() {
+    let scratch = scratch();
+    let content = Arc::new(scratch.open().unwrap());
+    fs::remove_file(scratch.path("a")).unwrap();
+    let (sender, told) = std::sync::mpsc::channel();
+    let tell = Box::new(move || sender.send(std::thread::current().id()).unwrap());
+    content.fail_unreadable_later(None, Errno::FAULT, tell);
+    assert_ne!(told.recv().unwrap(), std::thread::current().id());
+    assert_eq!(content.fault(), Some(&StorageError::Vanished(scratch.path("a"))));
+}
+
+#[test]
+fn content_of_a_session_is_closed_on_another_thread() {
+    let scratch = scratch();
+    let content = scratch.open().unwrap().closed_elsewhere();
+    let is_open = || {
+        let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        open.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|file| file == scratch.path("a"))
+    };
+    assert!(is_open());
+    // All that its device's line may do at once hangs: whoever drops content is not held up by that.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Arc::new(std::sync::Mutex::new(released));
+    for _ in 0..crate::limits::FILE_THREADS_PER_DEVICE_MAX {
+        let released = Arc::clone(&released);
+        let hang = move |_| _ = released.lock().unwrap().recv();
+        crate::storage::file_threads::run_later(content.device(), Box::new(hang));
+    }
+    drop(content);
+    assert!(is_open());
+    drop(release);
+    while is_open() {
+        std::thread::yield_now();
+    }
 }
 
 // HOSTILE 9 and 11: nothing below the root is followed out of it.

@@ -355,7 +355,7 @@ fn on_a_small_disk() {
             want_block_hashes: false,
             reply: Box::new(move |outcome| answer.send(outcome).unwrap()),
         };
-        finisher.submit(job).unwrap();
+        finisher.submit(job);
         outcome.recv().unwrap()
     };
     let verified = PieceOutcome::Verified { block_hashes: None };

@@ -66,7 +66,7 @@ fn every_piece_is_answered_once_and_only_right_ones_are_written() {
                 2 => job.content = Arc::clone(&finished),
                 _ => {}
             }
-            finisher.submit(job).unwrap();
+            finisher.submit(job);
         }
         drop(answer);
         let counters = Arc::clone(finisher.counters());
@@ -108,45 +108,32 @@ fn finished_content() -> Content {
 }
 
 #[test]
-fn a_full_queue_gives_the_job_back_and_what_was_taken_is_still_answered() {
+fn any_number_of_pieces_is_taken_while_none_is_answered() {
     let scratch = scratch();
     let finisher = Finisher::start(1);
     let (answer, answers) = mpsc::channel();
     let (release, held) = mpsc::channel::<()>();
-    finisher.submit(scratch.job(0, move |_| held.recv().unwrap())).unwrap();
+    finisher.submit(scratch.job(0, move |_| held.recv().unwrap()));
     let bytes: Arc<Vec<u8>> = Arc::new(scratch.bytes(1));
-    let mut taken = 0;
-    loop {
+    for _ in 0..10_000 {
         let answer = answer.clone();
         // The hash need not be right.
-        let job = PieceJob {
+        finisher.submit(PieceJob {
             content: Arc::clone(&scratch.content),
             piece: PieceIndex(1),
             bytes: Arc::clone(&bytes) as Arc<dyn AsRef<[u8]> + Send + Sync>,
             expected: [0; 20],
             want_block_hashes: false,
             reply: Box::new(move |_| answer.send(()).unwrap()),
-        };
-        match finisher.submit(job) {
-            Ok(()) => taken += 1,
-            Err(QueueFull(job)) => {
-                assert_eq!(job.piece, PieceIndex(1));
-                break;
-            }
-        }
+        });
     }
-    // The first may still be in the queue, or the thread may have taken others with it.
-    assert!(
-        (limits::PIECES_TO_FINISH_MAX - 1..limits::PIECES_TO_FINISH_MAX + LANES).contains(&taken),
-        "{taken}"
-    );
     release.send(()).unwrap();
     drop((finisher, answer));
-    assert_eq!(answers.iter().count(), taken);
+    assert_eq!(answers.iter().count(), 10_000);
 }
 
 #[test]
 fn a_finisher_that_gets_no_piece_starts_no_thread() {
     let finisher = Finisher::start(3);
-    assert!(finisher.threads.lock().unwrap().is_none());
+    assert!(finisher.lock().is_empty());
 }

@@ -190,7 +190,9 @@ impl Look<'_> {
     fn has_telling_piece(&self, index: FileIndex, len: u64) -> bool {
         let start = self.layout.start_of(index).unwrap_or_default();
         let piece_length = u64::from(self.layout.piece_length());
-        let mut reader = PieceReader::new(self.layout, self.root, self.selection);
+        // A shortage says nothing of whose a file is: it is waited out.
+        let never = std::sync::atomic::AtomicBool::new(false);
+        let mut reader = PieceReader::new(self.layout, self.root, self.selection, &never);
         let mut bytes = Vec::new();
         let inside = start.div_ceil(piece_length)..(start + len) / piece_length;
         let mut good = inside.filter_map(|piece| u32::try_from(piece).ok().map(PieceIndex));

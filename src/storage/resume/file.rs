@@ -7,9 +7,10 @@
 
 use super::super::error::StorageError;
 use super::super::ownership::{FileKind, Place, WriteError, look_at_place, replace_file};
+use super::super::shortage::{is_shortage, is_shortage_of, outlast};
 use super::Resume;
 use crate::id::InfoHash;
-use crate::limits;
+use crate::limits::{self, SHORTAGE_PATIENCE};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
@@ -73,7 +74,10 @@ impl Resume {
             // Best effort: what cannot be moved away is told below.
             let _ = std::fs::rename(to, with_suffix(to, ".bak"));
         }
-        match replace_file(place, &self.encode_numbered(serial), is_durable) {
+        let bytes = self.encode_numbered(serial);
+        let is_short =
+            |error: &WriteError| matches!(error, WriteError::Io { source, .. } if is_shortage_of(source));
+        match outlast(SHORTAGE_PATIENCE, is_short, || replace_file(place, &bytes, is_durable)) {
             Ok(_) => Ok(()),
             Err(WriteError::Io { source, .. }) => Err(failed(to, &source)),
             Err(_) => Err(failed(to, &Errno::EXIST.into())),
@@ -99,7 +103,9 @@ fn load_one(path: &Path) -> Result<(Resume, u64), ResumeProblem> {
         error => ResumeProblem::Unreadable(error),
     };
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(unreadable)?;
+    // A record that cannot be read would cost a check of everything.
+    let open = || rustix::fs::openat(CWD, path, flags, Mode::empty());
+    let fd = outlast(SHORTAGE_PATIENCE, |&errno| is_shortage(errno), open).map_err(unreadable)?;
     let mut bytes = Vec::new();
     File::from(fd)
         .take(limits::RESUME_FILE_LEN_MAX + 1)
