@@ -325,3 +325,21 @@ fn a_download_ends_and_is_noted_beside_one_whose_device_tells_nothing_of_its_fil
 fn a_download_ends_and_is_noted_beside_one_whose_device_does_not_close() {
     download_beside(opcode::FLUSH);
 }
+
+#[test]
+fn a_file_that_is_numbered_anew_is_looked_at_again_and_served_on() {
+    let mut scene = Scene::start();
+    // Before it was ever open, and while it is.
+    for _ in 0..2 {
+        scene.device.number_anew();
+        let mut leech = scene.cold.join(scene.run.address());
+        assert!(scene.cold.fetch(&mut leech) == scene.cold.content);
+        // Whoever looks after the files does so meanwhile.
+        for _ in 0..4 {
+            scene.run.wait_for("status");
+        }
+    }
+    assert!(scene.run.heard.iter().all(|event| event["event"] != "failed"), "{:?}", scene.run.heard);
+    scene.run.signal(Signal::INT);
+    assert!(scene.run.ends_within(PATIENCE).is_some_and(|status| status.success()));
+}

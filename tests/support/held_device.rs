@@ -67,6 +67,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     answers: Answers,
+    /// How often the file was numbered anew.
+    renumbered: u64,
     held: Vec<Held>,
 }
 
@@ -142,6 +144,11 @@ impl HeldDevice {
         let held = std::mem::take(&mut state.held);
         drop(state);
         held.iter().for_each(|held| self.shared().carry_out(held));
+    }
+
+    /// From now on the file has another number than before, as when a file system has forgotten it.
+    pub fn number_anew(&self) {
+        self.shared().state().renumbered += 1;
     }
 
     /// From now on nothing is answered, for ever.
@@ -231,8 +238,9 @@ impl Shared {
                 self.answer(unique, &out);
             }
             opcode::LOOKUP if body.strip_suffix(&[0]) == Some(self.name.as_bytes()) => {
-                let mut out = [FILE, 0, 0, 0, 0].map(u64::to_le_bytes).concat();
-                out.extend(self.attributes(FILE));
+                let node = FILE + self.state().renumbered;
+                let mut out = [node, 0, 0, 0, 0].map(u64::to_le_bytes).concat();
+                out.extend(self.attributes(node));
                 self.answer(unique, &out);
             }
             opcode::LOOKUP => self.refuse(unique, Errno::NOENT),
