@@ -72,10 +72,8 @@ fn a_new_own_address_ranks_everybody_again() {
     let own = address("123.213.32.10:6881");
     list.handle_own_address(own);
     list.handle_dial_failed(START, first);
-    let best = others
-        .into_iter()
-        .filter(|&other| other != first)
-        .max_by_key(|&other| canonical_priority(own, other));
+    let others = others.into_iter().filter(|&other| other != first);
+    let best = others.max_by_key(|&other| canonical_priority(own, other));
     assert_eq!(list.next_dial(START, &mut rng()), best);
     list.candidates.check();
 }

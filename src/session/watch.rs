@@ -1,14 +1,16 @@
 //! The threads that look after files: have they changed under us, and what is to be remembered of them?
 //!
 //! They are threads of their own because a file system may hang, and neither payload nor trackers shall wait for it, nor the
-//! torrents of another device, nor the end of the process: each device has one (`limits::DEVICE_LANES_MAX` of them at most). Torrents with peers are looked at every two seconds, all others a few at a time.
+//! torrents of another device, nor the end of the process: each device has one (`limits::DEVICE_LANES_MAX` of them at
+//! most). Torrents with peers are looked at every two seconds, all others a few at a time.
 //!
 //! Of a torrent that is downloaded the resume file is written at each look at which there is something new, so that
 //! a kill costs two seconds of pieces at most, and those are found again by a look at the files that were written to since.
-//! About every half minute content and resume file are brought to the disk, so that a crash of the machine costs no more
-//! than that; what is noted in between goes to a second record, so that the one on the disk is never lost. When bringing content to the disk fails, what has come since the last time may be lost although memory still
-//! shows it (the kernel tells once, and the next fsync(2) succeeds): the torrent then fails, and only what had been
-//! brought to the disk before counts as here, until the next run has read the rest from there.
+//! About every half minute content and resume file are brought to the disk, so that a crash of the machine costs no
+//! more than that; what is noted in between goes to a second record, so that the one on the disk is never lost. When
+//! bringing content to the disk fails, what has come since the last time may be lost although memory still shows it
+//! (the kernel tells once, and the next fsync(2) succeeds): the torrent then fails, and only what had been brought to
+//! the disk before counts as here, until the next run has read the rest from there.
 
 use super::content::ServedContent;
 use crate::bitfield::{Bitfield, SharedBitfield};
