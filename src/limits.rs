@@ -135,6 +135,10 @@ pub const REQUESTS_WHILE_CHOKED_MAX: u32 = 2000;
 /// Bytes of answers waiting for one peer; a peer that makes us say more without reading is closed. What we say of our own
 /// accord is not counted: beyond as much, haves are merged and nothing is asked.
 pub const CONTROL_QUEUED_LEN_MAX: usize = 64 * 1024;
+/// Words in a second of one connection that neither ask for a block nor bring one: messages, and every 64 bytes of what they
+/// carry. Above it the connection is not read until the next second. A peer that takes 4 Gbit/s in pieces of 16 KiB tells of
+/// as many pieces; reading them takes a few milliseconds.
+pub const WORDS_PER_SECOND_MAX: u64 = 32_768;
 /// Requests in flight that a peer's own `reqq` may allow us; libtorrent tells 2000 at most, others 250 to 500.
 pub const REQUESTS_TOLD_MAX: u32 = 2000;
 /// Pieces a peer may allow us while it chokes us, or suggest, that we remember (BEP 6 suggests ten).

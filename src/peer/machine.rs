@@ -10,6 +10,7 @@ use super::download::Download;
 use super::event::{OurExtension, PeerError, PeerEvent, Stock};
 use super::facts::{SpanFault, TorrentFacts};
 use super::hidden::HiddenStock;
+use super::words::words_of;
 use crate::bitfield::Bitfield;
 use crate::id::{InfoHash, PeerId};
 use crate::limits::{
@@ -60,6 +61,8 @@ pub struct PeerMachine {
     control: Vec<u8>,
     /// Bytes of `control` that the peer itself made us say. What we queue of our own is not its fault.
     answers_len: usize,
+    /// See [`words`](Self::words).
+    words: u64,
     /// Pieces of ours that it is to be told of as it reads.
     untold: Option<Box<Bitfield>>,
     queue: RequestQueue,
@@ -145,6 +148,7 @@ impl PeerMachine {
             sent_at: now,
             control: Vec::new(),
             answers_len: 0,
+            words: 0,
             untold: None,
             queue: RequestQueue::new(),
             fast: false,
@@ -235,6 +239,12 @@ impl PeerMachine {
         self.phase = Phase::Open(Box::new(Open { facts, decoder, identity }));
     }
 
+    /// Words that the peer has said, in all: its messages that neither ask for a block nor bring one, and every 64 bytes of
+    /// what they carry.
+    pub fn words(&self) -> u64 {
+        self.words
+    }
+
     /// Takes bytes from the front of `input`, up to the next event. `Ok(None)` means that `input` is used up.
     pub fn handle_bytes(&mut self, now: Instant, input: &mut &[u8]) -> Result<Option<PeerEvent>, PeerError> {
         self.received_at = now;
@@ -273,6 +283,7 @@ impl PeerMachine {
         input: &mut &[u8],
     ) -> Result<Option<PeerEvent>, PeerError> {
         while let Some(message) = open.decoder.decode(input)? {
+            self.words = self.words.wrapping_add(words_of(&message));
             let queued = self.control.len();
             let event = self.handle_message(now, &open.facts, open.identity.remote, message)?;
             self.answers_len += self.control.len() - queued;

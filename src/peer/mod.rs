@@ -16,6 +16,7 @@ mod event;
 mod facts;
 mod hidden;
 mod info_dictionary;
+mod words;
 mod machine;
 #[cfg(test)]
 mod download_tests;

@@ -9,12 +9,12 @@ use crate::engine::zero_copy::ZeroCopyMode;
 use crate::id::PeerId;
 use crate::limits::{
     HALF_OPEN_PER_PREFIX_MAX, HALF_OPEN_PER_WORKER_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL,
-    SEND_STALL_TIMEOUT,
+    SEND_STALL_TIMEOUT, WORDS_PER_SECOND_MAX,
 };
 use crate::rng::Rng;
 use crate::time::Duration;
 use crate::units::ByteRate;
-use crate::wire::{Handshake, Message, Reserved};
+use crate::wire::{Handshake, Message, Reserved, encode};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -333,6 +333,35 @@ fn who_says_nothing_for_minutes_is_left() {
     let end = rig.now() + IDLE_TIMEOUT + Duration::from_secs(1);
     until(&mut rig, &mut peers, |rig, _| rig.now() >= end);
     assert_eq!(rig.worker.connection_count(), 0);
+    rig.stop();
+}
+
+#[test]
+fn who_says_more_than_anybody_has_to_say_is_read_a_second_later_and_loses_nothing() {
+    let mut rig = rig(17, Faults::default(), ZeroCopyMode::Never);
+    let mut peers = unchoked(&mut rig, 2);
+    let talk = [Message::NotInterested, Message::Interested];
+    let (rounds, words) = (400_000, 5 * 2);
+    let mut bytes = Vec::new();
+    talk.iter().for_each(|message| encode(message, &mut bytes));
+    rig.ring().peer_sends(peers[0].socket, &bytes.repeat(rounds));
+    let before = rig.now();
+    until(&mut rig, &mut peers, |rig, peers| {
+        rig.now() > before + Duration::from_millis(100) || rig.ring().unreceived(peers[0].socket) == 0
+    });
+    // What a second allows, and what had come already when it was too much.
+    let received = words * rounds - rig.ring().unreceived(peers[0].socket);
+    assert!(
+        received <= 2 * 5 * WORDS_PER_SECOND_MAX as usize + (1 << 20),
+        "{received} bytes of talk in a tick"
+    );
+    assert!(received >= 5 * WORDS_PER_SECOND_MAX as usize, "{received} bytes of talk in a tick");
+    // The other is served meanwhile, and everything is heard in the end: the last word counts.
+    serve(&mut rig, &mut peers[1..], 100);
+    until(&mut rig, &mut peers, |rig, peers| rig.ring().unreceived(peers[0].socket) == 0);
+    assert!(rig.now() > before + Duration::from_secs(5), "it was read at once");
+    until(&mut rig, &mut peers, |_, peers| !peers[0].choked);
+    serve(&mut rig, &mut peers, 10);
     rig.stop();
 }
 

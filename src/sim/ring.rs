@@ -223,6 +223,11 @@ impl SimRing {
         }
     }
 
+    /// Bytes that the peer has sent and nobody has received.
+    pub fn unreceived(&self, socket: RawFd) -> usize {
+        self.sockets.get(&socket).map_or(0, |socket| socket.inbound.len())
+    }
+
     /// The peer reads what has arrived in order.
     pub fn peer_reads(&mut self, socket: RawFd) -> Vec<u8> {
         let mut bytes = Vec::new();

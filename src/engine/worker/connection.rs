@@ -74,6 +74,11 @@ pub(super) struct Connection {
     pub told: Told,
     /// What came from its peer and waits, while it does; nothing more is received then.
     pub backlog: Option<Box<Backlog>>,
+    /// The tick in which its peer last spoke, and the words that it had said before that.
+    pub spoke_in: u64,
+    pub words_before: u64,
+    /// The words that it has said by now.
+    pub words_heard: u64,
     /// Buffers of pieces that blocks were asked of, by piece, with the number of those blocks.
     pub buffers: Vec<(Arc<PieceBuffer>, u32)>,
     /// The block that is arriving, and where it goes; nowhere when nobody wants it.
@@ -148,6 +153,9 @@ impl Connection {
             fetching: None,
             opening: false,
             reads_ahead: false,
+            spoke_in: 0,
+            words_before: 0,
+            words_heard: 0,
             scheduled: false,
             throttled: false,
             ticket: None,

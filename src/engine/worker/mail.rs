@@ -7,6 +7,9 @@
 //!
 //! Reading one's own mailbox never depends on any of this, so two workers whose mailboxes are both full read each other's
 //! mail in their next turns and come free. Those who wait go on one after the other, in the order in which they came to wait.
+//!
+//! Whoever says more in a second than anybody has to say waits likewise, until the next second: reading him takes time that
+//! others wait for.
 
 use super::super::message::ToWorker;
 use super::super::ring::{Op, OpKind, Ring, Tag};
@@ -14,6 +17,7 @@ use super::super::slab::Key;
 use super::super::store::BlockStore;
 use super::Worker;
 use super::connection::Closing;
+use crate::limits::WORDS_PER_SECOND_MAX;
 use crate::peer::PeerEvent;
 
 /// What came from a peer and has to wait.
@@ -90,6 +94,32 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if line.len() > 2 * self.connections.len() {
             // Most of them have gone meanwhile.
             line.retain(|&key| self.connections.get(key).is_some_and(|it| it.backlog.is_some()));
+        }
+    }
+
+    /// A peer that has said more in this second than anybody has to say is not read until the next.
+    pub(super) fn listen_less(&mut self, key: Key) {
+        let ticks = self.ticks;
+        let Some(connection) = self.connections.get_mut(key).filter(|it| it.closing.is_none()) else {
+            return;
+        };
+        let words = connection.machine.words();
+        if connection.spoke_in != ticks {
+            (connection.spoke_in, connection.words_before) = (ticks, connection.words_heard);
+        }
+        connection.words_heard = words;
+        if connection.backlog.is_none() && words.wrapping_sub(connection.words_before) > WORDS_PER_SECOND_MAX
+        {
+            connection.backlog = Some(Box::default());
+            self.stop_receiving(key);
+            self.talkative.push(key);
+        }
+    }
+
+    /// A second is over: those who had said too much are heard again.
+    pub(super) fn listen_again(&mut self) {
+        for key in std::mem::take(&mut self.talkative) {
+            self.resume(key);
         }
     }
 

@@ -174,6 +174,8 @@ pub struct Worker<R: Ring, S: BlockStore> {
     passed_on: BTreeMap<InfoHash, Bitfield>,
     /// Recounts that may be asked for in this second, in pieces.
     recounts: Budget,
+    /// Connections that are not read until the next tick: their peers have said too much in this one.
+    talkative: Vec<Key>,
     /// Connections that have sent blocks in this tick, and in the one before.
     active: usize,
     active_before: usize,
@@ -238,6 +240,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             paused: parts.workers.iter().map(|_| VecDeque::new()).collect(),
             posted: 0,
             passed_on: BTreeMap::new(),
+            talkative: Vec::new(),
             recounts: Budget::new(RECOUNTED_PIECES_MAX, RECOUNTED_PIECES_PER_PREFIX_MAX),
             workers: parts.workers,
             events: parts.events,
@@ -482,9 +485,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.tend_content();
         self.tend_infos();
         self.recounts.renew();
+        self.ticks += 1;
+        self.listen_again();
         self.tend_handshakes();
         self.active_before = std::mem::take(&mut self.active);
-        self.ticks += 1;
         self.fast_grants.retain(|_, granted_at| self.now < *granted_at + ALLOWED_FAST_INTERVAL);
         self.timers.set(self.now + TICK_INTERVAL, TimerOwner::Tick);
     }

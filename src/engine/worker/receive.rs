@@ -132,6 +132,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.tell_haves(key);
         self.settle_download(key);
         self.schedule(key);
+        self.listen_less(key);
     }
 
     pub(super) fn close_at_fault(&mut self, key: Key, error: &dyn std::error::Error) {
