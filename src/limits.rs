@@ -569,6 +569,13 @@ pub const FIRST_ANNOUNCE_SPREAD: Duration = Duration::from_millis(20);
 /// Looks at torrents of one group (a folder, or a torrent that was named) under way at once: those that hang with their file
 /// system hold no more.
 pub const LOOKS_PER_GROUP_MAX: usize = 4;
+/// Time after which a file system that has not answered is taken for one that hangs, at the start: whoever can goes on without
+/// it. One that was only slow, as a disk that has to start turning, is served a little later.
+pub const SILENCE_TIME: Duration = Duration::from_secs(5);
+/// Threads that load torrents at the start, those that hang among them: more than there are file systems to hang.
+pub const LOADING_THREADS_MAX: usize = 64;
+/// Threads that check content, one a device: so many are the disks that may hang before others wait for them.
+pub const CHECKING_THREADS_MAX: usize = 16;
 /// Time until what has vanished is looked for again; twice as long each time.
 pub const LOOK_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest such time: content that comes back is served within a minute.

@@ -21,6 +21,7 @@ use crate::session::seeding::{
     reaches_nobody,
 };
 use crate::storage::{Content, default_state_dir, descriptor_shares, raise_file_limit};
+use crate::time::Duration;
 use crate::tracker_server::{TrackerConfig, TrackerServer};
 use crate::units::ByteRate;
 use keep::ToKeeper;
@@ -111,6 +112,9 @@ pub struct SeedArgs {
     state_dir: Option<PathBuf>,
 }
 
+/// Time after which a check that was told to break off and has not is taken for one that hangs.
+const CHECK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Runs the command.
 pub fn run(args: SeedArgs) -> Result<(), CommandError> {
     // A low limit is told by the error of whatever needs more.
@@ -171,7 +175,8 @@ async fn serve(
     let mut hangups = service::hangups()?;
     let (inputs, view) = (Arc::new(inputs), Arc::new(view));
     let cancel = Arc::new(AtomicBool::new(false));
-    let (loader, arrivals) = Loader::new(Arc::clone(&cancel), Arc::clone(&view));
+    let (loader, arrivals) = Loader::new(Arc::clone(&cancel), Arc::clone(&view))?;
+    let checks = loader.checks.clone();
     let keeper = keep::start(&inputs, &loader)?;
     loader.start(located, inputs, keeper.clone())?;
     let reload = (keeper.clone(), Arc::clone(&view));
@@ -208,6 +213,9 @@ async fn serve(
     view.end();
     // A fault of content that nobody seeds any more harms nobody.
     let _ = session.stop().await;
+    for name in checks.leave(CHECK_PATIENCE) {
+        tracing::warn!(%name, "its storage does not answer; its check was not waited for");
+    }
     match ending {
         Ending::WorkerEnded(why) => Err(why.into()),
         Ending::NothingLeft => Err("no torrent is left to seed; the lines above say why".into()),

@@ -159,7 +159,7 @@ impl View {
             SessionEvent::TrackerStarted { urls } => {
                 self.state().trackers = urls;
             }
-            SessionEvent::Ready { torrents } => self.ready(torrents),
+            SessionEvent::Ready { torrents, waiting_for } => self.ready(torrents, &waiting_for),
             SessionEvent::Status(status) => self.status(&status),
             SessionEvent::Ended(status) => self.ended(&status),
             SessionEvent::Failed { name, info_hash, reason } => {
@@ -258,14 +258,20 @@ impl View {
         admitted.is_some()
     }
 
-    fn ready(&self, torrents: usize) {
+    fn ready(&self, torrents: usize, waiting_for: &[String]) {
         if self.json {
-            return self.line(&object!({ "event": "ready", "torrents": torrents }));
+            return self.line(&object!({
+                "event": "ready", "torrents": torrents, "waiting_for": waiting_for,
+            }));
         }
         match torrents {
+            0 if !waiting_for.is_empty() => self.print("ready       no torrent yet\n"),
             0 => self.print("ready       no torrent yet; those that come into the folder are seeded\n"),
             1 => {}
             _ => self.print(&format!("ready       {torrents} torrents\n")),
+        }
+        for what in waiting_for {
+            self.print(&format!("waiting     for {}, which does not answer\n", Plain(what)));
         }
         let untold = self.state().notes_untold;
         if untold > 0 {

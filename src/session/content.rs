@@ -181,6 +181,12 @@ impl Located {
         Fingerprint::take(&self.layout, &self.root).ok()
     }
 
+    /// The device that the content lies on: a few system calls where that is not known yet.
+    pub fn device(&self) -> u64 {
+        let shelved = self.shelved.as_ref().map(ShelvedContent::device);
+        shelved.unwrap_or_else(|| storage::device_of(&self.layout, &self.root))
+    }
+
     /// Whether every file is there, and as long as it has to be: a system call for each.
     ///
     /// # Errors

@@ -8,7 +8,7 @@
 use super::collection::Stamp;
 use crate::clock;
 use crate::limits::{FOLDER_LIST_INTERVAL, FOLDER_LIST_SHARE};
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
@@ -18,8 +18,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Time without a change after which a folder that changes is listed.
 const QUIET_TIME: Duration = Duration::from_millis(100);
@@ -73,9 +73,15 @@ struct Shared {
     /// Somebody wants something.
     bell: OwnedFd,
     ends: AtomicBool,
+    /// When the listing under way began.
+    listing_since: Mutex<Option<Instant>>,
 }
 
 impl Shared {
+    fn listing(&self, since: Option<Instant>) {
+        *self.listing_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
     fn ring(&self) {
         // A full counter has rung.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
@@ -92,10 +98,15 @@ impl FolderWatch {
         hear: impl Fn(Result<Listing, String>) + Send + 'static,
     ) -> io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let shared = Arc::new(Shared { bell, ends: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { bell, ends: AtomicBool::new(false), listing_since: Mutex::default() });
         let seen = Arc::clone(&shared);
         std::thread::Builder::new().name("folder".to_owned()).spawn(move || watch(&folder, &seen, &hear))?;
         Ok(Self { shared })
+    }
+
+    /// Since when it has been waited for the folder, if it is.
+    pub fn listing_since(&self) -> Option<Instant> {
+        *self.shared.listing_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lists it now.
@@ -121,6 +132,7 @@ fn watch(folder: &Path, shared: &Shared, hear: &dyn Fn(Result<Listing, String>))
     let mut device = None;
     while !shared.ends.load(Relaxed) {
         let began = clock::now();
+        shared.listing(Some(began));
         if let Some(notifier) = &notifier {
             // Each time, since the folder may be another one by now. Where that cannot be, there is the next listing.
             let _ = inotify::add_watch(notifier, folder, watched());
@@ -134,6 +146,7 @@ fn watch(folder: &Path, shared: &Shared, hear: &dyn Fn(Result<Listing, String>))
         {
             device = Some(listing.device);
         }
+        shared.listing(None);
         hear(listing);
         let took = clock::now().since(began);
         wait(notifier.as_ref(), shared, FOLDER_LIST_INTERVAL.max(took * FOLDER_LIST_SHARE));

@@ -186,16 +186,16 @@ impl Seeding {
             tokio::select! {
                 () = &mut shutdown => break Ending::Asked,
                 arrival = arrivals.recv(), if more_arrive => match arrival {
-                    Some(Arrival::Started { more_may_come }) => {
+                    Some(Arrival::Started { more_may_come, waiting_for }) => {
                         is_starting = false;
-                        self.more_may_come = more_may_come;
-                        self.tell_ready(&mut tell);
+                        self.more_may_come = more_may_come || !waiting_for.is_empty();
+                        self.tell_ready(waiting_for, &mut tell);
                     }
                     Some(arrival) => self.handle_arrival(arrival, &mut tell),
                     None => {
                         more_arrive = false;
                         if std::mem::take(&mut is_starting) {
-                            self.tell_ready(&mut tell);
+                            self.tell_ready(Vec::new(), &mut tell);
                         }
                     }
                 },
@@ -232,9 +232,9 @@ impl Seeding {
         ending
     }
 
-    fn tell_ready(&self, tell: &mut impl FnMut(SessionEvent)) {
+    fn tell_ready(&self, waiting_for: Vec<String>, tell: &mut impl FnMut(SessionEvent)) {
         if !self.torrents.is_empty() || self.more_may_come {
-            tell(SessionEvent::Ready { torrents: self.torrents.len() });
+            tell(SessionEvent::Ready { torrents: self.torrents.len(), waiting_for });
         }
     }
 
@@ -640,10 +640,12 @@ pub enum Arrival {
         /// Whether another takes its place.
         is_replaced: bool,
     },
-    /// All that was there at the start has arrived.
+    /// All that was there at the start has arrived, or waits for what does not answer.
     Started {
         /// Whether others may come as long as the session runs.
         more_may_come: bool,
+        /// What does not answer.
+        waiting_for: Vec<String>,
     },
 }
 

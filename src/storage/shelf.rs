@@ -114,6 +114,11 @@ impl ShelvedContent {
         &self.problems
     }
 
+    /// The device of the first file that is there; 0 when none is.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
     /// What opens it.
     pub fn shelf(&self) -> &Shelf {
         &self.shelf
@@ -262,6 +267,15 @@ impl ShelvedContent {
         }
         Ok(content.with_fault(Arc::clone(&self.fault), room))
     }
+}
+
+/// The device that content lies on: that of the first file which is there, and of its folder when none is. A few system calls.
+pub fn device_of(layout: &Layout, root: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let of_file = Root::open(root).ok().and_then(|folder| {
+        layout.stored_files().find_map(|(_, file)| Some(folder.state(&file.path).ok()?.identity.0))
+    });
+    of_file.or_else(|| std::fs::metadata(root).ok().map(|folder| folder.dev())).unwrap_or_default()
 }
 
 /// Opens content for all torrents of a process, and counts what is open.

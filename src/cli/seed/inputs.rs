@@ -8,6 +8,8 @@ use super::super::view::View;
 use super::super::{CommandError, UsageError};
 use super::SeedArgs;
 use crate::clock;
+use crate::limits::SILENCE_TIME;
+use crate::metainfo::Metainfo;
 use crate::secret_url::TrackerUrl;
 use crate::session::collection::Stamp;
 use crate::session::content::Located;
@@ -15,15 +17,19 @@ use crate::session::folder_watch::{is_torrent_name, list};
 use crate::session::make_torrent::{MadeTorrent, MakeOptions, Plan};
 use crate::session::torrent_file::{read_torrent, write_torrent};
 use crate::storage::{Links, Shelf, open_files_max};
+use crossbeam::channel::bounded;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What is to be served.
+#[derive(Clone)]
 pub(super) struct Inputs {
     /// The torrent files of folders, sorted; not looked at yet, for there may be ten thousand.
     pub torrent_files: Vec<TorrentFile>,
     /// Those folders.
     pub folders: Vec<PathBuf>,
+    /// Those of them that do not answer.
+    pub silent_folders: Vec<PathBuf>,
     /// Where the content of torrents lies that were made here, by torrent file.
     made: BTreeMap<PathBuf, PathBuf>,
     /// Where their content lies; each beside its torrent file when `None`.
@@ -63,6 +69,7 @@ pub(super) fn gather(
     let mut inputs = Inputs {
         torrent_files: Vec::new(),
         folders: args.torrents.clone(),
+        silent_folders: Vec::new(),
         made: BTreeMap::new(),
         data: args.data.clone(),
         links: if args.follow_links { Links::Follow } else { Links::Refuse },
@@ -75,10 +82,21 @@ pub(super) fn gather(
         return Err(UsageError(refusal.to_owned()).into());
     }
     let mut destinations = destinations(args)?.into_iter();
+    let mut is_silent = false;
     for path in &args.paths {
         let destination = if is_torrent(path) { None } else { destinations.next() };
         let Some(destination) = destination else {
-            all.push(inputs.find(path)?);
+            let (finder, named) = (inputs.clone(), path.clone());
+            let found = if is_silent { None } else { patiently(move || finder.find(&named))? };
+            match found {
+                Some(located) => all.push(located?),
+                // It is loaded as those of folders are, and so are those behind it: they may lie where it lies.
+                None => {
+                    is_silent = true;
+                    let group = args.torrents.len() + args.paths.len() + inputs.torrent_files.len();
+                    inputs.torrent_files.push(TorrentFile { path: path.clone(), group, stamp: None });
+                }
+            }
             continue;
         };
         let made = make(path, &destination.path, args, trackers)?;
@@ -93,13 +111,28 @@ pub(super) fn gather(
         all.push(located);
     }
     for (group, folder) in args.torrents.iter().enumerate() {
-        let listing = list(folder).map_err(|error| {
+        let listed = folder.clone();
+        let Some(listing) = patiently(move || list(&listed))? else {
+            // Whoever watches it lists it when it answers.
+            inputs.silent_folders.push(folder.clone());
+            continue;
+        };
+        let listing = listing.map_err(|error| {
             format!("cannot read the folder {}: {error}", Plain(&folder.to_string_lossy()))
         })?;
         let of_folder = |(path, stamp)| TorrentFile { path, group, stamp: Some(stamp) };
         inputs.torrent_files.extend(listing.files.into_iter().map(of_folder));
     }
     Ok((inputs, all))
+}
+
+/// Does what may hang on a thread of its own, and gives up waiting for it.
+fn patiently<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<Option<T>> {
+    let (done, answer) = bounded(1);
+    // Nobody waits for it any more when it comes late.
+    let work = move || drop(done.send(work()));
+    std::thread::Builder::new().name("patience".to_owned()).spawn(work)?;
+    Ok(answer.recv_timeout(SILENCE_TIME).ok())
 }
 
 fn is_torrent(path: &Path) -> bool {
@@ -109,19 +142,23 @@ fn is_torrent(path: &Path) -> bool {
 impl Inputs {
     /// Reads a torrent file and finds its content. From any thread.
     pub(super) fn find(&self, torrent: &Path) -> Result<Located, CommandError> {
-        let metainfo = read_torrent(torrent)?;
+        self.locate(torrent, read_torrent(torrent)?)
+    }
+
+    /// The folder in which the content of a torrent file is looked for, and whether the user named one.
+    pub(super) fn data_of<'a>(&'a self, torrent: &'a Path) -> (&'a Path, bool) {
         let beside =
             torrent.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let data = self.made.get(torrent).map(PathBuf::as_path).or(self.data.as_deref());
-        let located = Located::find(
-            metainfo,
-            data.unwrap_or(beside),
-            self.links,
-            self.state_dir.as_deref(),
-            &self.shelf,
-        );
+        (data.unwrap_or(beside), data.is_some())
+    }
+
+    /// Finds the content of a torrent file that has been read.
+    pub(super) fn locate(&self, torrent: &Path, metainfo: Metainfo) -> Result<Located, CommandError> {
+        let (data, is_named) = self.data_of(torrent);
+        let located = Located::find(metainfo, data, self.links, self.state_dir.as_deref(), &self.shelf);
         let mut located = located.map_err(|error| {
-            let hint = if data.is_none() { "; name the content's folder with --data" } else { "" };
+            let hint = if !is_named { "; name the content's folder with --data" } else { "" };
             format!("the content of {} is not there: {error}{hint}", Plain(&torrent.to_string_lossy()))
         })?;
         located.torrent_file = Some(std::path::absolute(torrent).unwrap_or_else(|_| torrent.to_owned()));

@@ -1,14 +1,16 @@
 //! Keeps what is served in step with torrent files and content, as long as the session runs.
 //!
 //! A thread hears what folders list, what the session has lost and what the user wants, asks the [`Collection`] what is to be
-//! done, and does nothing itself that may wait for a file system: looks run on the shelf's threads, a few for each group, and checks
-//! one after the other on a thread of their own. Nothing here waits for anything but the next message.
+//! done, and does nothing itself that may wait for a file system: looks run on the shelf's threads, a few for each group, and
+//! [checks](crate::session::checks) on threads of their own. Nothing here waits for anything but the next message.
 
 use super::inputs::Inputs;
-use super::load::{Loader, ToCheck};
+use super::load::Loader;
 use crate::clock;
 use crate::id::InfoHash;
+use crate::limits::{FOLDER_LIST_INTERVAL, SILENCE_TIME};
 use crate::metainfo::Metainfo;
+use crate::session::checks::Pulse;
 use crate::session::collection::{Collection, Found, Gone, Look, Stamp, Verdict};
 use crate::session::content::Located;
 use crate::session::folder_watch::{FolderWatch, Listing};
@@ -31,7 +33,7 @@ pub(super) enum ToKeeper {
     /// The torrent of this file could not be served; the user was told why.
     Failed { path: PathBuf, group: usize, stamp: Option<Stamp>, told: String },
     /// A look has ended.
-    Looked(Look, Result<(Box<Located>, u64), String>),
+    Looked(Look, Result<Box<LookedAt>, String>),
     /// What was to be served is not, after all; its files were in that state.
     Refused(InfoHash, u64),
     /// The session has lost a torrent.
@@ -40,6 +42,14 @@ pub(super) enum ToKeeper {
     Hangup,
     /// Nobody wants anything any more.
     End,
+}
+
+/// What a look has found.
+pub(super) struct LookedAt {
+    located: Located,
+    /// The state of its files, and the device that they lie on, when it has to be checked.
+    files: u64,
+    device: u64,
 }
 
 /// What tells the trackers of a torrent from others.
@@ -72,30 +82,14 @@ pub(super) fn start(inputs: &Arc<Inputs>, loader: &Arc<Loader>) -> std::io::Resu
         };
         watches.push(FolderWatch::start(folder.clone(), hear)?);
     }
-    let (checks, to_check) = unbounded::<ToCheck>();
     let keeper = Keeper {
         collection,
         inputs: Arc::clone(inputs),
         loader: Arc::clone(loader),
         sender: sender.clone(),
-        checks,
         folders: inputs.folders.iter().map(|_| Folder::default()).collect(),
         watches,
     };
-    let (checker, finder, answers) = (Arc::clone(loader), Arc::clone(inputs), sender.clone());
-    std::thread::Builder::new().name("checker".to_owned()).spawn(move || {
-        for (path, info_hash) in to_check {
-            let found = finder.find(&path).ok().filter(|it| it.metainfo.info_hash() == info_hash);
-            let goes_on = match found {
-                Some(located) => checker.deliver(located, &answers),
-                // It has changed since: it is looked at again.
-                None => answers.send(ToKeeper::Refused(info_hash, 0)).is_ok(),
-            };
-            if !goes_on {
-                return;
-            }
-        }
-    })?;
     std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keeper.run(&receiver))?;
     Ok(sender)
 }
@@ -114,7 +108,6 @@ struct Keeper {
     inputs: Arc<Inputs>,
     loader: Arc<Loader>,
     sender: Sender<ToKeeper>,
-    checks: Sender<ToCheck>,
     folders: Vec<Folder>,
     watches: Vec<FolderWatch>,
 }
@@ -123,10 +116,13 @@ impl Keeper {
     fn run(mut self, messages: &Receiver<ToKeeper>) {
         loop {
             self.look();
+            self.tell_of_silent_folders();
             let now = clock::now();
-            let due = self.collection.poll_timeout().map_or(IDLE_TIME, |due| due.since(now));
+            // Folders are looked at as often as they are listed.
+            let idle_time = if self.watches.is_empty() { IDLE_TIME } else { FOLDER_LIST_INTERVAL };
+            let due = self.collection.poll_timeout().map_or(idle_time, |due| due.since(now));
             // What is due and may not begin begins when another look has ended, which is told.
-            let time = if due.is_zero() { IDLE_TIME } else { due };
+            let time = if due.is_zero() { idle_time } else { due.min(idle_time) };
             match messages.recv_timeout(time) {
                 Ok(ToKeeper::End) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(message) => self.handle(message),
@@ -153,8 +149,9 @@ impl Keeper {
                         // Part of what has vanished is no reason to read all the rest: it may come back as it was.
                         located.find_files().map_err(|error| error.to_string())?;
                     }
-                    let files = if needs_check { files_of(&located) } else { 0 };
-                    Ok((Box::new(located), files))
+                    let (files, device) =
+                        if needs_check { (files_of(&located), located.device()) } else { (0, 0) };
+                    Ok(Box::new(LookedAt { located, files, device }))
                 });
                 // The keeper may have ended.
                 let _ = sender.send(ToKeeper::Looked(look, found));
@@ -173,7 +170,7 @@ impl Keeper {
             ToKeeper::Failed { path, group, stamp, told } => {
                 self.collection.add_failed(now, path, group, stamp, told);
             }
-            ToKeeper::Looked(look, Ok((located, files))) => self.handle_found(&look, *located, files),
+            ToKeeper::Looked(look, Ok(found)) => self.handle_found(&look, *found),
             ToKeeper::Looked(look, Err(why)) => {
                 if self.collection.handle_not_found(now, &look, &why) {
                     self.loader.view.complain(&why);
@@ -221,7 +218,7 @@ impl Keeper {
         }
     }
 
-    fn handle_found(&mut self, look: &Look, located: Located, files: u64) {
+    fn handle_found(&mut self, look: &Look, LookedAt { located, files, device }: LookedAt) {
         let found = Found {
             info_hash: located.metainfo.info_hash(),
             trackers: trackers_of(&located.metainfo),
@@ -235,9 +232,44 @@ impl Keeper {
         match verdict {
             Verdict::Leave => {}
             // It looks at no file any more.
-            Verdict::Serve => _ = self.loader.deliver(located, &self.sender),
-            // The checker has ended when the session has.
-            Verdict::Check => _ = self.checks.send((look.path.clone(), found.info_hash)),
+            Verdict::Serve => _ = self.loader.deliver(located, &self.sender, None),
+            Verdict::Check => {
+                let name = located.metainfo.info().name().to_owned();
+                self.check(device, name, look.path.clone(), found.info_hash);
+            }
+        }
+    }
+}
+
+impl Keeper {
+    /// Checks a torrent in its turn.
+    fn check(&self, device: u64, name: String, path: PathBuf, info_hash: InfoHash) {
+        let (loader, inputs, answers) =
+            (Arc::clone(&self.loader), Arc::clone(&self.inputs), self.sender.clone());
+        let check = move |pulse: &Pulse| {
+            // Found anew, since many that wait would fill the memory.
+            let found = inputs.find(&path).ok().filter(|it| it.metainfo.info_hash() == info_hash);
+            match found {
+                Some(located) => _ = loader.deliver(located, &answers, Some(pulse)),
+                // It has changed since: it is looked at again. The keeper may have ended.
+                None => _ = answers.send(ToKeeper::Refused(info_hash, 0)),
+            }
+        };
+        self.loader.checks.check_later(device, name, Box::new(check));
+    }
+
+    /// Tells of folders that do not answer, each once.
+    fn tell_of_silent_folders(&mut self) {
+        let now = clock::now();
+        let all = self.folders.iter_mut().zip(&self.watches).zip(&self.inputs.folders);
+        for ((folder, watch), path) in all {
+            let is_silent = watch.listing_since().is_some_and(|since| now.since(since) >= SILENCE_TIME);
+            if is_silent && !std::mem::replace(&mut folder.is_gone, true) {
+                self.loader.view.complain(&format!(
+                    "the folder {} does not answer; what it held is served on",
+                    path.display()
+                ));
+            }
         }
     }
 }

@@ -98,11 +98,13 @@ pub enum SessionEvent {
     },
     /// A torrent is served from now on.
     Serving(Box<Serving>),
-    /// Every torrent that was there at the start is served, or was told to have failed. Not told when none is served and none
-    /// may come.
+    /// Every torrent that was there at the start is served, was told to have failed, or waits for what does not answer. Not told
+    /// when none is served and none may come.
     Ready {
         /// Torrents served.
         torrents: usize,
+        /// What does not answer: folders, file systems, and torrents whose checks wait for a disk.
+        waiting_for: Vec<String>,
     },
     /// A torrent's content has failed, or could not be opened.
     Failed {
