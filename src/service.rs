@@ -33,6 +33,21 @@ pub fn run<F: Future>(future: F) -> Result<F::Output, ServiceError> {
     Ok(runtime.block_on(future))
 }
 
+/// Does what may wait for a file system on a thread of its own; the future is ready with what came of it, and may be dropped
+/// before. Nothing when the work panicked.
+///
+/// # Errors
+/// There is no thread.
+pub fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<impl Future<Output = Option<T>>> {
+    let (done, answer) = tokio::sync::oneshot::channel();
+    // Nobody may wait for it any more.
+    let work = move || drop(done.send(work()));
+    std::thread::Builder::new().name("apart".to_owned()).spawn(work)?;
+    Ok(async { answer.await.ok() })
+}
+
 /// Starts to listen for SIGINT and SIGTERM; the future is ready at the first of either. Must be called inside
 /// [`run`].
 ///
@@ -99,6 +114,21 @@ mod tests {
         let flag = shutdown_flag().expect("signals work in tests");
         signal_hook::low_level::raise(signal_hook::consts::SIGINT).expect("a process may signal itself");
         assert!(flag.load(std::sync::atomic::Ordering::Relaxed));
+    }
+
+    #[test]
+    fn what_is_done_apart_holds_up_nobody_while_it_hangs() {
+        let answers = run(async {
+            let (go_on, told) = std::sync::mpsc::channel::<u32>();
+            let mut hangs = std::pin::pin!(apart(move || told.recv().ok()).expect("a thread is free"));
+            let other = tokio::select! {
+                _ = &mut hangs => None,
+                other = apart(|| 7).expect("a thread is free") => other,
+            };
+            go_on.send(8).expect("it waits");
+            (other, hangs.await.flatten())
+        });
+        assert_eq!(answers.ok(), Some((Some(7), Some(8))));
     }
 
     #[test]

@@ -7,7 +7,8 @@ mod support;
 use getting::Run;
 use rustix::process::Signal;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use support::held_device::HeldDevice;
 use support::library::Work;
 
 const PIECE: usize = 16 << 10;
@@ -247,4 +248,127 @@ fn content_of_which_nothing_is_good_is_not_said_to_be_seeded() {
     assert_eq!(run.wait_for("started")["pieces"], 10);
     assert!(work.fetch(&mut work.join(run.address())) == work.content);
     assert_ends(run);
+}
+
+/// A torrent of one file, `film`, in the folder of its name, which lies on a device of the test's.
+fn held(place: &Place, name: &str, seed: u64) -> (HeldDevice, Work) {
+    let work = Work::new(seed, name, PIECE, &[("film", 300_000)], 0);
+    fs::create_dir_all(place.path("data").join(name)).unwrap();
+    work.write_torrent(&place.path("torrents"));
+    (HeldDevice::mounted(&place.path("data").join(name), "film", work.content.clone()), work)
+}
+
+fn waiting_for(ready: &serde_json::Value) -> Vec<&str> {
+    ready["waiting_for"].as_array().unwrap().iter().map(|what| what.as_str().unwrap()).collect()
+}
+
+/// It ends, although nobody answers. The limit says that it hangs, not how fast it is. What it said meanwhile.
+fn assert_ends_without(mut run: Run, devices: Vec<HeldDevice>) -> String {
+    run.signal(Signal::TERM);
+    let status = run.ends_within(support::PATIENCE).expect("it does not hang");
+    assert!(status.success(), "{status}");
+    drop(devices);
+    run.ended().2
+}
+
+#[test]
+fn a_check_whose_disk_hangs_holds_up_no_other_disk_nor_ready_nor_the_end() {
+    let place = Place::new();
+    let (device, cold) = held(&place, "cold", 1);
+    let warm = work("warm", 2);
+    place.put(&warm);
+    device.hold_reads();
+    let mut run = Run::start(place.command().arg("--torrents").arg(place.path("torrents")));
+    // Both have to be checked, and "cold" comes first.
+    assert_eq!(run.wait_for("started")["info_hash"], warm.info_hash.to_string());
+    let ready = run.wait_for("ready");
+    assert_eq!((&ready["torrents"], waiting_for(&ready)), (&1.into(), vec!["cold"]));
+    assert!(warm.fetch(&mut warm.join(run.address())) == warm.content);
+    // Whatever comes later to a disk that answers is checked as well.
+    let late = work("late", 3);
+    place.put(&late);
+    assert_eq!(run.wait_for("started")["info_hash"], late.info_hash.to_string());
+    device.answer_reads();
+    assert_eq!(run.wait_for("started")["info_hash"], cold.info_hash.to_string());
+    run.wait_for("status");
+    assert!(cold.fetch(&mut cold.join(run.address())) == cold.content);
+    assert_ends(run);
+}
+
+#[test]
+fn a_check_that_is_never_answered_does_not_keep_the_process_from_ending() {
+    let place = Place::new();
+    let (device, _cold) = held(&place, "cold", 1);
+    place.put(&work("warm", 2));
+    device.hold_reads();
+    let mut run = Run::start(place.command().arg("--torrents").arg(place.path("torrents")));
+    run.wait_for("started");
+    device.wait_for_reads(1);
+    let said = assert_ends_without(run, vec![device]);
+    assert!(said.contains("cold") && said.contains("does not answer"), "{said}");
+}
+
+#[test]
+fn file_systems_that_are_silent_at_the_start_hold_up_only_what_lies_there() {
+    let place = Place::new();
+    let (mut devices, mut names) = (Vec::new(), Vec::new());
+    for (seed, name) in ["a cold one", "another", "one more", "the last"].into_iter().enumerate() {
+        let (device, _) = held(&place, name, seed as u64);
+        device.fall_silent();
+        devices.push(device);
+        names.push(place.path("data").join(name));
+    }
+    let warm = work("warm", 9);
+    place.put(&warm);
+    let mut run = Run::start(place.command().arg("--torrents").arg(place.path("torrents")));
+    assert_eq!(run.wait_for("started")["info_hash"], warm.info_hash.to_string());
+    let ready = run.wait_for("ready");
+    let waited: Vec<&Path> = waiting_for(&ready).into_iter().map(Path::new).collect();
+    assert_eq!(ready["torrents"], 1);
+    assert_eq!(waited, names);
+    assert!(warm.fetch(&mut warm.join(run.address())) == warm.content);
+    assert_eq!(told(&run, &["warning"]), [names.len()], "each is told once: {:?}", run.heard);
+    assert_ends_without(run, devices);
+}
+
+#[test]
+fn a_folder_of_torrents_that_is_silent_is_told_once_and_others_are_served() {
+    let place = Place::new();
+    let warm = work("warm", 1);
+    place.put(&warm);
+    fs::create_dir(place.path("far")).unwrap();
+    let device = HeldDevice::mounted(&place.path("far"), "one.torrent", warm.torrent.clone());
+    device.fall_silent();
+    let mut command = place.command();
+    command.arg("--torrents").arg(place.path("far")).arg("--torrents").arg(place.path("torrents"));
+    let mut run = Run::start(&mut command);
+    assert_eq!(run.wait_for("started")["info_hash"], warm.info_hash.to_string());
+    let ready = run.wait_for("ready");
+    assert_eq!(waiting_for(&ready), [place.path("far").to_str().unwrap()]);
+    while told(&run, &["warning"]) == [0] {
+        run.wait_for("status");
+    }
+    for _ in 0..20 {
+        run.wait_for("status");
+    }
+    assert_eq!(told(&run, &["warning"]), [1], "{:?}", run.heard);
+    assert!(warm.fetch(&mut warm.join(run.address())) == warm.content);
+    assert_ends_without(run, vec![device]);
+}
+
+#[test]
+fn a_torrent_that_was_named_and_is_silent_holds_up_none_of_the_others() {
+    let place = Place::new();
+    let (device, _) = held(&place, "cold", 1);
+    device.fall_silent();
+    let warm = work("warm", 2);
+    place.put(&warm);
+    let mut command = place.command();
+    command.arg(place.path("torrents/cold.torrent")).arg(place.path("torrents/warm.torrent"));
+    let mut run = Run::start(&mut command);
+    assert_eq!(run.wait_for("started")["info_hash"], warm.info_hash.to_string());
+    let ready = run.wait_for("ready");
+    assert_eq!(waiting_for(&ready), [place.path("data/cold").to_str().unwrap()]);
+    assert!(warm.fetch(&mut warm.join(run.address())) == warm.content);
+    assert_ends_without(run, vec![device]);
 }

@@ -97,6 +97,9 @@ pub struct GetArgs {
     state_dir: Option<PathBuf>,
 }
 
+/// Time for which a download waits until the description of its torrent has been written down.
+const REMEMBERING_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Runs the command.
 pub fn run(args: GetArgs) -> Result<(), CommandError> {
     // A low limit is told by the error of whatever needs more.
@@ -148,7 +151,20 @@ async fn get(
         Source::Magnet(magnet) => {
             peers.extend(magnet.peers.iter().filter_map(|peer| peer.parse::<SocketAddr>().ok()));
             let known = state_dir.as_deref().map(|folder| info_path(folder, &magnet));
-            let metainfo = match known.as_deref().and_then(|path| remembered(path, &magnet)) {
+            let found = match known.clone() {
+                Some(path) => {
+                    let of = magnet.clone();
+                    let found = service::apart(move || remembered(&path, &of))?;
+                    tokio::select! {
+                        found = found => found.flatten(),
+                        () = &mut shutdown => {
+                            return Err("stopped before the state folder had answered".into());
+                        }
+                    }
+                }
+                None => None,
+            };
+            let metainfo = match found {
                 Some(metainfo) => metainfo,
                 None => {
                     let identity = Identity {
@@ -172,9 +188,11 @@ async fn get(
                         () = &mut shutdown => return Err("stopped before the torrent's description was here".into()),
                     };
                     peers.extend(fetched.peers);
-                    if let Some(path) = &known {
+                    if let Some(path) = known {
                         // Without it the next start asks peers again.
-                        let _ = write_new_file(path, fetched.metainfo.info_bytes());
+                        let bytes = fetched.metainfo.info_bytes().to_vec();
+                        let written = service::apart(move || write_new_file(&path, &bytes).is_ok())?;
+                        let _ = tokio::time::timeout(REMEMBERING_PATIENCE, written).await;
                     }
                     fetched.metainfo
                 }
@@ -201,7 +219,14 @@ async fn get(
         overwrite: args.overwrite,
         state_dir: state_dir.clone(),
     };
-    let planned = Planned::new(metainfo, options)?;
+    let planning = service::apart(move || Planned::new(metainfo, options))?;
+    let planned = tokio::select! {
+        planned = planning => planned.ok_or("what is here could not be looked at")??,
+        () = &mut shutdown => {
+            let folder = args.output.display();
+            return Err(format!("stopped before {folder} or the state folder had answered").into());
+        }
+    };
     let settings = SeedingSettings {
         slots: args.engine.upload_slots,
         torrent_upload_limit: None,
