@@ -8,7 +8,7 @@ use getting::Run;
 use rustix::process::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
-use support::held_device::HeldDevice;
+use support::held_device::{HeldDevice, opcode};
 use support::library::Work;
 
 const PIECE: usize = 16 << 10;
@@ -277,7 +277,7 @@ fn a_check_whose_disk_hangs_holds_up_no_other_disk_nor_ready_nor_the_end() {
     let (device, cold) = held(&place, "cold", 1);
     let warm = work("warm", 2);
     place.put(&warm);
-    device.hold_reads();
+    device.hold(opcode::READ);
     let mut run = Run::start(place.command().arg("--torrents").arg(place.path("torrents")));
     // Both have to be checked, and "cold" comes first.
     assert_eq!(run.wait_for("started")["info_hash"], warm.info_hash.to_string());
@@ -288,7 +288,7 @@ fn a_check_whose_disk_hangs_holds_up_no_other_disk_nor_ready_nor_the_end() {
     let late = work("late", 3);
     place.put(&late);
     assert_eq!(run.wait_for("started")["info_hash"], late.info_hash.to_string());
-    device.answer_reads();
+    device.answer_all();
     assert_eq!(run.wait_for("started")["info_hash"], cold.info_hash.to_string());
     run.wait_for("status");
     assert!(cold.fetch(&mut cold.join(run.address())) == cold.content);
@@ -300,10 +300,10 @@ fn a_check_that_is_never_answered_does_not_keep_the_process_from_ending() {
     let place = Place::new();
     let (device, _cold) = held(&place, "cold", 1);
     place.put(&work("warm", 2));
-    device.hold_reads();
+    device.hold(opcode::READ);
     let mut run = Run::start(place.command().arg("--torrents").arg(place.path("torrents")));
     run.wait_for("started");
-    device.wait_for_reads(1);
+    device.wait_for_held(1);
     let said = assert_ends_without(run, vec![device]);
     assert!(said.contains("cold") && said.contains("does not answer"), "{said}");
 }

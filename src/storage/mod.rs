@@ -51,5 +51,5 @@ pub use residency::Presence;
 pub use resume::{BootId, Resume, ResumeProblem, Verdict, default_state_dir, resume_path};
 pub use second_look::Sample;
 pub use selection::FileSelection;
-pub use shelf::{Answer, Job, Refusal, Shelf, ShelvedContent, device_of};
+pub use shelf::{Answer, Refusal, Shelf, ShelvedContent, device_of};
 pub use shortage::{is_shortage_of, outlast, tell_shortage};

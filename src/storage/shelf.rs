@@ -212,11 +212,6 @@ impl ShelvedContent {
         );
     }
 
-    /// The device that most of it lies on, in the kernel's number; zero when it has no files.
-    pub fn device(&self) -> u64 {
-        self.device
-    }
-
     fn open(&self, part: u32) -> Result<Arc<Content>, Refusal> {
         if self.fault().is_some() {
             return Err(Refusal::Faulty);
