@@ -116,6 +116,10 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             if entry.content.is_some() {
                 return entry.content.clone();
             }
+            if entry.waiting.len() > 2 * self.connections.len() {
+                // Most of them have gone meanwhile, as they may while a device does not answer.
+                entry.waiting.retain(|&waiter| self.connections.get(waiter).is_some());
+            }
             entry.waiting.push(key);
         } else {
             let files = source.file_count(part);
