@@ -48,6 +48,8 @@ struct State {
     threads: usize,
     /// Threads that sleep. One that was woken counts until it is awake, and what it was woken for waits until then.
     idle: usize,
+    /// Threads that have been started and have not come to take anything yet.
+    starting: usize,
 }
 
 #[derive(Default)]
@@ -60,7 +62,7 @@ impl Lines {
     fn add(self: &Arc<Self>, device: u64, task: Task) {
         let mut state = self.lock();
         state.by_device.entry(device).or_default().waiting.push_back(task);
-        if state.due() <= state.idle || state.threads >= FILE_THREADS_MAX {
+        if state.due() <= state.idle + state.starting || state.threads >= FILE_THREADS_MAX {
             drop(state);
             self.added.notify_one();
             return;
@@ -68,7 +70,10 @@ impl Lines {
         let lines = Arc::clone(self);
         let spawned = std::thread::Builder::new().name("files".to_owned()).spawn(move || lines.work());
         match spawned {
-            Ok(_) => state.threads += 1,
+            Ok(_) => {
+                state.threads += 1;
+                state.starting += 1;
+            }
             // Those that there are do it when they come to it.
             Err(_) if state.threads > 0 => {}
             Err(error) => {
@@ -83,6 +88,7 @@ impl Lines {
     /// A thread's life.
     fn work(&self) {
         let mut state = self.lock();
+        state.starting -= 1;
         loop {
             if let Some((device, task)) = state.begin() {
                 drop(state);
