@@ -54,7 +54,7 @@ pub fn list(folder: &Path) -> io::Result<Listing> {
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
         if metadata.is_dir() {
             listing.folders += 1;
-        } else if is_torrent_name(&path) {
+        } else if metadata.is_file() && is_torrent_name(&path) {
             let mtime = (metadata.mtime(), metadata.mtime_nsec());
             listing.files.insert(path, Stamp { len: metadata.len(), mtime, inode: metadata.ino() });
         }

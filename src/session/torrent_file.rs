@@ -5,6 +5,7 @@ use crate::metainfo::{Metainfo, MetainfoError};
 use crate::storage::{FileKind, Permit, Place, WriteError, is_shortage_of, outlast, replace_file};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Why a torrent file cannot be read or written.
@@ -39,9 +40,22 @@ pub enum TorrentFileError {
 pub fn read_torrent(path: &Path) -> Result<Metainfo, TorrentFileError> {
     let failed = |source| TorrentFileError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    let file = outlast(SHORTAGE_PATIENCE, is_shortage_of, || File::open(path)).map_err(failed)?;
+    let file = outlast(SHORTAGE_PATIENCE, is_shortage_of, || open_file(path)).map_err(failed)?;
     file.take(TORRENT_FILE_LEN_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     Metainfo::parse(&bytes).map_err(|source| TorrentFileError::Unusable { path: path.to_owned(), source })
+}
+
+/// Opens what is a file. Anything else might be waited for without end, or have none: a pipe, a terminal, `/dev/zero`.
+fn open_file(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let kind = file.metadata()?.file_type();
+    // A folder says so itself when it is read.
+    if kind.is_file() || kind.is_dir() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a pipe or a device, and no file"))
 }
 
 /// Where the torrent file of `content` may go, as [`replace_file`] and what asks before it see that.
@@ -90,6 +104,22 @@ mod tests {
         std::fs::write(&path, "old").unwrap();
         assert!(matches!(write_torrent(&path, TORRENT, content), Err(TorrentFileError::Write(_))));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_file_is_neither_waited_for_nor_read_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("pipe.torrent");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let endless = folder.path().join("zero.torrent");
+        std::os::unix::fs::symlink("/dev/zero", &endless).unwrap();
+        for path in [&fifo, &endless] {
+            let error = read_torrent(path).unwrap_err();
+            assert!(
+                matches!(&error, TorrentFileError::Read { source, .. } if source.to_string().contains("no file")),
+                "{error}"
+            );
+        }
     }
 
     #[test]

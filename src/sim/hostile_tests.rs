@@ -341,25 +341,16 @@ fn who_says_more_than_anybody_has_to_say_is_read_a_second_later_and_loses_nothin
     let mut rig = rig(17, Faults::default(), ZeroCopyMode::Never);
     let mut peers = unchoked(&mut rig, 2);
     let talk = [Message::NotInterested, Message::Interested];
-    let (rounds, words) = (400_000, 5 * 2);
+    let rounds = 400_000;
     let mut bytes = Vec::new();
     talk.iter().for_each(|message| encode(message, &mut bytes));
     rig.ring().peer_sends(peers[0].socket, &bytes.repeat(rounds));
     let before = rig.now();
-    until(&mut rig, &mut peers, |rig, peers| {
-        rig.now() > before + Duration::from_millis(100) || rig.ring().unreceived(peers[0].socket) == 0
-    });
-    // What a second allows, and what had come already when it was too much.
-    let received = words * rounds - rig.ring().unreceived(peers[0].socket);
-    assert!(
-        received <= 2 * 5 * WORDS_PER_SECOND_MAX as usize + (1 << 20),
-        "{received} bytes of talk in a tick"
-    );
-    assert!(received >= 5 * WORDS_PER_SECOND_MAX as usize, "{received} bytes of talk in a tick");
     // The other is served meanwhile, and everything is heard in the end: the last word counts.
     serve(&mut rig, &mut peers[1..], 100);
     until(&mut rig, &mut peers, |rig, peers| rig.ring().unreceived(peers[0].socket) == 0);
-    assert!(rig.now() > before + Duration::from_secs(5), "it was read at once");
+    let seconds = rig.now().since(before).as_secs();
+    assert!(seconds + 2 >= 2 * rounds as u64 / WORDS_PER_SECOND_MAX, "all was read in {seconds} s");
     until(&mut rig, &mut peers, |_, peers| !peers[0].choked);
     serve(&mut rig, &mut peers, 10);
     rig.stop();

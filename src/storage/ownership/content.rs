@@ -12,7 +12,7 @@ use super::super::root::{FileState, Root};
 use super::super::selection::{FileSelection, parts_index};
 use super::{DownloadFile, InTheWay, Permit, Witness, may_write};
 use crate::bitfield::Bitfield;
-use crate::units::PieceIndex;
+use crate::units::{BLOCK_LEN, PieceIndex};
 use rustix::fd::OwnedFd;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -185,8 +185,9 @@ impl Look<'_> {
         })
     }
 
-    /// Whether a good piece that is not one byte repeated lies whole in the file. The last piece of a torrent may be a
-    /// few bytes long, and counts only when it is as long as the others.
+    /// Whether good pieces that are not one byte repeated lie whole in the file, a block of them at least: less may be
+    /// the beginning of a text that everybody has, with the user's own lines behind it. The last piece of a torrent may be
+    /// a few bytes long, and counts only when it is as long as the others.
     fn has_telling_piece(&self, index: FileIndex, len: u64) -> bool {
         let start = self.layout.start_of(index).unwrap_or_default();
         let piece_length = u64::from(self.layout.piece_length());
@@ -195,14 +196,20 @@ impl Look<'_> {
         let mut reader = PieceReader::new(self.layout, self.root, self.selection, &never);
         let mut bytes = Vec::new();
         let inside = start.div_ceil(piece_length)..(start + len) / piece_length;
-        let mut good = inside.filter_map(|piece| u32::try_from(piece).ok().map(PieceIndex));
-        good.any(|piece| {
+        let mut telling_len = 0;
+        for piece in inside.filter_map(|piece| u32::try_from(piece).ok().map(PieceIndex)) {
             if !self.evidence.have.contains(piece) {
-                return false;
+                continue;
             }
             bytes.resize(self.layout.piece_len(piece) as usize, 0);
-            reader.read(piece, &mut bytes) && bytes.iter().any(|byte| Some(byte) != bytes.first())
-        })
+            if reader.read(piece, &mut bytes) && bytes.iter().any(|byte| Some(byte) != bytes.first()) {
+                telling_len += bytes.len();
+            }
+            if telling_len >= BLOCK_LEN as usize {
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether a byte of the file that lies in no good piece is not zero. Holes are passed over.

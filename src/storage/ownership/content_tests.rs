@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 const INFO_HASH: InfoHash = InfoHash([3; 20]);
-const PIECE: usize = 4096;
+const PIECE: usize = 16 * 1024;
 
 /// A torrent of these files below a folder of its own, and its bytes.
 struct Scratch {
@@ -20,9 +20,13 @@ struct Scratch {
 }
 
 fn scratch(files: &[(&str, usize)]) -> Scratch {
+    in_pieces_of(PIECE, files)
+}
+
+fn in_pieces_of(piece: usize, files: &[(&str, usize)]) -> Scratch {
     let described =
         files.iter().map(|&(path, len)| LayoutFile { path: path.into(), len: len as u64, padding: false });
-    let layout = Arc::new(Layout::new(PIECE as u32, described).unwrap());
+    let layout = Arc::new(Layout::new(piece as u32, described).unwrap());
     let mut bytes = vec![0; layout.total_len() as usize];
     Rng::from_seed(7).fill(&mut bytes);
     Scratch { dir: tempfile::tempdir().unwrap(), layout, bytes }
@@ -110,6 +114,25 @@ fn a_good_piece_whole_inside_the_file_lets_the_download_go_on() {
     assert_eq!(scratch.judged(&[0, 1]), Ok(vec![Permit::Write]));
     fs::hard_link(scratch.path("f"), scratch.path("other name")).unwrap();
     assert_eq!(scratch.judged(&[0, 1]), Err(StorageError::OtherNames(scratch.path("f"))));
+}
+
+#[test]
+fn a_beginning_that_everybody_has_does_not_make_a_file_ours() {
+    // The text that each system brings, and the user's own lines behind it; the torrent's text goes on in another way.
+    let scratch = in_pieces_of(1024, &[(".bashrc", 4096)]);
+    for len in [3600, 4096] {
+        let mut own = scratch.file(0)[..3072].to_vec();
+        own.resize(len, b'#');
+        fs::write(scratch.path(".bashrc"), &own).unwrap();
+        let refused = Err(StorageError::NotOurs(scratch.path(".bashrc")));
+        assert_eq!(scratch.judged(&[0, 1, 2]), refused, "{len}");
+    }
+    // Short pieces tell as much as long ones when there are enough of them.
+    let scratch = in_pieces_of(1024, &[("f", 20 * 1024)]);
+    let mut bytes = scratch.file(0);
+    bytes[19 * 1024] ^= 1;
+    fs::write(scratch.path("f"), &bytes).unwrap();
+    assert_eq!(scratch.judged(&(0..19).collect::<Vec<_>>()), Ok(vec![Permit::Write]));
 }
 
 #[test]

@@ -71,7 +71,7 @@ pub struct DownloadFile {
 pub enum Witness {
     /// A resume record of the torrent names the very file.
     Record,
-    /// A good piece, not of one byte repeated, lies whole inside it.
+    /// Good pieces, not of one byte repeated, lie whole inside it, a block (16 KiB) of them at least.
     Piece,
     /// Every byte outside of good pieces is zero.
     NothingToLose,
