@@ -128,8 +128,11 @@ mod tests {
         let occupied = folder.path().join("folder");
         std::fs::create_dir_all(occupied.join("inside")).unwrap();
         assert!(matches!(read_torrent(&occupied), Err(TorrentFileError::Read { .. })));
-        assert!(matches!(read_torrent(Path::new("/dev/null")), Err(TorrentFileError::Unusable { .. })));
-        let endless = read_torrent(Path::new("/dev/zero")).unwrap_err();
+        let (empty, long) = (folder.path().join("empty"), folder.path().join("long"));
+        File::create(&empty).unwrap();
+        assert!(matches!(read_torrent(&empty), Err(TorrentFileError::Unusable { .. })));
+        File::create(&long).unwrap().set_len(TORRENT_FILE_LEN_MAX + 1).unwrap();
+        let endless = read_torrent(&long).unwrap_err();
         assert!(matches!(endless, TorrentFileError::Unusable { source: MetainfoError::TooLong, .. }));
     }
 }
