@@ -156,6 +156,7 @@ fn failures_are_one_sentence_and_exit_1_and_wrong_usage_exits_2() {
         &["get", "one.torrent", "--upload-slots", "0"],
         &["get", "one.torrent", "--prefix-connections", "0"],
         &["get", "one.torrent", "--workers", "10000"],
+        &["tracker", "--http", "none", "--udp", "none"],
     ] {
         assert_eq!(seedring(dir.path(), args).0, 2, "{args:?}");
     }

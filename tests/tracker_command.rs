@@ -79,7 +79,7 @@ fn says_whose_fault_it_is_when_it_does_not_start() {
         (&["--trusted-proxy", "10.0.0.0/99"], 2, "write an IP"),
         (&["--tls", list], 2, "2 values required"),
         (&["--http", &address, "--udp", "none"], 1, address.as_str()),
-        (&["--http", "none", "--udp", "none"], 1, "neither an HTTP nor a UDP address"),
+        (&["--http", "none", "--udp", "none"], 2, "neither an HTTP nor a UDP address"),
         (&["--http", "127.0.0.1:0", "--udp", "none", "--allow", list], 1, "line 1"),
         (&["--http", "here"], 2, "write IP:PORT"),
         (&["--interval", "3 weeks"], 2, "the units are s, m, h"),

@@ -6,6 +6,7 @@ use crate::secret_url::RedactedUrl;
 use crate::session::downloading::DownloadError;
 use crate::session::make_torrent::MakeError;
 use crate::storage::outlive_file_size_limit;
+use crate::tracker_server::TrackerServerError;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -116,7 +117,8 @@ fn is_misuse(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
             || matches!(error.downcast_ref(), Some(MakeError::Pattern { .. }));
     // A link of a kind that is not served is none the less a link.
     let is_link = matches!(error.downcast_ref(), Some(link) if !matches!(link, MagnetError::V2Only));
-    is_pattern || is_link || error.is::<UsageError>()
+    let is_listener = matches!(error.downcast_ref(), Some(TrackerServerError::NoAddress));
+    is_pattern || is_link || is_listener || error.is::<UsageError>()
 }
 
 /// A reader that has seen enough is no failure.
