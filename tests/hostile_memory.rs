@@ -220,8 +220,12 @@ fn flood_a_seed(what: &str, strangers: u64, first: &[Message<'_>], again: &[Mess
     });
 }
 
-/// So many strangers do this to a seed.
-fn attack_a_seed(what: &str, strangers: u64, deed: impl Fn(&Stranger, SocketAddr) + Send + Sync + 'static) {
+/// So many strangers do this to a seed, and its memory is watched.
+fn watch_a_seed(
+    what: &str,
+    strangers: u64,
+    deed: impl Fn(&Stranger, SocketAddr) + Send + Sync + 'static,
+) -> (Album, Run, Strangers) {
     let album = album();
     let seed = seed(&album);
     let address = seed.address();
@@ -229,7 +233,13 @@ fn attack_a_seed(what: &str, strangers: u64, deed: impl Fn(&Stranger, SocketAddr
     let before = memory_of(seed.id());
     let strangers = Strangers::start(&album, strangers, move |stranger| deed(stranger, address));
     strangers.watch(what, seed.id(), before, GROWTH_MAX);
-    be_honest(&album, "beside", address);
+    (album, seed, strangers)
+}
+
+/// So many strangers do this to a seed, which serves an honest peer meanwhile.
+fn attack_a_seed(what: &str, strangers: u64, deed: impl Fn(&Stranger, SocketAddr) + Send + Sync + 'static) {
+    let (album, seed, _strangers) = watch_a_seed(what, strangers, deed);
+    be_honest(&album, "beside", seed.address());
 }
 
 #[test]
@@ -288,9 +298,10 @@ fn key_exchanges_without_end_take_no_memory() {
     });
 }
 
+/// How long an honest peer stands in line beside them is asked where time is simulated: here all come from one prefix.
 #[test]
 fn peers_that_hold_slots_and_never_ask_take_no_memory() {
-    attack_a_seed("slots", 100, |stranger, seed| {
+    watch_a_seed("slots", 100, |stranger, seed| {
         let Some(mut stream) = stranger.dial(seed) else {
             return park_timeout(std::time::Duration::from_millis(50));
         };
