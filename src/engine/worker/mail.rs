@@ -8,8 +8,8 @@
 //! Reading one's own mailbox never depends on any of this, so two workers whose mailboxes are both full read each other's
 //! mail in their next turns and come free. Those who wait go on one after the other, in the order in which they came to wait.
 //!
-//! Whoever says more in a second than anybody has to say waits likewise, until the next second: reading him takes time that
-//! others wait for.
+//! A connection whose peer says more in a second than `WORDS_PER_SECOND_MAX` waits in the same way until the next second. To
+//! read such a peer takes processor time that the other connections need.
 
 use super::super::message::ToWorker;
 use super::super::ring::{Op, OpKind, Ring, Tag};
