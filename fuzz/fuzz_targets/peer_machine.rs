@@ -9,7 +9,8 @@ use libfuzzer_sys::fuzz_target;
 use seedring::bitfield::Bitfield;
 use seedring::id::{InfoHash, PeerId};
 use seedring::limits::{
-    CLIENT_NAME_LEN_MAX, CONTROL_QUEUED_LEN_MAX, METADATA_REQUESTS_QUEUED_MAX, REQUESTS_QUEUED_MAX,
+    CLIENT_NAME_LEN_MAX, CONTROL_QUEUED_LEN_MAX, METADATA_REQUESTS_QUEUED_MAX, REQUEST_RUNS_MAX,
+    REQUESTS_QUEUED_MAX,
 };
 use seedring::peer::{Identity, PeerError, PeerEvent, PeerMachine, TorrentFacts};
 use seedring::time::{Duration, Instant};
@@ -20,6 +21,11 @@ use std::sync::Arc;
 const INFO_HASH: InfoHash = InfoHash([7; 20]);
 /// What may stand above the bound: the answers to one message, a choke with the rejects of a full queue.
 const CONTROL_SLACK: usize = 1024 + 17 * REQUESTS_QUEUED_MAX;
+/// Bytes that a script may send, so that floods of floods end in time.
+const SENT_LEN_MAX: usize = 8 << 20;
+/// What queue, control bytes and untold pieces may hold: runs of requests, twice for how vectors grow.
+const BUFFERED_LEN_MAX: usize =
+    2 * (16 * REQUEST_RUNS_MAX + CONTROL_QUEUED_LEN_MAX + CONTROL_SLACK + METADATA_SLACK);
 /// A piece of the info dictionary, which comes on top.
 const METADATA_SLACK: usize = 16_384 + 512;
 
@@ -27,6 +33,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((&[flags, pieces], mut script)) = data.split_first_chunk::<2>() else { return };
     let mut connection = Connection::new(flags, u32::from(pieces) % 40 + 1);
     let mut last: &[u8] = &[];
+    let mut sent = 0;
     while let Some((&step, rest)) = script.split_first() {
         script = rest;
         let ended = match step {
@@ -39,6 +46,10 @@ fuzz_target!(|data: &[u8]| {
             // The same again, many times: floods.
             0xe0..=0xef => {
                 let times = 1 << (step & 0x0f).min(12);
+                sent += times * last.len();
+                if sent > SENT_LEN_MAX {
+                    break;
+                }
                 (0..times).any(|_| connection.receive(last).is_err())
             }
             0xf0..=0xf3 => {
@@ -147,6 +158,7 @@ impl Connection {
         while let Ok(Some(message)) = self.theirs.decode(&mut input) {
             self.requests += usize::from(matches!(message, Message::Request(_)));
         }
+        assert!(self.machine.buffered_bytes() <= BUFFERED_LEN_MAX + 10 * self.chokes);
         Ok(())
     }
 
@@ -201,7 +213,9 @@ impl Connection {
         while self.machine.next_block().is_some() {
             self.send_block();
         }
-        assert!(self.blocks - answered <= REQUESTS_QUEUED_MAX);
+        // Who knows no rejects may have more queued than it was told, in runs whose number is bounded.
+        assert!(!self.fast || self.blocks - answered <= REQUESTS_QUEUED_MAX);
+        assert!(self.blocks + self.rejects <= self.requests);
         if self.fast {
             assert_eq!(self.requests, self.rejects + self.blocks);
         }

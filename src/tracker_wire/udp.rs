@@ -330,6 +330,8 @@ fn push_announce(out: &mut Vec<u8>, request: &AnnounceRequest) {
         out.extend_from_slice(&amount.to_be_bytes());
     }
     let event: u32 = match request.event {
+        // BEP 15 ends at three. There are trackers that give no answer to what lies above, and a partial seed
+        // would be in no swarm.
         AnnounceEvent::None | AnnounceEvent::Paused => 0,
         AnnounceEvent::Completed => 1,
         AnnounceEvent::Started => 2,
