@@ -250,6 +250,87 @@ fn content_of_which_nothing_is_good_is_not_said_to_be_seeded() {
     assert_ends(run);
 }
 
+/// A torrent of three files of which `two` and `three` are missing, served from a folder.
+fn partly_there(place: &Place) -> (Work, Run) {
+    let files = [("one", 20 * PIECE), ("two", 5 * PIECE), ("three", 5 * PIECE)];
+    let work = Work::new(6, "album", PIECE, &files, 0);
+    place.put(&work);
+    for name in ["two", "three"] {
+        fs::rename(place.path("data/album").join(name), place.path(name)).unwrap();
+    }
+    let run = Run::start(place.command().arg(place.path("torrents/album.torrent")));
+    (work, run)
+}
+
+/// The pieces of the next `started`, and the bytes that were read since the last.
+fn served_again(run: &mut Run, heard_before: usize) -> (u64, u64) {
+    let started = run.wait_for("started");
+    assert_eq!(started["back"], true, "{started}");
+    let checks = run.heard[heard_before..].iter().filter(|event| event["event"] == "checking");
+    (started["pieces"].as_u64().unwrap(), checks.map(|event| event["length"].as_u64().unwrap()).sum())
+}
+
+#[test]
+fn a_missing_file_that_comes_is_served_too_and_nothing_else_is_read_again() {
+    let place = Place::new();
+    let (work, mut run) = partly_there(&place);
+    run.wait_for("ready");
+    let started = run.heard.iter().find(|event| event["event"] == "started").unwrap();
+    assert_eq!(started["pieces"], 20);
+    let heard = run.heard.len();
+    fs::rename(place.path("two"), place.path("data/album/two")).unwrap();
+    assert_eq!(served_again(&mut run, heard), (25, 5 * PIECE as u64));
+    // A peer learns it as it comes.
+    let mut peer = work.meet(run.address());
+    let pieces = peer.hear(|message| match message {
+        seedring::wire::Message::Bitfield(bits) => {
+            Some(bits.iter().map(|byte| byte.count_ones()).sum::<u32>())
+        }
+        _ => None,
+    });
+    assert_eq!(pieces, 25);
+    let heard = run.heard.len();
+    fs::rename(place.path("three"), place.path("data/album/three")).unwrap();
+    run.signal(Signal::HUP);
+    assert_eq!(served_again(&mut run, heard), (30, 5 * PIECE as u64));
+    assert!(work.fetch(&mut work.join(run.address())) == work.content);
+    assert_eq!(told(&run, &["failed"]), [0], "it was served all the time");
+    assert_ends(run);
+    // What was found in this run is known in the next.
+    let mut run = Run::start(place.command().arg(place.path("torrents/album.torrent")));
+    assert_eq!(run.wait_for("started")["pieces"], 30);
+    assert_eq!(run.checked_len(), 0);
+    assert_ends(run);
+}
+
+#[test]
+fn a_file_that_goes_and_comes_back_is_not_kept_from_it_by_others_that_are_missing() {
+    let place = Place::new();
+    let (work, mut run) = partly_there(&place);
+    run.wait_for("ready");
+    let heard = run.heard.len();
+    fs::rename(place.path("data/album/one"), place.path("away")).unwrap();
+    run.signal(Signal::HUP);
+    assert_eq!(run.wait_for("failed")["info_hash"], work.info_hash.to_string());
+    for _ in 0..3 {
+        run.wait_for("status");
+    }
+    fs::rename(place.path("away"), place.path("data/album/one")).unwrap();
+    assert_eq!(served_again(&mut run, heard), (20, 20 * PIECE as u64));
+    // Written anew while it is served: two pieces of it are not right any more, and of the others nothing is read.
+    fs::write(place.path("data/album/two"), &work.content[20 * PIECE..25 * PIECE]).unwrap();
+    let heard = run.heard.len();
+    assert_eq!(served_again(&mut run, heard), (25, 5 * PIECE as u64));
+    let mut wrong = work.content[20 * PIECE..25 * PIECE].to_vec();
+    (wrong[0], wrong[2 * PIECE]) = (!wrong[0], !wrong[2 * PIECE]);
+    let heard = run.heard.len();
+    fs::write(place.path("data/album/two"), wrong).unwrap();
+    run.signal(Signal::HUP);
+    run.wait_for("failed");
+    assert_eq!(served_again(&mut run, heard), (23, 5 * PIECE as u64));
+    assert_ends(run);
+}
+
 /// A torrent of one file, `film`, in the folder of its name, which lies on a device of the test's.
 fn held(place: &Place, name: &str, seed: u64) -> (HeldDevice, Work) {
     let work = Work::new(seed, name, PIECE, &[("film", 300_000)], 0);

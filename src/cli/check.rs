@@ -80,6 +80,8 @@ struct IncompleteFile {
     length: u64,
     piece_count: u32,
     bad_pieces: u32,
+    /// The bad file that all of its bad pieces are shared with, when nothing else is known against it.
+    neighbour_of: Option<String>,
     problem: Option<String>,
 }
 
@@ -102,7 +104,13 @@ impl Checked {
         let (name, pieces) = (Plain(&self.name), self.piece_count);
         writeln!(out, "{name}: {} of {pieces} pieces are good, {good} of {all}", self.good_pieces)?;
         for file in &self.incomplete_files {
-            writeln!(out, "  {}: {} of {} pieces bad", Plain(&file.path), file.bad_pieces, file.piece_count)?;
+            let (path, bad, pieces) = (Plain(&file.path), file.bad_pieces, file.piece_count);
+            match &file.neighbour_of {
+                Some(other) => {
+                    writeln!(out, "  {path}: lacks only bytes at its border with {}", Plain(other))?;
+                }
+                None => writeln!(out, "  {path}: {bad} of {pieces} pieces bad")?,
+            }
             if let Some(problem) = &file.problem {
                 writeln!(out, "    {}", Plain(problem))?;
             }
@@ -119,14 +127,20 @@ fn incomplete_files<'a>(
         let found = report.problems.binary_search_by_key(&file, |problem| problem.file).ok()?;
         report.problems.get(found).map(|problem| super::with_causes(&problem.error))
     };
+    let neighbours = report.neighbours(layout);
     layout.stored_files().filter_map(move |(index, file)| {
         let bad_pieces = report.bad_pieces_of(layout, index);
+        let neighbour_of = |index| {
+            let other = layout.file(*neighbours.get(&index)?)?;
+            Some(other.path.display().to_string())
+        };
         let problem = problem_of(index);
         (bad_pieces > 0 || problem.is_some()).then(|| IncompleteFile {
             path: file.path.display().to_string(),
             length: file.len,
             piece_count: layout.pieces_of(index).len() as u32,
             bad_pieces,
+            neighbour_of: neighbour_of(index),
             problem,
         })
     })

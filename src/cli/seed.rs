@@ -39,8 +39,9 @@ use tokio::sync::mpsc;
 /// after a check. Give others the .torrent or the magnet link; SIGINT (Ctrl-C) or SIGTERM ends it cleanly,
 /// and so does a reader of its output that goes away.
 ///
-/// It goes on until then: content that vanishes is served again when it is back, and folders of --torrents are watched,
-/// empty ones, too. SIGHUP has folders, torrent files and content that is missing looked at again at once.
+/// It goes on until then: content that vanishes is served again when it is back, files that were missing are served when they
+/// come, and folders of --torrents are watched, empty ones, too. SIGHUP has folders, torrent files and content looked at again
+/// at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  seedring seed holiday-videos\n  \
     seedring seed debian.torrent --data /srv/iso --upload-limit 50MB/s\n  \
@@ -200,10 +201,14 @@ async fn serve(
     }
     let ending = session
         .run(arrivals, shutdown, |event| {
-            if let SessionEvent::Lost { info_hash } = &event {
-                // It is looked for from now on.
-                let _ = keeper.send(ToKeeper::Lost(*info_hash));
-            }
+            // What was lost is looked for from now on, and what has come is looked at.
+            let to_keeper = match &event {
+                SessionEvent::Lost { info_hash } => Some(ToKeeper::Lost(*info_hash)),
+                SessionEvent::Changed { info_hash } => Some(ToKeeper::Changed(*info_hash)),
+                SessionEvent::Renewed { info_hash } => Some(ToKeeper::Renewed(*info_hash)),
+                _ => None,
+            };
+            to_keeper.into_iter().for_each(|message| _ = keeper.send(message));
             view.tell(event);
         })
         .await;

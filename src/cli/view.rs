@@ -172,6 +172,8 @@ impl View {
             }
             // That it has failed was told.
             SessionEvent::Lost { .. } => {}
+            // It is looked at, and then told to have started.
+            SessionEvent::Changed { .. } | SessionEvent::Renewed { .. } => {}
             SessionEvent::Removed { name, info_hash } => {
                 if self.json {
                     return self.line(&object!({
@@ -305,6 +307,14 @@ impl View {
                 "notes": serving.notes,
                 "back": serving.is_back,
             }));
+        }
+        if serving.is_renewed {
+            return self.say(format_args!(
+                "seedring: files of {} have come; {} of {} pieces are good now and are served",
+                Plain(&serving.name),
+                serving.pieces,
+                serving.piece_count
+            ));
         }
         if serving.is_back && serving.problems.is_empty() {
             return self.say(format_args!("seedring: {} is seeded again", Plain(&serving.name)));

@@ -34,7 +34,7 @@ pub struct Look {
     pub ticket: u64,
     /// To which group it belongs.
     pub group: usize,
-    /// Whether it was served in this run: then all of its content is waited for.
+    /// Whether it was served in this run and is not any more: then all of its content that was there is waited for.
     pub was_served: bool,
 }
 
@@ -58,6 +58,8 @@ pub enum Verdict {
     Serve,
     /// It is to be checked, and then served.
     Check,
+    /// It is served, and is to be checked where its files are not what they were, and then served anew.
+    CheckAnew,
     /// Nothing is to be done.
     Leave,
 }
@@ -101,6 +103,14 @@ struct Entry {
     seen: Option<u64>,
     /// Its content when a check led to nothing.
     refused: Option<u64>,
+    /// Its content when it was served anew.
+    renewed: Option<u64>,
+    /// Checks since the user last wanted it looked at: what changes often is left alone for longer.
+    checks: u32,
+    /// Files of it have come while it is served.
+    is_changed: bool,
+    /// It is checked while it is served.
+    is_anew: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +138,21 @@ impl Entry {
             told: None,
             seen: None,
             refused: None,
+            renewed: None,
+            checks: 0,
+            is_changed: false,
+            is_anew: false,
         }
+    }
+
+    /// Whether its content has been at rest for long enough; otherwise when to look at it again.
+    fn is_at_rest(&mut self, now: Instant, files: u64) -> Result<(), Instant> {
+        if self.seen.replace(files) != Some(files) {
+            let shift = self.checks.min(16);
+            return Err(now + (SETTLE_TIME * (1 << shift)).min(LOOK_RETRY_MAX));
+        }
+        self.checks += 1;
+        Ok(())
     }
 
     /// When it is tried again after so many failures.
@@ -210,10 +234,35 @@ impl Collection {
         let Some(path) = self.served.remove(&info_hash) else { return };
         if let Some(entry) = self.entries.get_mut(&path) {
             entry.failures += 1;
+            (entry.is_changed, entry.is_anew) = (false, false);
             // What the session tells of it is told; what the first looks find is the same in other words.
             entry.told = None;
             let at = entry.retry_at(now);
             self.look_at(at, &path);
+        }
+    }
+
+    /// Files have come of a torrent that is served without them. Told again and again as long as it is so.
+    pub fn handle_changed(&mut self, now: Instant, info_hash: InfoHash) {
+        let Some(path) = self.served.get(&info_hash).cloned() else { return };
+        let Some(entry) = self.entries.get_mut(&path).filter(|it| !it.is_changed && !it.is_anew) else {
+            return;
+        };
+        entry.is_changed = true;
+        // A look that is under way, or due, sees it.
+        if entry.state == State::Served {
+            self.look_soon(now, &path);
+        }
+    }
+
+    /// A torrent that was checked while it was served is served anew.
+    pub fn handle_renewed(&mut self, info_hash: InfoHash) {
+        let Some(path) = self.served.get(&info_hash) else { return };
+        if let Some(entry) = self.entries.get_mut(path).filter(|entry| entry.is_anew) {
+            (entry.is_anew, entry.failures, entry.renewed) = (false, 0, entry.seen);
+            if entry.state == State::Busy {
+                entry.state = State::Served;
+            }
         }
     }
 
@@ -224,7 +273,7 @@ impl Collection {
             self.entries.iter().filter(|(_, entry)| again(entry)).map(|(path, _)| path.clone()).collect();
         for path in paths {
             if let Some(entry) = self.entries.get_mut(&path) {
-                (entry.failures, entry.refused) = (0, None);
+                (entry.failures, entry.checks, entry.refused) = (0, 0, None);
                 self.look_soon(now, &path);
             }
         }
@@ -244,7 +293,8 @@ impl Collection {
         self.tickets += 1;
         (entry.ticket, entry.state) = (self.tickets, State::Busy);
         *self.looking.entry(entry.group).or_default() += 1;
-        let was_served = entry.info_hash.is_some();
+        let is_served = |hash: &InfoHash| self.served.get(hash) == Some(&path);
+        let was_served = entry.info_hash.is_some_and(|hash| !is_served(&hash));
         Some(Look { path, ticket: entry.ticket, group: entry.group, was_served })
     }
 
@@ -262,8 +312,7 @@ impl Collection {
         };
         let before = entry.info_hash.filter(|hash| self.served.get(hash) == Some(path));
         if before == Some(found.info_hash) && entry.trackers == found.trackers {
-            entry.state = State::Served;
-            return (Verdict::Leave, None);
+            return (self.judge_changes(now, path, found), None);
         }
         let is_elsewhere = self.served.get(&found.info_hash).is_some_and(|other| other != path);
         if !is_elsewhere && found.needs_check {
@@ -274,12 +323,13 @@ impl Collection {
                 self.look_at(at, path);
                 return (Verdict::Leave, None);
             }
-            if entry.seen.replace(found.files) != Some(found.files) {
-                self.look_at(now + SETTLE_TIME, path);
+            if let Err(at) = entry.is_at_rest(now, found.files) {
+                self.look_at(at, path);
                 return (Verdict::Leave, None);
             }
         }
         (entry.info_hash, entry.trackers) = (Some(found.info_hash), found.trackers);
+        (entry.is_changed, entry.is_anew, entry.renewed) = (false, false, None);
         let gone = before.map(|info_hash| Gone { info_hash, is_replaced: true });
         entry.state = if is_elsewhere { State::Double } else { State::Served };
         if let Some(before) = before {
@@ -292,6 +342,32 @@ impl Collection {
         (if found.needs_check { Verdict::Check } else { Verdict::Serve }, gone)
     }
 
+    /// What becomes of a torrent that is served and has been found again.
+    fn judge_changes(&mut self, now: Instant, path: &Path, found: Found) -> Verdict {
+        let Some(entry) = self.entries.get_mut(path) else { return Verdict::Leave };
+        if !entry.is_changed || !found.needs_check || entry.renewed == Some(found.files) {
+            entry.is_changed = false;
+            entry.state = if entry.is_anew { State::Busy } else { State::Served };
+            return Verdict::Leave;
+        }
+        let at = if entry.refused == Some(found.files) {
+            entry.failures += 1;
+            Err(entry.retry_at(now))
+        } else {
+            entry.is_at_rest(now, found.files)
+        };
+        match at {
+            Err(at) => {
+                self.look_at(at, path);
+                Verdict::Leave
+            }
+            Ok(()) => {
+                (entry.is_changed, entry.is_anew, entry.state) = (false, true, State::Busy);
+                Verdict::CheckAnew
+            }
+        }
+    }
+
     /// A look has found no torrent, or no content. Answers whether the user is to be told so.
     pub fn handle_not_found(&mut self, now: Instant, look: &Look, why: &str) -> bool {
         self.end_look(look);
@@ -300,8 +376,13 @@ impl Collection {
         };
         if let Some(info_hash) = entry.info_hash.filter(|hash| self.served.get(hash) == Some(&look.path)) {
             // What is served is served on: a torrent file that cannot be read now is no torrent that is gone.
-            entry.state = State::Served;
             tracing::debug!(%info_hash, %why, "its torrent file cannot be read now");
+            entry.state = if entry.is_anew { State::Busy } else { State::Served };
+            if entry.is_changed {
+                entry.failures += 1;
+                let at = entry.retry_at(now);
+                self.look_at(at, &look.path);
+            }
             return false;
         }
         // A file that has just come may not have been written to its end: it is told when it stays so. What was lost has been
@@ -320,9 +401,16 @@ impl Collection {
     /// What was to be checked, or served, has not become a torrent that is served.
     /// Its files were `files` then; as they were found when `None`.
     pub fn handle_refused(&mut self, now: Instant, info_hash: InfoHash, files: Option<u64>) {
-        let Some(path) = self.served.get(&info_hash) else { return };
-        if let Some(entry) = self.entries.get_mut(path) {
+        let Some(path) = self.served.get(&info_hash).cloned() else { return };
+        if let Some(entry) = self.entries.get_mut(&path) {
             entry.refused = files.or(entry.seen);
+            if std::mem::take(&mut entry.is_anew) {
+                // It is served on as it was.
+                entry.is_changed = true;
+                entry.failures += 1;
+                let at = entry.retry_at(now);
+                return self.look_at(at, &path);
+            }
         }
         self.handle_lost(now, info_hash);
     }

@@ -7,8 +7,8 @@ use crate::engine::supply::Supply;
 use crate::id::InfoHash;
 use crate::metainfo::Metainfo;
 use crate::storage::{
-    self, CheckReport, Content, FileSelection, Fingerprint, Layout, Links, Resume, Sample, Shelf,
-    ShelvedContent, StorageError, resume_path,
+    self, ByFile, CheckReport, Content, FileIndex, FileProblem, FileSelection, Fingerprint, Layout, Links,
+    Resume, Sample, Shelf, ShelvedContent, StorageError, Subset, resume_path,
 };
 use crate::units::PieceIndex;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub struct Located {
     pub remembered: Option<Remembered>,
     /// It was made in this run.
     pub made_here: bool,
-    /// The files as they were found, of content that is remembered.
+    /// The files as they were found and judged, of content of which something is remembered.
     shelved: Option<ShelvedContent>,
     shelf: Shelf,
 }
@@ -38,8 +38,8 @@ pub struct Located {
 /// What an earlier run knew of a torrent.
 #[derive(Clone, Debug)]
 pub struct Remembered {
-    /// Pieces that were right; `None` when files have changed since.
-    pub verified: Option<Bitfield>,
+    /// What of it still holds, file by file; `None` when nothing does.
+    pub by_file: Option<ByFile>,
     /// Bytes uploaded until then.
     pub uploaded: u64,
     /// Bytes downloaded until then.
@@ -88,6 +88,15 @@ impl ServedContent {
         match self {
             Self::Open(content) => content.verify_files(),
             Self::OnDemand(content) => content.verify_files(),
+        }
+    }
+
+    /// Whether files that were missing are there now: a system call for each. Not for data cores.
+    pub(super) fn has_newcomers(&self) -> bool {
+        match self {
+            // What is downloaded is made here.
+            Self::Open(_) => false,
+            Self::OnDemand(content) => content.has_newcomers(),
         }
     }
 
@@ -159,17 +168,14 @@ impl Located {
             .filter(|resume| resume.info_hash == metainfo.info_hash())
             .map(|resume| {
                 // While pieces were written a fingerprint vouches for nothing: a crash may have lost what it saw.
-                let mut holds = resume.is_clean && resume.verified.len() == layout.piece_count();
-                if holds {
-                    let found = ShelvedContent::new(Arc::clone(&layout), root.clone(), shelf).ok();
-                    shelved = found.filter(|found| resume.fingerprint.vouches_for(&found.fingerprint()));
-                    holds = shelved.is_some();
-                }
-                Remembered {
-                    verified: holds.then_some(resume.verified),
-                    uploaded: resume.uploaded,
-                    downloaded: resume.downloaded,
-                }
+                let found =
+                    resume.is_clean.then(|| ShelvedContent::new(Arc::clone(&layout), root.clone(), shelf));
+                let found = found.and_then(Result::ok);
+                let by_file =
+                    found.as_ref().and_then(|it| resume.judge_by_file(&layout, &root, &it.fingerprint()));
+                // What is judged is what is checked: a file that changes from now on shows as a difference.
+                shelved = found.filter(|_| by_file.is_some());
+                Remembered { by_file, uploaded: resume.uploaded, downloaded: resume.downloaded }
             });
         let torrent_file = None;
         let (made_here, shelf) = (false, shelf.clone());
@@ -187,18 +193,33 @@ impl Located {
         shelved.unwrap_or_else(|| storage::device_of(&self.layout, &self.root))
     }
 
-    /// Whether every file is there, and as long as it has to be: a system call for each.
+    /// Whether every file is there again that was there when the content was served, and as long as it was then if it was
+    /// whole. Where nothing is remembered of that, every file has to be: a system call for each.
     ///
     /// # Errors
     /// What is missing.
     pub fn find_files(&self) -> Result<(), StorageError> {
+        if let Some(by_file) = self.by_file() {
+            return by_file.gone.clone().map_or(Ok(()), Err);
+        }
         let content = ShelvedContent::new(Arc::clone(&self.layout), self.root.clone(), &self.shelf)?;
         content.problems().first().map_or(Ok(()), |problem| Err(problem.error.clone()))
     }
 
+    fn by_file(&self) -> Option<&ByFile> {
+        self.remembered.as_ref()?.by_file.as_ref()
+    }
+
     /// Whether a check has to come first.
     pub fn needs_check(&self) -> bool {
-        self.remembered.as_ref().is_none_or(|remembered| remembered.verified.is_none())
+        self.by_file().is_none_or(|by_file| by_file.unknown.count() > 0)
+    }
+
+    /// Bytes that a check reads: all, or those of pieces whose files are not what they were.
+    pub fn check_len(&self) -> u64 {
+        self.by_file().map_or(self.layout.total_len(), |by_file| {
+            by_file.unknown.iter().map(|piece| u64::from(self.layout.piece_len(piece))).sum()
+        })
     }
 
     /// Takes every piece as right: it has just been hashed.
@@ -207,12 +228,14 @@ impl Located {
         let downloaded = self.remembered.as_ref().map_or(0, |remembered| remembered.downloaded);
         // What is noted may be less.
         self.shelved = None;
-        let verified = Some(Bitfield::all(self.layout.piece_count()));
-        self.remembered = Some(Remembered { verified, uploaded, downloaded });
+        let count = self.layout.piece_count();
+        let by_file = ByFile { right: Bitfield::all(count), unknown: Bitfield::none(count), gone: None };
+        self.remembered = Some(Remembered { by_file: Some(by_file), uploaded, downloaded });
     }
 
-    /// Gets the content ready to be opened, after a check on all cores where one is due. `on_progress` hears of every so many
-    /// bytes checked, from any thread. Files that are missing or damaged are problems, and what is right can be served.
+    /// Gets the content ready to be opened, after a check on all cores where one is due, of the files that are not what they
+    /// were when that is known. `on_progress` hears of every so many bytes checked, from any thread. Files that are missing or
+    /// damaged are problems, and what is right can be served.
     ///
     /// # Errors
     /// What the disk says; that it was broken off, or that files changed meanwhile.
@@ -221,8 +244,9 @@ impl Located {
         on_progress: &(dyn Fn(u64) + Sync),
         cancel: &AtomicBool,
     ) -> Result<Checked, StorageError> {
-        // Only what was found as the resume file says is shelved already.
-        let is_noted = self.shelved.is_some();
+        let needs_check = self.needs_check();
+        // What was found as the resume file says.
+        let is_noted = self.shelved.is_some() && !needs_check;
         let shelve = || ShelvedContent::new(Arc::clone(&self.layout), self.root.clone(), &self.shelf);
         // Taken before anything is read: whatever changes meanwhile shows as a difference later.
         let mut content = match self.shelved {
@@ -232,19 +256,27 @@ impl Located {
         let fingerprint = content.fingerprint();
         let uploaded = self.remembered.as_ref().map_or(0, |remembered| remembered.uploaded);
         let downloaded = self.remembered.as_ref().map_or(0, |remembered| remembered.downloaded);
-        let report = match self.remembered.and_then(|remembered| remembered.verified) {
-            Some(bitfield) => CheckReport { bitfield, problems: content.problems().to_vec() },
-            None => {
-                let info = self.metainfo.info();
-                let expected = |piece: PieceIndex| info.piece_hash(piece);
-                let report = storage::check(&self.layout, &self.root, &expected, 0, on_progress, cancel)?;
-                content = shelve()?;
-                if !fingerprint.is_as_old_as(&content.fingerprint()) {
-                    return Err(StorageError::Modified(self.root));
-                }
-                report
+        let info = self.metainfo.info();
+        let expected = |piece: PieceIndex| info.piece_hash(piece);
+        let (layout, root) = (&self.layout, &self.root);
+        let mut report = match self.remembered.and_then(|remembered| remembered.by_file) {
+            Some(ByFile { right, unknown, .. }) if unknown.count() == 0 => {
+                CheckReport { bitfield: right, problems: content.problems().to_vec() }
             }
+            Some(ByFile { right, unknown, .. }) => {
+                let subset = Subset { pieces: &unknown, selection: &FileSelection::all() };
+                let some = storage::check_some(layout, root, subset, &expected, 0, on_progress, cancel)?;
+                some.and_right(&right)
+            }
+            None => storage::check(layout, root, &expected, 0, on_progress, cancel)?,
         };
+        if needs_check {
+            content = shelve()?;
+            if !fingerprint.is_as_old_as(&content.fingerprint()) {
+                return Err(StorageError::Modified(self.root));
+            }
+            report.add(content.problems());
+        }
         let problems = problems(&self.layout, &report);
         let verified = report.bitfield;
         let sample = Sample::of(&self.layout, &verified, |piece| self.metainfo.info().piece_hash(piece));
@@ -268,14 +300,41 @@ impl Located {
     }
 }
 
-/// What is wrong with each file: why it cannot be read, otherwise how many of its pieces are damaged.
+/// Neighbours of a bad file that are named with it; the others are counted.
+const NEIGHBOURS_NAMED_MAX: usize = 3;
+
+/// What is wrong with each file: why it cannot be read, otherwise how many of its pieces are damaged; and with either, which
+/// files nothing else is known against than that they share a piece with it.
 fn problems(layout: &Layout, report: &CheckReport) -> Vec<String> {
+    let borders = report.neighbours(layout);
+    let with_neighbours = |file: FileIndex, problem: String| {
+        let all = borders.iter().filter(|(_, of)| **of == file);
+        let names = all.clone().filter_map(|(neighbour, _)| layout.file(*neighbour));
+        let mut named: Vec<String> =
+            names.take(NEIGHBOURS_NAMED_MAX).map(|file| file.path.display().to_string()).collect();
+        let count = all.count();
+        if count > named.len() {
+            named.push(format!("{} more", count - named.len()));
+        }
+        match named.is_empty() {
+            true => problem,
+            false => format!(
+                "{problem}; of its neighbours only the bytes at the border lack: {}",
+                named.join(", ")
+            ),
+        }
+    };
     let unreadable = |file| report.problems.binary_search_by_key(&file, |problem| problem.file).is_ok();
     let damaged = layout.stored_files().filter_map(|(index, file)| {
         let bad = report.bad_pieces_of(layout, index);
         let pieces = layout.pieces_of(index).len();
-        (bad > 0 && !unreadable(index))
-            .then(|| format!("{}: {bad} of {pieces} pieces are damaged", file.path.display()))
+        let is_bad = bad > 0 && !unreadable(index) && !borders.contains_key(&index);
+        let told = || format!("{}: {bad} of {pieces} pieces are damaged", file.path.display());
+        is_bad.then(|| with_neighbours(index, told()))
     });
-    report.problems.iter().map(|problem| problem.error.to_string()).chain(damaged).collect()
+    let told = |problem: &FileProblem| with_neighbours(problem.file, problem.error.to_string());
+    report.problems.iter().map(told).chain(damaged).collect()
 }
+
+#[cfg(test)]
+mod tests;

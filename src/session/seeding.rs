@@ -5,6 +5,7 @@
 //! anything: faults stay with their content and are looked for every second, figures are read, not told.
 
 mod announce_plan;
+mod arrival;
 mod completions;
 mod departed;
 mod embedded;
@@ -12,12 +13,13 @@ mod figures;
 mod first_announces;
 mod terms;
 
+pub use arrival::Arrival;
 pub use embedded::{OwnTracker, announce_urls, reachable, reaches_nobody};
 pub use terms::{
     DownloadStatus, Ending, SeedingSettings, Serving, SessionEvent, Status, TorrentStatus, Until,
 };
 
-use super::content::{Checked, Located, ServedContent};
+use super::content::{Checked, ServedContent};
 use super::metrics_server::{MetricsError, MetricsServer, Scrape, Scrapes};
 use super::storage_sink::StorageSink;
 use super::watch::{Watched, Watcher};
@@ -292,7 +294,16 @@ impl Seeding {
 
     fn handle_arrival(&mut self, arrival: Arrival, tell: &mut impl FnMut(SessionEvent)) {
         match arrival {
-            Arrival::Ready(checked) => self.add(*checked, tell),
+            Arrival::Ready(checked) => self.add(*checked, false, tell),
+            Arrival::Anew(checked) => {
+                let info_hash = checked.metainfo.info_hash();
+                // What has failed meanwhile is looked at again by whoever was told of that.
+                if self.leave(info_hash).is_some() {
+                    self.add(*checked, true, tell);
+                    tell(SessionEvent::Renewed { info_hash });
+                }
+            }
+            Arrival::LookAgain => self.watcher.look_again(),
             Arrival::Failed { name, info_hash, reason } => {
                 self.failed.add(info_hash);
                 tell(SessionEvent::Failed { name, info_hash, reason });
@@ -303,7 +314,7 @@ impl Seeding {
         }
     }
 
-    fn add(&mut self, mut checked: Checked, tell: &mut impl FnMut(SessionEvent)) {
+    fn add(&mut self, mut checked: Checked, is_renewed: bool, tell: &mut impl FnMut(SessionEvent)) {
         let info = checked.metainfo.info();
         let info_hash = checked.metainfo.info_hash();
         let name = info.name().to_owned();
@@ -344,6 +355,7 @@ impl Seeding {
             notes: plan.notes.clone(),
             left: if is_download { left } else { 0 },
             is_back,
+            is_renewed,
         });
         let stored: Arc<SharedBitfield> = Arc::new(checked.verified.clone().into());
         let metainfo = Arc::new(checked.metainfo);
@@ -612,61 +624,12 @@ impl Seeding {
         for (info_hash, reason) in failed {
             self.fail(info_hash, reason, tell);
         }
+        for info_hash in self.watcher.take_changed() {
+            tell(SessionEvent::Changed { info_hash });
+        }
         // The first thing the user hears is a torrent, or why there is none.
         if self.has_served || self.more_may_come {
             tell(SessionEvent::Status(Box::new(self.status())));
-        }
-    }
-}
-
-/// What the preparing thread sends.
-#[derive(Debug)]
-pub enum Arrival {
-    /// A torrent that can be served.
-    Ready(Box<Checked>),
-    /// One that cannot.
-    Failed {
-        /// Its name.
-        name: String,
-        /// The torrent.
-        info_hash: InfoHash,
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// One that is served and is not to be any more.
-    Gone {
-        /// The torrent.
-        info_hash: InfoHash,
-        /// Whether another takes its place.
-        is_replaced: bool,
-    },
-    /// All that was there at the start has arrived, or waits for what does not answer.
-    Started {
-        /// Whether others may come as long as the session runs.
-        more_may_come: bool,
-        /// What does not answer.
-        waiting_for: Vec<String>,
-    },
-}
-
-impl Arrival {
-    /// Checks what has been found, where that is due.
-    pub fn from_located(
-        located: Located,
-        on_progress: &(dyn Fn(u64) + Sync),
-        cancel: &std::sync::atomic::AtomicBool,
-    ) -> Self {
-        let (name, info_hash) = (located.metainfo.info().name().to_owned(), located.metainfo.info_hash());
-        match located.check(on_progress, cancel) {
-            Ok(checked) if checked.verified.count() == 0 && !checked.verified.is_empty() => {
-                let first = checked.problems.first().map_or(String::new(), |problem| format!(" ({problem})"));
-                let count = checked.verified.len();
-                let reason =
-                    format!("none of its {count} pieces is good{first}; name its content with --data");
-                Self::Failed { name, info_hash, reason }
-            }
-            Ok(checked) => Self::Ready(Box::new(checked)),
-            Err(error) => Self::Failed { name, info_hash, reason: error.to_string() },
         }
     }
 }

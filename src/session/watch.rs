@@ -21,8 +21,8 @@ use crate::limits::{DEVICE_LANES_MAX, STORAGE_END_PATIENCE};
 use crate::storage::{Content, FileSelection, Fingerprint, Resume, StorageError, resume_path};
 use crate::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
@@ -72,11 +72,12 @@ enum Message {
     Watch(Box<Watched>),
     Forget { info_hash: InfoHash },
     Finished { info_hash: InfoHash },
+    LookAgain,
 }
 
 /// The threads, one for each device. Dropping it writes what is to be remembered and waits for that, unless a file system hangs.
 pub struct Watcher {
-    has_found_faults: Arc<AtomicBool>,
+    found: Arc<FoundOut>,
     state_dir: Option<PathBuf>,
     lanes: Mutex<Lanes>,
 }
@@ -97,10 +98,18 @@ struct Lane {
     end: Receiver<()>,
 }
 
+/// What the threads have found out, and the session has not asked for yet.
+#[derive(Default)]
+struct FoundOut {
+    has_faults: AtomicBool,
+    /// Torrents that lack pieces and of which files have come.
+    changed: Mutex<BTreeSet<InfoHash>>,
+}
+
 /// What a thread shows others.
 #[derive(Default)]
 struct Shared {
-    has_found_faults: Arc<AtomicBool>,
+    found: Arc<FoundOut>,
     busy_with: Mutex<BusyWith>,
 }
 
@@ -138,12 +147,25 @@ impl Watcher {
     /// Looks after files from the first torrent on; resume files go to `state_dir`. Without a thread to be had, nobody
     /// looks, and the user is told.
     pub fn start(state_dir: Option<PathBuf>) -> Self {
-        Self { has_found_faults: Arc::default(), state_dir, lanes: Mutex::default() }
+        Self { found: Arc::default(), state_dir, lanes: Mutex::default() }
     }
 
     /// Whether content was found faulty since this was asked last.
     pub fn has_found_faults(&self) -> bool {
-        self.has_found_faults.swap(false, AcqRel)
+        self.found.has_faults.swap(false, AcqRel)
+    }
+
+    /// Torrents that are served without some of their pieces, and of which files have come that were missing; each again and
+    /// again as long as it is so.
+    pub fn take_changed(&self) -> BTreeSet<InfoHash> {
+        std::mem::take(&mut *self.found.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks at the files of all torrents now, not a few at a time.
+    pub fn look_again(&self) {
+        let lanes = self.lock();
+        // Nobody listens only when the thread has panicked.
+        lanes.by_device.values().for_each(|lane| _ = lane.messages.send(Message::LookAgain));
     }
 
     /// Looks after a torrent from now on.
@@ -158,7 +180,7 @@ impl Watcher {
             lanes.by_device.keys().nth(index).copied().unwrap_or(device)
         };
         if let Entry::Vacant(vacant) = lanes.by_device.entry(lane) {
-            match Lane::start(self.state_dir.clone(), Arc::clone(&self.has_found_faults)) {
+            match Lane::start(self.state_dir.clone(), Arc::clone(&self.found)) {
                 Ok(started) => _ = vacant.insert(started),
                 Err(error) => {
                     return tracing::warn!(%error, "files are not watched: no thread could be started");
@@ -217,10 +239,10 @@ impl Lanes {
 }
 
 impl Lane {
-    fn start(state_dir: Option<PathBuf>, has_found_faults: Arc<AtomicBool>) -> std::io::Result<Self> {
+    fn start(state_dir: Option<PathBuf>, found: Arc<FoundOut>) -> std::io::Result<Self> {
         let (messages, receiver) = unbounded();
         let (ended, end) = bounded(0);
-        let shared = Arc::new(Shared { has_found_faults, busy_with: Mutex::default() });
+        let shared = Arc::new(Shared { found, busy_with: Mutex::default() });
         let shown = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("watcher".to_owned()).spawn(move || {
             Watch { shared: shown, state_dir, torrents: BTreeMap::new(), next: None, looks: 0 }
@@ -317,6 +339,7 @@ impl Watch {
                 Ok(Message::Finished { info_hash }) => {
                     shared.at(info_hash, STORAGE_END_PATIENCE, || self.finish(info_hash));
                 }
+                Ok(Message::LookAgain) => self.look_at_files(|_, _| true),
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -352,18 +375,9 @@ impl Watch {
             .take(IDLE_TORRENTS_PER_LOOK + 1)
             .collect();
         self.next = (idle.len() > IDLE_TORRENTS_PER_LOOK).then(|| idle.pop()).flatten();
-        for (info_hash, Kept { torrent, .. }) in &self.torrents {
-            let busy = torrent.shared.counts.connections.load(Relaxed) > 0;
-            if !(busy || idle.binary_search(info_hash).is_ok()) || torrent.content.fault().is_some() {
-                continue;
-            }
-            let verified = self.shared.at(*info_hash, LOOK_PATIENCE, || torrent.content.verify_files());
-            if let Err(fault) = verified {
-                // The session finds it with the content within a second. A shortage is none: the next look finds out more.
-                let is_new = torrent.content.fail(fault);
-                self.shared.has_found_faults.fetch_or(is_new, Release);
-            }
-        }
+        self.look_at_files(|info_hash, torrent| {
+            torrent.shared.counts.connections.load(Relaxed) > 0 || idle.binary_search(info_hash).is_ok()
+        });
         let is_due = self.looks.is_multiple_of(LOOKS_PER_SAVE);
         let syncs = self.looks.is_multiple_of(LOOKS_PER_SYNC);
         let mut torrents = std::mem::take(&mut self.torrents);
@@ -380,6 +394,32 @@ impl Watch {
             self.shared.at(*info_hash, STORAGE_END_PATIENCE, note);
         }
         self.torrents = torrents;
+    }
+
+    /// Looks at the files of the torrents that `is_due` says.
+    fn look_at_files(&self, is_due: impl Fn(&InfoHash, &Watched) -> bool) {
+        for (info_hash, Kept { torrent, download, .. }) in &self.torrents {
+            if torrent.content.fault().is_some() || !is_due(info_hash, torrent) {
+                continue;
+            }
+            let lacks_pieces = download.is_none() && !torrent.verified.is_full();
+            let look = || {
+                torrent.content.verify_files()?;
+                Ok(lacks_pieces && torrent.content.has_newcomers())
+            };
+            match self.shared.at(*info_hash, LOOK_PATIENCE, look) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let changed = &self.shared.found.changed;
+                    changed.lock().unwrap_or_else(PoisonError::into_inner).insert(*info_hash);
+                }
+                Err(fault) => {
+                    // The session finds it with the content within a second. A shortage is none: the next look finds out more.
+                    let is_new = torrent.content.fail(fault);
+                    self.shared.found.has_faults.fetch_or(is_new, Release);
+                }
+            }
+        }
     }
 
     /// Writes the resume file of content that nobody writes.
@@ -421,7 +461,7 @@ impl Watch {
                 saved.doubtful = true;
                 // The session tells the user.
                 kept.torrent.content.fail(error);
-                self.shared.has_found_faults.store(true, Release);
+                self.shared.found.has_faults.store(true, Release);
             }
             Err(error) => tracing::warn!(%error, "downloaded pieces could not be brought to the disk"),
         }

@@ -16,6 +16,7 @@ use crate::bitfield::Bitfield;
 use crate::limits;
 use crate::units::PieceIndex;
 use sha1::{Digest, Sha1};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -70,6 +71,50 @@ impl CheckReport {
     /// Whether every piece is right and every file as it should be.
     pub fn is_complete(&self) -> bool {
         self.bitfield.is_full() && self.problems.is_empty()
+    }
+
+    /// The same with pieces that are known to be right without a look at them.
+    pub fn and_right(mut self, right: &Bitfield) -> Self {
+        right.iter().for_each(|piece| _ = self.bitfield.insert(piece));
+        self
+    }
+
+    /// Adds what is wrong with files that no look was taken at; of the others what was found first stays.
+    pub fn add(&mut self, problems: &[FileProblem]) {
+        let is_new =
+            |problem: &&FileProblem| self.problems.binary_search_by_key(&problem.file, |it| it.file).is_err();
+        let new: Vec<FileProblem> = problems.iter().filter(is_new).cloned().collect();
+        self.problems.extend(new);
+        self.problems.sort_unstable_by_key(|problem| problem.file);
+    }
+
+    /// Files that nothing is known against but that they share pieces with a bad file, and that file: it has a problem, or a bad
+    /// piece that lies in it alone. Their own bytes may all be right.
+    pub fn neighbours(&self, layout: &Layout) -> BTreeMap<FileIndex, FileIndex> {
+        // Each bad piece with its files; padding is always as it should be.
+        let bad = (0..layout.piece_count()).map(PieceIndex).filter(|&piece| !self.bitfield.contains(piece));
+        let files_of = |piece| {
+            let spans = layout.spans(layout.piece_span(piece));
+            let files = spans.map(|span| span.file);
+            files.filter(|&file| layout.file(file).is_some_and(|file| !file.padding)).collect()
+        };
+        let bad: Vec<Vec<FileIndex>> = bad.map(files_of).collect();
+        let alone = bad.iter().filter(|files| files.len() == 1).flatten();
+        let culprits: BTreeSet<FileIndex> =
+            self.problems.iter().map(|problem| &problem.file).chain(alone).copied().collect();
+        let mut neighbours = BTreeMap::new();
+        let mut unexplained = BTreeSet::new();
+        for files in &bad {
+            let culprit = files.iter().find(|file| culprits.contains(file));
+            for &file in files.iter().filter(|file| !culprits.contains(file)) {
+                match culprit {
+                    Some(&culprit) => _ = neighbours.entry(file).or_insert(culprit),
+                    None => _ = unexplained.insert(file),
+                }
+            }
+        }
+        neighbours.retain(|file, _| !unexplained.contains(file));
+        neighbours
     }
 
     /// Number of pieces with bytes of `file` that are wrong or unreadable.

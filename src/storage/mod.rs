@@ -48,7 +48,7 @@ pub use ownership::{
 };
 pub use reread::forget_cached;
 pub use residency::Presence;
-pub use resume::{BootId, Resume, ResumeProblem, Verdict, default_state_dir, resume_path};
+pub use resume::{BootId, ByFile, Resume, ResumeProblem, Verdict, default_state_dir, resume_path};
 pub use second_look::Sample;
 pub use selection::FileSelection;
 pub use shelf::{Answer, Refusal, Shelf, ShelvedContent, device_of};

@@ -168,6 +168,17 @@ impl ShelvedContent {
         }
     }
 
+    /// Whether there is something of files of which there was nothing: one system call for each of these. Not for data cores.
+    pub fn has_newcomers(&self) -> bool {
+        let (states, stored) = (self.states(), self.layout.stored_files());
+        let mut missing = states.iter().zip(stored).filter(|(state, _)| state.is_none()).peekable();
+        if missing.peek().is_none() {
+            return false;
+        }
+        let Ok(root) = Root::open_at_once(&self.root) else { return false };
+        missing.any(|(_, (_, file))| root.state(&file.path).is_ok_and(|state| state.len > 0))
+    }
+
     /// Compares the files, in the torrent's order, with what they were; the first that has another number and is otherwise as
     /// it was.
     fn compare(
@@ -430,6 +441,7 @@ mod tests {
         let content = ShelvedContent::new(layout, folder.path().to_owned(), &shelf).unwrap();
         let problems: Vec<u32> = content.problems().iter().map(|problem| problem.file.0).collect();
         assert_eq!((problems, content.verify_files()), (vec![1, 2, 3, 4], Ok(())));
+        assert!(!content.has_newcomers(), "of an empty file there is still nothing");
         let content = Arc::new(content);
         let open = opened(&content).unwrap();
         // Small files are read together; those that are whole are there byte for byte.
@@ -442,6 +454,7 @@ mod tests {
         // What comes back has to be checked; what goes, or changes, is a fault.
         fs::write(folder.path().join("missing"), [7; 100]).unwrap();
         assert_eq!((content.verify_files(), open.verify_files()), (Ok(()), Ok(())));
+        assert!(content.has_newcomers());
         fs::write(folder.path().join("short"), [7; 100]).unwrap();
         assert!(content.verify_files().is_err() && open.verify_files().is_err());
     }

@@ -38,6 +38,10 @@ pub(super) enum ToKeeper {
     Refused(InfoHash, u64),
     /// The session has lost a torrent.
     Lost(InfoHash),
+    /// Files have come of a torrent that is served without them.
+    Changed(InfoHash),
+    /// A torrent that was served is served anew.
+    Renewed(InfoHash),
     /// The user wants all of it read again.
     Hangup,
     /// Nobody wants anything any more.
@@ -145,8 +149,9 @@ impl Keeper {
                 };
                 let found = found.and_then(|located| {
                     let needs_check = located.needs_check();
-                    if needs_check && look.was_served {
-                        // Part of what has vanished is no reason to read all the rest: it may come back as it was.
+                    if needs_check && look.was_served && inputs.state_dir.is_some() {
+                        // Part of what has vanished is no reason to read all the rest: it may come back as it was. What was
+                        // there is known from the resume file.
                         located.find_files().map_err(|error| error.to_string())?;
                     }
                     let (files, device) =
@@ -180,9 +185,12 @@ impl Keeper {
                 self.collection.handle_refused(now, info_hash, Some(files));
             }
             ToKeeper::Lost(info_hash) => self.collection.handle_lost(now, info_hash),
+            ToKeeper::Changed(info_hash) => self.collection.handle_changed(now, info_hash),
+            ToKeeper::Renewed(info_hash) => self.collection.handle_renewed(info_hash),
             ToKeeper::Hangup => {
                 self.collection.handle_hangup(now);
                 self.watches.iter().for_each(FolderWatch::look_now);
+                self.loader.send(Arrival::LookAgain);
             }
             // It has ended the loop.
             ToKeeper::End => {}
@@ -232,25 +240,26 @@ impl Keeper {
         match verdict {
             Verdict::Leave => {}
             // It looks at no file any more.
-            Verdict::Serve => _ = self.loader.deliver(located, &self.sender, None),
-            Verdict::Check => {
+            Verdict::Serve => _ = self.loader.deliver(located, &self.sender, None, false),
+            Verdict::Check | Verdict::CheckAnew => {
+                let is_anew = verdict == Verdict::CheckAnew;
                 let name = located.metainfo.info().name().to_owned();
-                self.check(device, name, look.path.clone(), found.info_hash);
+                self.check(device, name, look.path.clone(), (found.info_hash, is_anew));
             }
         }
     }
 }
 
 impl Keeper {
-    /// Checks a torrent in its turn.
-    fn check(&self, device: u64, name: String, path: PathBuf, info_hash: InfoHash) {
+    /// Checks a torrent in its turn, which may be served meanwhile.
+    fn check(&self, device: u64, name: String, path: PathBuf, (info_hash, is_anew): (InfoHash, bool)) {
         let (loader, inputs, answers) =
             (Arc::clone(&self.loader), Arc::clone(&self.inputs), self.sender.clone());
         let check = move |pulse: &Pulse| {
             // Found anew, since many that wait would fill the memory.
             let found = inputs.find(&path).ok().filter(|it| it.metainfo.info_hash() == info_hash);
             match found {
-                Some(located) => _ = loader.deliver(located, &answers, Some(pulse)),
+                Some(located) => _ = loader.deliver(located, &answers, Some(pulse), is_anew),
                 // It has changed since: it is looked at again. The keeper may have ended.
                 None => _ = answers.send(ToKeeper::Refused(info_hash, 0)),
             }

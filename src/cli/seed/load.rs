@@ -105,18 +105,25 @@ impl Loader {
         let TorrentFile { path, group, stamp } = torrent.clone();
         let (info_hash, trackers) = (located.metainfo.info_hash(), trackers_of(&located.metainfo));
         let _ = keeper.send(ToKeeper::Serving { path, group, stamp, info_hash, trackers });
-        self.deliver(located, keeper, pulse)
+        self.deliver(located, keeper, pulse, false)
     }
 
-    /// Checks a torrent where that is due, and hands it over; false when nobody waits for it any more.
-    pub fn deliver(&self, located: Located, keeper: &Sender<ToKeeper>, pulse: Option<&Pulse>) -> bool {
+    /// Checks a torrent where that is due, and hands it over, in place of itself when it `is_anew`; false when nobody waits
+    /// for it any more.
+    pub fn deliver(
+        &self,
+        located: Located,
+        keeper: &Sender<ToKeeper>,
+        pulse: Option<&Pulse>,
+        is_anew: bool,
+    ) -> bool {
         let info_hash = located.metainfo.info_hash();
         let needs_check = located.needs_check();
         // Before anything is read.
         let files = if needs_check { files_of(&located) } else { 0 };
         let progress = needs_check.then(|| {
             let info = located.metainfo.info();
-            self.view.checking(info.name(), info_hash, info.total_len())
+            self.view.checking(info.name(), info_hash, located.check_len())
         });
         let on_progress = |bytes| {
             progress.iter().for_each(|progress| progress.add(bytes));
@@ -124,9 +131,18 @@ impl Loader {
         };
         let arrival = Arrival::from_located(located, &on_progress, &self.cancel);
         drop(progress);
-        if let Arrival::Failed { .. } = arrival {
-            let _ = keeper.send(ToKeeper::Refused(info_hash, files));
-        }
+        let arrival = match arrival {
+            Arrival::Failed { .. } => {
+                let _ = keeper.send(ToKeeper::Refused(info_hash, files));
+                if is_anew {
+                    // What is served is served on.
+                    return true;
+                }
+                arrival
+            }
+            Arrival::Ready(checked) if is_anew => Arrival::Anew(checked),
+            other => other,
+        };
         self.send(arrival)
     }
 

@@ -219,3 +219,90 @@ fn torrents_that_were_named_stay_whatever_folders_list() {
     let look = scene.next_look();
     assert_eq!(scene.tell(&look, found(9)), (Verdict::Leave, None));
 }
+
+#[test]
+fn files_that_come_while_their_torrent_is_served_are_checked_at_rest_and_it_is_served_on_meanwhile() {
+    let mut scene = Scene::serving(&[("a", 1)]);
+    // Told as often as it is seen, it is one thing to do.
+    for _ in 0..3 {
+        scene.collection.handle_changed(scene.now, hash(1));
+    }
+    for state in 1..4 {
+        let look = scene.next_look();
+        assert!(!look.was_served, "what is not there is not waited for");
+        assert_eq!(scene.tell(&look, unchecked(1, state)), (Verdict::Leave, None), "they are being written");
+        scene.collection.handle_changed(scene.now, hash(1));
+    }
+    let look = scene.next_look();
+    assert_eq!(scene.tell(&look, unchecked(1, 3)), (Verdict::CheckAnew, None));
+    scene.collection.handle_changed(scene.now, hash(1));
+    assert_eq!((scene.look(), scene.collection.poll_timeout()), (None, None), "one check at a time");
+    scene.collection.handle_renewed(hash(1));
+    assert_eq!(scene.collection.poll_timeout(), None);
+    // What was seen before it was served anew is no news.
+    scene.collection.handle_changed(scene.now, hash(1));
+    let look = scene.next_look();
+    assert_eq!(scene.tell(&look, unchecked(1, 3)), (Verdict::Leave, None));
+    assert_eq!(scene.collection.poll_timeout(), None);
+    assert_eq!(scene.list(&[]), [gone(1, false)]);
+}
+
+#[test]
+fn content_that_changes_again_and_again_is_checked_ever_more_rarely() {
+    let mut scene = Scene::serving(&[("a", 1)]);
+    let (mut last, mut waits) = (scene.now, Vec::new());
+    for state in 0..12 {
+        scene.collection.handle_changed(scene.now, hash(1));
+        let look = scene.next_look();
+        assert_eq!(scene.tell(&look, unchecked(1, state)).0, Verdict::Leave);
+        let look = scene.next_look();
+        assert_eq!(scene.tell(&look, unchecked(1, state)).0, Verdict::CheckAnew);
+        scene.collection.handle_renewed(hash(1));
+        waits.push(scene.now.since(last));
+        last = scene.now;
+    }
+    assert!(waits.is_sorted() && waits[0] == SETTLE_TIME && waits[11] == LOOK_RETRY_MAX, "{waits:?}");
+    // The user wants it now.
+    scene.collection.add_served("named".into(), 1, None, hash(9), 1);
+    scene.collection.handle_hangup(scene.now);
+    let look = scene.next_look();
+    assert_eq!(scene.tell(&look, found(9)).0, Verdict::Leave);
+}
+
+#[test]
+fn a_check_that_leads_to_nothing_leaves_what_is_served_and_is_not_repeated_until_it_changes() {
+    let mut scene = Scene::serving(&[("a", 1)]);
+    scene.collection.handle_changed(scene.now, hash(1));
+    for verdict in [Verdict::Leave, Verdict::CheckAnew] {
+        let look = scene.next_look();
+        assert_eq!(scene.tell(&look, unchecked(1, 5)).0, verdict);
+    }
+    scene.collection.handle_refused(scene.now, hash(1), Some(5));
+    for _ in 0..3 {
+        let look = scene.next_look();
+        assert_eq!(scene.tell(&look, unchecked(1, 5)).0, Verdict::Leave);
+    }
+    for verdict in [Verdict::Leave, Verdict::CheckAnew] {
+        let look = scene.next_look();
+        assert_eq!(scene.tell(&look, unchecked(1, 6)).0, verdict);
+    }
+    assert_eq!(scene.list(&[]), [gone(1, false)], "it was served all the time");
+}
+
+#[test]
+fn content_that_fails_while_it_is_checked_anew_is_looked_for_as_any_that_has_failed() {
+    let mut scene = Scene::serving(&[("a", 1)]);
+    scene.collection.handle_changed(scene.now, hash(1));
+    for _ in 0..2 {
+        let look = scene.next_look();
+        scene.tell(&look, unchecked(1, 5));
+    }
+    scene.collection.handle_lost(scene.now, hash(1));
+    let look = scene.next_look();
+    assert!(look.was_served);
+    assert!(!scene.collection.handle_not_found(scene.now, &look, "it is not there"));
+    // What the check has come to comes too late.
+    scene.collection.handle_renewed(hash(1));
+    let look = scene.next_look();
+    assert_eq!(scene.tell(&look, found(1)), (Verdict::Serve, None));
+}

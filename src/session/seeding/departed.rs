@@ -95,7 +95,7 @@ impl Seeding {
     }
 
     /// Serves a torrent no longer; answers its name.
-    fn leave(&mut self, info_hash: InfoHash) -> Option<String> {
+    pub(super) fn leave(&mut self, info_hash: InfoHash) -> Option<String> {
         let running = self.torrents.remove(&info_hash)?;
         self.engine.remove(info_hash);
         self.watcher.forget(info_hash);

@@ -120,6 +120,16 @@ pub enum SessionEvent {
         /// The torrent.
         info_hash: InfoHash,
     },
+    /// Files have come of a torrent that is served without them: told each time that they are seen.
+    Changed {
+        /// The torrent.
+        info_hash: InfoHash,
+    },
+    /// A torrent that was served is served anew, since it was checked again.
+    Renewed {
+        /// The torrent.
+        info_hash: InfoHash,
+    },
     /// A torrent is served no longer: the user has taken its torrent file away.
     Removed {
         /// The torrent's name.
@@ -174,6 +184,8 @@ pub struct Serving {
     pub left: u64,
     /// Whether it was served before in this run, and had left.
     pub is_back: bool,
+    /// Whether it was served until now, and files of it have come or changed.
+    pub is_renewed: bool,
 }
 
 /// The session's figures at one moment.

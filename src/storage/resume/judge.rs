@@ -35,7 +35,65 @@ pub enum Verdict {
     CheckAll,
 }
 
+/// What a record says of content that is seeded, file by file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByFile {
+    /// These pieces were right, and all files that they lie in are as they were.
+    pub right: Bitfield,
+    /// Pieces of files that have changed, come or gone: nothing is known of them, and of no others.
+    pub unknown: Bitfield,
+    /// The first file that was there, as long as it has to be or not, and is there no more, or of another length.
+    pub gone: Option<StorageError>,
+}
+
 impl Resume {
+    /// What this says of all files below `root` when they are `now` so: what changes costs the pieces of its own files, and
+    /// what has not changed is not read again, be it right or wrong. `None` when it vouches for nothing, since pieces were being
+    /// written or it is of another layout. Looks at nothing.
+    pub fn judge_by_file(&self, layout: &Layout, root: &Path, now: &Fingerprint) -> Option<ByFile> {
+        let (piece_count, stored) = (layout.piece_count(), layout.stored_files().count());
+        let fits = self.verified.len() == piece_count
+            && self.selection.fits(layout)
+            && self.fingerprint.files.len() == stored
+            && now.files.len() == stored;
+        if !self.is_clean || !fits {
+            return None;
+        }
+        if self.fingerprint.vouches_for(now) {
+            let (right, unknown) = (self.verified.clone(), Bitfield::none(piece_count));
+            return Some(ByFile { right, unknown, gone: None });
+        }
+        // What lay in a parts file then is looked for in the files themselves.
+        let kept = FileSelection::all().kept_pieces(layout, &self.selection);
+        let mut right = intersection(&self.verified, &kept);
+        let mut unknown =
+            pieces_where(piece_count, |piece| self.verified.contains(piece) && !right.contains(piece));
+        let mut gone = None;
+        let stamps = self.fingerprint.files.iter().zip(&now.files);
+        for ((index, file), (then, now)) in layout.stored_files().zip(stamps) {
+            let is_as_it_was = match (then, now) {
+                (Some(then), Some(now)) => then.is_same(*now),
+                (then, now) => then == now,
+            };
+            if is_as_it_was {
+                continue;
+            }
+            for piece in layout.pieces_of(index).map(PieceIndex) {
+                right.remove(piece);
+                unknown.insert(piece);
+            }
+            let path = root.join(&file.path);
+            gone = gone.or(match (then, now) {
+                (Some(_), None) => Some(StorageError::Missing(path)),
+                (Some(then), Some(now)) if then.len == file.len && now.len != file.len => {
+                    Some(StorageError::Length { path, expected: file.len, found: now.len })
+                }
+                _ => None,
+            });
+        }
+        Some(ByFile { right, unknown, gone })
+    }
+
     /// What this says of the torrent as laid out here, with the files that are selected now, which need not be those of
     /// then. To be asked before `Content::create` puts missing files there again. Looks at every file, and for
     /// holes; reads no content. The caller has compared the info-hash.

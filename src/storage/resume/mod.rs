@@ -20,7 +20,7 @@ mod file;
 mod judge;
 
 pub use file::{ResumeProblem, default_state_dir, resume_path};
-pub use judge::Verdict;
+pub use judge::{ByFile, Verdict};
 
 /// The life of a file system's page cache: from the mount until it is unmounted, or pulled, or the machine restarts. Made
 /// of what the kernel calls the time since the machine started (`/proc/sys/kernel/random/boot_id`) and of the mount's
