@@ -580,6 +580,8 @@ pub const CHECKING_THREADS_MAX: usize = 16;
 pub const LOOK_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest such time: content that comes back is served within a minute.
 pub const LOOK_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Names tried for a file that is kept aside, before the download says that it cannot keep it: that many were kept already.
+pub const ASIDE_NAMES_MAX: u32 = 100;
 /// Time between two listings of a folder of which the kernel tells nothing: others may write to a network mount.
 pub const FOLDER_LIST_INTERVAL: Duration = Duration::from_secs(10);
 /// So many times what a listing takes is the shortest time between two: a slow folder costs a twentieth of its time.

@@ -327,6 +327,44 @@ fn one_foreign_file_among_good_ones_and_a_small_one_are_left_alone_as_well() {
 }
 
 #[test]
+fn another_clients_copy_is_repaired_though_small_files_share_pieces_with_what_is_missing() {
+    let files = [("one.flac", 300_001), ("cover.jpg", 5000), ("disc.cue", 700), ("two.flac", 200_000)];
+    let album = Album::new(3, 32 << 10, &files);
+    let seed = seed(&album, "100MB/s");
+    let copy = |but: &str| {
+        let _ = fs::remove_dir_all(album.path("out"));
+        let _ = fs::remove_dir_all(album.path("state"));
+        fs::create_dir_all(album.path("out/album")).unwrap();
+        for (name, _) in files.iter().filter(|(name, _)| *name != but) {
+            fs::copy(album.path("seeded/album").join(name), album.path("out/album").join(name)).unwrap();
+        }
+    };
+    let names = || {
+        let all = fs::read_dir(album.path("out/album")).unwrap();
+        let mut names: Vec<_> = all.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    for missing in ["two.flac", "cover.jpg", "disc.cue", "one.flac"] {
+        copy(missing);
+        let (code, _, err) = told(&mut plain(&album, &seed));
+        assert_eq!(code, 0, "without {missing}: {err}");
+        album.assert_downloaded(&album.path("out"), |_| true);
+        assert_eq!(names(), ["cover.jpg", "disc.cue", "one.flac", "two.flac"], "nothing was lost");
+    }
+    // Somebody has changed a line of it since.
+    copy("two.flac");
+    let mut cue = fs::read(album.path("out/album/disc.cue")).unwrap();
+    cue[300] ^= 1;
+    fs::write(album.path("out/album/disc.cue"), &cue).unwrap();
+    let (code, _, err) = told(&mut plain(&album, &seed));
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("disc.cue.before-download"), "{err}");
+    assert_eq!(fs::read(album.path("out/album/disc.cue.before-download")).unwrap(), cue);
+    album.assert_downloaded(&album.path("out"), |_| true);
+}
+
+#[test]
 fn the_other_name_of_a_file_that_is_seeded_is_not_written_even_by_who_means_it() {
     let album = album();
     let seed = seed(&album, "100MB/s");

@@ -142,7 +142,7 @@ impl Planned {
         let evidence = Evidence { have: &verified, record: resume.as_ref(), overwrite: options.overwrite };
         let claims = Claims::of(&layout, &options.root, &selection, evidence)?;
         let (content, _) = Content::create(layout, &options.root, &selection, options.allocation, &claims)?;
-        let content = content.closed_elsewhere();
+        let content = content.keeping(&claims)?.closed_elsewhere();
         let fingerprint = content.fingerprint();
         let uploaded = resume.as_ref().map_or(0, |resume| resume.uploaded);
         let downloaded = resume.as_ref().map_or(0, |resume| resume.downloaded);

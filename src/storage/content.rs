@@ -18,6 +18,7 @@ use super::file_threads::{drop_later, run_later};
 use super::fingerprint::Fingerprint;
 use super::layout::{FileIndex, FileSpan, Layout};
 use super::mapped_file::MappedFile;
+use super::ownership::{Aside, Claims};
 use super::piece_reader::read_exactly;
 use super::residency::{Presence, WINDOW_LEN};
 use super::resume::BootId;
@@ -85,6 +86,8 @@ pub struct Content {
     is_closed_elsewhere: bool,
     /// Somebody looks why it cannot be read.
     is_suspected: AtomicBool,
+    /// Files that may hold what is somebody else's.
+    aside: Option<Aside>,
 }
 
 impl Content {
@@ -145,6 +148,7 @@ impl Content {
             are_folders_unsynced: AtomicBool::new(is_writable),
             is_closed_elsewhere: false,
             is_suspected: AtomicBool::new(false),
+            aside: None,
         }
     }
 
@@ -152,6 +156,15 @@ impl Content {
     pub fn closed_elsewhere(mut self) -> Self {
         self.is_closed_elsewhere = true;
         self
+    }
+
+    /// The same, which keeps what files hold before any of it is lost, where `claims` says that this is due.
+    ///
+    /// # Errors
+    /// The folder cannot be opened.
+    pub fn keeping(mut self, claims: &Claims) -> Result<Self, StorageError> {
+        self.aside = Aside::of(&self.layout, self.root.path(), claims)?;
+        Ok(self)
     }
 
     /// The device that most of it lies on, in the kernel's number; zero when it has no files.
@@ -230,7 +243,13 @@ impl Content {
         let is_writable = self.is_writable.load(Acquire);
         let state = |index: FileIndex| {
             let file = self.file(index)?;
-            if is_writable { file.state().ok() } else { Some(file.opened()) }
+            if is_writable {
+                // Whose it is will be asked again as long as it may be somebody else's.
+                let is_doubtful = self.aside.as_ref().is_some_and(|aside| aside.is_doubtful(index));
+                file.state().ok().filter(|_| !is_doubtful)
+            } else {
+                Some(file.opened())
+            }
         };
         let files = self.layout.stored_files().map(|(index, _)| state(index));
         Fingerprint::of(files, state(parts_index(&self.layout)))

@@ -96,7 +96,9 @@ fn open(
     let (fd, state) = match claim.permit {
         Permit::Make => root.make_file(relative)?,
         Permit::Read => root.open_file(relative)?,
-        Permit::Write | Permit::CutOff | Permit::Replace => root.open_for_writing(relative)?,
+        Permit::Write | Permit::WriteKeeping | Permit::CutOff | Permit::Replace => {
+            root.open_for_writing(relative)?
+        }
     };
     let is_new = claim.permit == Permit::Make;
     if !is_new && claim.identity != Some(state.identity) {

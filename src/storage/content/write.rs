@@ -45,6 +45,7 @@ impl Content {
             rest = behind;
             match self.mapped(span) {
                 Some((file, offset)) => {
+                    self.aside.as_ref().map_or(Ok(()), |aside| aside.before_writing(span, part))?;
                     // Set before, too: bytes that an error leaves behind are no reason to forget the file.
                     file.is_unsynced.store(true, Release);
                     let outcome = write_exactly(&file.fd, part, offset);

@@ -5,7 +5,7 @@
 //! only with the very file that was judged.
 
 use super::super::error::StorageError;
-use super::super::layout::{FileIndex, Layout};
+use super::super::layout::{FileIndex, Layout, LayoutFile};
 use super::super::piece_reader::{PieceReader, read_exactly};
 use super::super::resume::Resume;
 use super::super::root::{FileState, Root};
@@ -16,6 +16,7 @@ use crate::units::{BLOCK_LEN, PieceIndex};
 use rustix::fd::OwnedFd;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
+use std::cell::OnceCell;
 use std::ops::Range;
 use std::path::Path;
 
@@ -58,8 +59,7 @@ impl Claims {
         selection: &FileSelection,
         evidence: Evidence<'_>,
     ) -> Result<Self, StorageError> {
-        let nothing = Claim { permit: Permit::Make, identity: None };
-        let mut claims = vec![nothing; layout.files().len() + 1];
+        let mut claims = vec![Claim::NOTHING; layout.files().len() + 1];
         let root = match Root::open(root) {
             Ok(root) => root,
             // It is going to be made, and all files in it.
@@ -71,6 +71,7 @@ impl Claims {
             root: &root,
             selection,
             evidence,
+            is_folder_proven: OnceCell::new(),
             // A record of another folder says nothing of this one.
             record: evidence.record.filter(|record| {
                 record.folder.as_ref().is_some_and(|folder| root.folder().as_ref() == Some(folder))
@@ -100,9 +101,13 @@ impl Claims {
 
     /// What may be done with a file; the parts file has the number behind the torrent's.
     pub(in crate::storage) fn of_file(&self, file: FileIndex) -> Claim {
-        let nothing = Claim { permit: Permit::Make, identity: None };
-        self.0.get(file.0 as usize).copied().unwrap_or(nothing)
+        self.0.get(file.0 as usize).copied().unwrap_or(Claim::NOTHING)
     }
+}
+
+impl Claim {
+    /// Nothing lay there.
+    const NOTHING: Self = Self { permit: Permit::Make, identity: None };
 }
 
 struct Look<'a> {
@@ -111,6 +116,8 @@ struct Look<'a> {
     selection: &'a FileSelection,
     evidence: Evidence<'a>,
     record: Option<&'a Resume>,
+    /// Whether something in the torrent's folder is proven to be its, once that was asked.
+    is_folder_proven: OnceCell<bool>,
 }
 
 impl Look<'_> {
@@ -173,7 +180,31 @@ impl Look<'_> {
             let path = self.layout.file(index).map(|file| self.root.full_path(&file.path));
             StorageError::at("read", &path.unwrap_or_default(), errno)
         })?;
-        Ok((!is_lost).then_some(Witness::NothingToLose))
+        if !is_lost {
+            return Ok(Some(Witness::NothingToLose));
+        }
+        Ok(self.is_among_proven(index, due, state.len).then_some(Witness::Folder))
+    }
+
+    /// Whether a file of `len` bytes lies in the torrent's own folder, something there is proven, and its length says that it is
+    /// the torrent's: it is the one due, or all pieces whole in what is there are good, one at least.
+    fn is_among_proven(&self, index: FileIndex, due: u64, len: u64) -> bool {
+        let Some(file) = self.layout.file(index).filter(|file| file.path.components().nth(1).is_some())
+        else {
+            // A torrent of one file has no folder of its own.
+            return false;
+        };
+        let (start, piece_length) =
+            (self.layout.start_of(index).unwrap_or_default(), u64::from(self.layout.piece_length()));
+        let mut inside = start.div_ceil(piece_length)..(start + len) / piece_length;
+        let is_good =
+            |piece: u64| u32::try_from(piece).is_ok_and(|it| self.evidence.have.contains(PieceIndex(it)));
+        let is_prefix = !inside.is_empty() && inside.all(is_good);
+        let folder = file.path.components().next();
+        let is_of_folder = |other: &&LayoutFile| other.path.components().next() == folder;
+        (len == due || is_prefix)
+            && self.layout.files().iter().filter(is_of_folder).count() > 1
+            && *self.is_folder_proven.get_or_init(|| self.are_telling(self.evidence.have.iter()))
     }
 
     /// Whether the record names this very file, as long as it was made.
@@ -191,16 +222,19 @@ impl Look<'_> {
     fn has_telling_piece(&self, index: FileIndex, len: u64) -> bool {
         let start = self.layout.start_of(index).unwrap_or_default();
         let piece_length = u64::from(self.layout.piece_length());
+        let inside = start.div_ceil(piece_length)..(start + len) / piece_length;
+        let inside = inside.filter_map(|piece| u32::try_from(piece).ok().map(PieceIndex));
+        self.are_telling(inside.filter(|piece| self.evidence.have.contains(*piece)))
+    }
+
+    /// Whether these pieces, which are good, have a block of bytes that are not one repeated. Reads until it is so.
+    fn are_telling(&self, pieces: impl Iterator<Item = PieceIndex>) -> bool {
         // A shortage says nothing of whose a file is: it is waited out.
         let never = std::sync::atomic::AtomicBool::new(false);
         let mut reader = PieceReader::new(self.layout, self.root, self.selection, &never);
         let mut bytes = Vec::new();
-        let inside = start.div_ceil(piece_length)..(start + len) / piece_length;
         let mut telling_len = 0;
-        for piece in inside.filter_map(|piece| u32::try_from(piece).ok().map(PieceIndex)) {
-            if !self.evidence.have.contains(piece) {
-                continue;
-            }
+        for piece in pieces {
             bytes.resize(self.layout.piece_len(piece) as usize, 0);
             if reader.read(piece, &mut bytes) && bytes.iter().any(|byte| Some(byte) != bytes.first()) {
                 telling_len += bytes.len();

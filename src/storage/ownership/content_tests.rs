@@ -317,3 +317,107 @@ fn content_that_may_only_be_read_and_lacks_nothing_is_opened() {
     assert_eq!((content.sync(), content.finish(), content.verify_files()), (Ok(()), Ok(()), Ok(())));
     assert_eq!(fs::read(scratch.path("f")).unwrap(), scratch.file(0));
 }
+
+/// `album` with two large files that share pieces with three small ones: the piece 3 has the ends of both and all of these.
+fn shared() -> Scratch {
+    let scratch = scratch(&[
+        ("album/large", 3 * PIECE + 100),
+        ("album/cover", 5000),
+        ("album/cue", 700),
+        ("album/nfo", 300),
+        ("album/more", 4 * PIECE),
+    ]);
+    fs::create_dir(scratch.path("album")).unwrap();
+    for (index, file) in (0..).zip(scratch.layout.files()) {
+        fs::write(scratch.dir.path().join(&file.path), scratch.file(index)).unwrap();
+    }
+    scratch
+}
+
+#[test]
+fn files_beside_proven_ones_that_are_as_long_as_they_are_to_be_are_written_and_others_are_refused() {
+    let scratch = shared();
+    fs::remove_file(scratch.path("album/more")).unwrap();
+    let keeping = Permit::WriteKeeping;
+    let expected = vec![Permit::Write, keeping, keeping, keeping, Permit::Make];
+    assert_eq!(scratch.judged(&[0, 1, 2]), Ok(expected), "another client's copy without a file");
+    // Nothing of the folder is proven.
+    assert_eq!(scratch.judged(&[]), Err(StorageError::NotOurs(scratch.path("album/large"))));
+    // Of another length it is nobody's but its owner's, shorter or longer.
+    for bytes in [&b"notes"[..], &[b'x'; 699]] {
+        fs::write(scratch.path("album/cue"), bytes).unwrap();
+        assert_eq!(scratch.judged(&[0, 1, 2]), Err(StorageError::NotOurs(scratch.path("album/cue"))));
+    }
+    fs::write(scratch.path("album/cue"), [b'x'; 701]).unwrap();
+    assert!(matches!(scratch.judged(&[0, 1, 2]), Err(StorageError::TooLong { .. })));
+    fs::write(scratch.path("album/cue"), scratch.file(2)).unwrap();
+    fs::hard_link(scratch.path("album/cue"), scratch.path("other name")).unwrap();
+    assert_eq!(scratch.judged(&[0, 1, 2]), Err(StorageError::OtherNames(scratch.path("album/cue"))));
+}
+
+#[test]
+fn the_beginning_of_a_file_that_is_right_as_far_as_can_be_told_goes_on_beside_proven_ones() {
+    // Its own pieces are too short to tell whose it is, and those of the other are not.
+    let scratch = in_pieces_of(1024, &[("album/one", 20 * 1024), ("album/two", 4096)]);
+    fs::create_dir(scratch.path("album")).unwrap();
+    fs::write(scratch.path("album/one"), scratch.file(0)).unwrap();
+    fs::write(scratch.path("album/two"), &scratch.file(1)[..2500]).unwrap();
+    let (mut have, path): (Vec<u32>, _) = ((0..22).collect(), scratch.path("album/two"));
+    assert_eq!(scratch.judged(&have), Ok(vec![Permit::Read, Permit::WriteKeeping]));
+    have.retain(|piece| *piece != 21);
+    assert_eq!(scratch.judged(&have), Err(StorageError::NotOurs(path)));
+}
+
+#[test]
+fn what_a_doubtful_file_holds_is_kept_aside_once_before_it_is_lost_and_what_is_right_is_not() {
+    let scratch = shared();
+    let mut edited = scratch.file(2);
+    edited[699] ^= 1;
+    fs::write(scratch.path("album/cue"), &edited).unwrap();
+    let mut empty = scratch.file(3);
+    empty[100..].fill(0);
+    fs::write(scratch.path("album/nfo"), &empty).unwrap();
+    // Something is kept there already, and it stays.
+    fs::write(scratch.path("album/cue.before-download"), "older").unwrap();
+    let have = scratch.have(&[0, 1, 2, 4, 5, 6]);
+    let claims = scratch.claims(Evidence { have: &have, record: None, overwrite: false }).unwrap();
+    let (layout, all) = (Arc::clone(&scratch.layout), FileSelection::all());
+    let (content, _) =
+        Content::create(layout, scratch.dir.path(), &all, Allocation::Sparse, &claims).unwrap();
+    let content = content.keeping(&claims).unwrap();
+    let folder = content.folder();
+    // Until then nothing calls it ours.
+    let record =
+        Resume { folder, is_clean: false, ..Resume::clean(INFO_HASH, content.fingerprint(), have.clone()) };
+    let again = scratch.claims(Evidence { have: &have, record: Some(&record), overwrite: false }).unwrap();
+    assert_eq!(again.of_file(FileIndex(2)).permit, Permit::WriteKeeping);
+    assert_eq!(again.of_file(FileIndex(4)).permit, Permit::Write, "the record names it");
+    for _ in 0..2 {
+        content.write_piece(PieceIndex(3), &scratch.bytes[3 * PIECE..4 * PIECE]).unwrap();
+    }
+    assert_eq!(fs::read(scratch.path("album/cue.before-download-2")).unwrap(), edited);
+    assert_eq!(fs::read(scratch.path("album/cue.before-download")).unwrap(), b"older");
+    assert_eq!(fs::read(scratch.path("album/cue")).unwrap(), scratch.file(2));
+    assert_eq!(fs::read_dir(scratch.path("album")).unwrap().count(), 7, "nothing else is kept");
+    let record = Resume { fingerprint: content.fingerprint(), ..record };
+    let again = scratch.claims(Evidence { have: &have, record: Some(&record), overwrite: false }).unwrap();
+    assert_eq!(again.of_file(FileIndex(2)).permit, Permit::Write, "now it is");
+}
+
+#[test]
+fn a_folder_is_proven_by_pieces_over_several_small_files_as_well_and_not_by_zeros() {
+    let mut scratch = in_pieces_of(2 * PIECE, &[("a/1", PIECE), ("a/2", PIECE), ("a/3", PIECE), ("a/4", 9)]);
+    fs::create_dir(scratch.path("a")).unwrap();
+    let write = |scratch: &Scratch| {
+        for index in 0..4 {
+            fs::write(scratch.path(&format!("a/{}", index + 1)), scratch.file(index)).unwrap();
+        }
+    };
+    write(&scratch);
+    fs::remove_file(scratch.path("a/4")).unwrap();
+    let expected = vec![Permit::Read, Permit::Read, Permit::WriteKeeping, Permit::Make];
+    assert_eq!(scratch.judged(&[0]), Ok(expected));
+    scratch.bytes[..2 * PIECE].fill(0);
+    write(&scratch);
+    assert_eq!(scratch.judged(&[0]), Err(StorageError::NotOurs(scratch.path("a/3"))));
+}

@@ -13,6 +13,7 @@
 //! | a file of a download that lacks a piece, and a resume record names it (same folder, same inode) | written |
 //! | the same without a record, and a good piece that tells something lies whole inside it | written, unless it has other names (hard links), which would change with it |
 //! | the same, and there is nothing to lose: every byte outside of good pieces is zero | the same |
+//! | the same, and it is as long as it is to be, or shorter and right as far as that can be told, and lies in the torrent's folder, of which a block (16 KiB) of other bytes is proven | the same; but what it holds is kept aside before any of it is lost |
 //! | any other file in a download's way | refused |
 //! | a file in a download's way that is longer than the torrent's | refused |
 //! | a file in a download's way, and the user said to write over it | written, what is longer cut off; not when it has other names |
@@ -22,14 +23,18 @@
 //!
 //! A good piece tells something when its bytes are not all the same: zeros are where they are due in many a file. A piece
 //! that lies only partly in a file tells nothing of it: a few bytes that begin all files of a kind are soon right. So a
-//! file without a whole piece of its own is written only when a record names it, or when there is nothing to lose.
+//! file without a whole piece of its own is written only when a record names it, when there is nothing to lose, or when nothing of
+//! it can be lost: what lies in the torrent's own folder among files that are proven, and is as long as the torrent's to the byte, is
+//! the torrent's beyond reasonable doubt, and what doubt is left costs a copy ([`Aside`]) and not the file.
 
 use super::error::StorageError;
 use std::path::Path;
 
+mod aside;
 mod content;
 mod replace;
 
+pub(super) use aside::Aside;
 pub(super) use content::Claim;
 pub use content::{Claims, Evidence};
 pub use replace::{FileKind, Place, WriteError, look_at_place, replace_file};
@@ -75,6 +80,9 @@ pub enum Witness {
     Piece,
     /// Every byte outside of good pieces is zero.
     NothingToLose,
+    /// Other bytes in the torrent's own folder are proven, and it is as long as it is to be, or shorter, and all pieces that lie
+    /// whole in it are good.
+    Folder,
 }
 
 /// A file that is to be replaced as a whole.
@@ -95,6 +103,8 @@ pub enum Permit {
     Read,
     /// Write into it, and extend it where it is too short.
     Write,
+    /// The same, and keep what it holds before any of it is lost.
+    WriteKeeping,
     /// The same, after cutting it off to its due length.
     CutOff,
     /// Put the new one into its place.
@@ -148,8 +158,9 @@ fn may_download_into(file: DownloadFile) -> Result<Permit, Refused> {
         None if file.overwrite => Err(Refused::OtherNames),
         None => Err(Refused::NotOurs),
         Some(Witness::Record) => Ok(Permit::Write),
-        Some(Witness::Piece | Witness::NothingToLose) if file.has_other_names => Err(Refused::OtherNames),
+        Some(_) if file.has_other_names => Err(Refused::OtherNames),
         Some(Witness::Piece | Witness::NothingToLose) => Ok(Permit::Write),
+        Some(Witness::Folder) => Ok(Permit::WriteKeeping),
     }
 }
 
@@ -215,10 +226,12 @@ mod tests {
 
     #[test]
     fn a_witness_lets_a_download_go_on_but_only_a_record_vouches_for_other_names() {
-        for witness in [Witness::Record, Witness::Piece, Witness::NothingToLose] {
+        for witness in [Witness::Record, Witness::Piece, Witness::NothingToLose, Witness::Folder] {
             for len in [0, 9, 10] {
                 let file = DownloadFile { len, witness: Some(witness), ..download() };
-                assert_eq!(judged(file), Ok(Permit::Write), "{witness:?} {len}");
+                let keeps = witness == Witness::Folder;
+                let permit = if keeps { Permit::WriteKeeping } else { Permit::Write };
+                assert_eq!(judged(file), Ok(permit), "{witness:?} {len}");
                 let linked = judged(DownloadFile { has_other_names: true, ..file });
                 let by_record = witness == Witness::Record;
                 assert_eq!(linked, if by_record { Ok(Permit::Write) } else { Err(Refused::OtherNames) });
