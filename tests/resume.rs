@@ -150,6 +150,27 @@ fn a_selection_that_touches_every_piece_is_remembered_as_one() {
 }
 
 #[test]
+fn the_rest_is_fetched_after_some_files_and_nothing_twice_and_nothing_is_left_behind() {
+    let album = album();
+    let seed = seed(&album, "100MB/s");
+    let mut received = 0;
+    for only in [Some("two.flac"), Some("*.flac"), None, Some("notes.txt")] {
+        let mut command = get(&album, Some(seed.address()));
+        only.iter().for_each(|only| _ = command.args(["--only", only]));
+        let (status, heard, said) = Run::start(&mut command).ended();
+        assert!(status.success(), "{only:?}: {said}");
+        let last = heard.iter().rfind(|event| event["event"] == "status").unwrap();
+        received += last["engine"]["payload_received"].as_u64().unwrap();
+        let names = || fs::read_dir(album.path("out")).unwrap().map(|entry| entry.unwrap().file_name());
+        if only.is_none() {
+            assert_eq!(names().collect::<Vec<_>>(), ["album"]);
+        }
+    }
+    assert_eq!(received, album.content.len() as u64, "each byte has come once");
+    album.assert_downloaded(&album.path("out"), |_| true);
+}
+
+#[test]
 fn a_check_that_is_broken_off_loses_nothing() {
     let album = album();
     complete(&album);

@@ -32,7 +32,8 @@ use tokio::sync::mpsc;
 /// Download a torrent, and give it on while it comes.
 ///
 /// Ends when everything is here, unless --seed, --seed-ratio or --seed-time say to go on. Stopped in the middle
-/// (Ctrl-C, a crash, a full disk) it goes on from there when it is started again.
+/// (Ctrl-C, a crash, a full disk) it goes on from there when it is started again. Another client's copy is gone on with, too:
+/// what is right of it stays, and a file in it that turns out to hold something else is kept as NAME.before-download.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  seedring get debian.torrent -o /srv/iso\n  \
     seedring get \"magnet:?xt=urn:btih:...\" --seed-ratio 2\n  \

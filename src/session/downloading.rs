@@ -9,8 +9,8 @@ use super::content::{Checked, ServedContent};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Metainfo;
 use crate::storage::{
-    Allocation, BootId, Claims, Content, Evidence, FileIndex, FileSelection, Layout, Resume, StorageError,
-    Subset, Verdict, check_some, forget_cached, layout_in, pieces_with_data, resume_path,
+    Allocation, BootId, Claims, Content, Evidence, FileIndex, FileSelection, Former, Layout, Resume,
+    StorageError, Subset, Verdict, check_some, forget_cached, layout_in, pieces_with_data, resume_path,
 };
 use crate::units::PieceIndex;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -70,6 +70,8 @@ pub struct Planned {
     trusted: Bitfield,
     /// Pieces to hash.
     candidates: Bitfield,
+    /// Pieces to hash as they lay while another selection was in force.
+    former: Option<Former>,
 }
 
 impl Planned {
@@ -99,12 +101,15 @@ impl Planned {
                 (none.clone(), pieces_with_data(&layout, &options.root, &selection).unwrap_or(none))
             }
         };
-        Ok(Self { metainfo, options, layout, selection, first, resume, trusted, candidates })
+        let former = Former::find(&layout, &options.root, metainfo.info_hash(), &selection, resume.as_ref());
+        let former = former.and_then(|former| former.without(&trusted)?.without(&candidates));
+        Ok(Self { metainfo, options, layout, selection, first, resume, trusted, candidates, former })
     }
 
     /// Bytes that have to be hashed first.
     pub fn check_len(&self) -> u64 {
-        self.candidates.iter().map(|piece| u64::from(self.layout.piece_len(piece))).sum()
+        let moved = self.former.iter().flat_map(|former| former.pieces().iter());
+        self.candidates.iter().chain(moved).map(|piece| u64::from(self.layout.piece_len(piece))).sum()
     }
 
     /// Hashes what has to be, and opens the files for downloading into.
@@ -116,16 +121,16 @@ impl Planned {
         on_progress: &(dyn Fn(u64) + Sync),
         cancel: &AtomicBool,
     ) -> Result<Checked, StorageError> {
-        let Self { metainfo, options, layout, selection, first, resume, trusted, candidates } = self;
+        let Self { metainfo, options, layout, selection, first, resume, trusted, candidates, former } = self;
         let mut durable = Bitfield::none(layout.piece_count());
         let kept = resume.as_ref().into_iter().flat_map(|resume| resume.durable.iter());
         kept.filter(|&piece| trusted.contains(piece)).for_each(|piece| {
             durable.insert(piece);
         });
         let mut verified = trusted;
+        let info = metainfo.info();
+        let expected = |piece: PieceIndex| info.piece_hash(piece);
         if candidates.count() > 0 {
-            let info = metainfo.info();
-            let expected = |piece: PieceIndex| info.piece_hash(piece);
             let subset = Subset { pieces: &candidates, selection: &selection };
             if let Some(resume) = resume.as_ref().filter(|resume| !resume.is_clean) {
                 // That run may have ended because the disk did not take what memory still shows; of what it vouches for it
@@ -140,9 +145,20 @@ impl Planned {
             });
         }
         let evidence = Evidence { have: &verified, record: resume.as_ref(), overwrite: options.overwrite };
-        let claims = Claims::of(&layout, &options.root, &selection, evidence)?;
+        let mut lay = None;
+        if let Some(former) = &former {
+            let subset = Subset { pieces: former.pieces(), selection: former.selection() };
+            let report = check_some(&layout, &options.root, subset, &expected, 0, on_progress, cancel)?;
+            lay = Some((former, report.bitfield));
+        }
+        let as_it_lay = lay.as_ref().map(|(former, pieces)| (pieces, former.selection()));
+        let claims = Claims::of_moved(&layout, &options.root, &selection, evidence, as_it_lay)?;
         let (content, _) = Content::create(layout, &options.root, &selection, options.allocation, &claims)?;
         let content = content.keeping(&claims)?.closed_elsewhere();
+        if let Some((former, right)) = &lay {
+            let taken = former.take_along(&options.root, right, &expected, &content);
+            taken.iter().for_each(|piece| _ = verified.insert(piece));
+        }
         let fingerprint = content.fingerprint();
         let uploaded = resume.as_ref().map_or(0, |resume| resume.uploaded);
         let downloaded = resume.as_ref().map_or(0, |resume| resume.downloaded);
@@ -325,6 +341,120 @@ mod tests {
             let checked = planned.open(&|_| {}, &AtomicBool::new(false)).unwrap();
             assert_eq!(checked.verified.count(), 1, "{spelling}");
             assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing is made beside it");
+        }
+    }
+
+    /// Files of these lengths with other bytes each, in pieces of 16 KiB.
+    fn torrent_of(files: &[(&str, usize)]) -> (Vec<u8>, Vec<u8>) {
+        let mut content = vec![0; files.iter().map(|(_, len)| len).sum()];
+        crate::rng::Rng::from_seed(11).fill(&mut content);
+        let hashes: Vec<u8> = content.chunks(16_384).flat_map(crate::storage::piece_hash).collect();
+        let torrent = bencode::dict(|torrent| {
+            torrent.dict("info", |info| {
+                info.list("files", |list| {
+                    for (path, len) in files {
+                        list.dict(|file| {
+                            file.int("length", *len as i64);
+                            file.list("path", |components| components.bytes(path));
+                        });
+                    }
+                });
+                info.bytes("name", "album");
+                info.int("piece length", 16_384);
+                info.bytes("pieces", hashes);
+            });
+        });
+        (torrent, content)
+    }
+
+    /// Each of the files shares pieces with those beside it, and `small` has none of its own.
+    const FILES: [(&str, usize); 4] = [("one", 40_000), ("small", 500), ("two", 50_000), ("three", 40_000)];
+
+    /// Opens a download of some files into a folder; the wanted pieces that are lacking.
+    fn lacking(torrent: &[u8], root: &std::path::Path, only: &[&str], has_record: bool) -> (u32, Checked) {
+        let options = DownloadOptions {
+            root: root.to_owned(),
+            only: only.iter().map(|&pattern| pattern.to_owned()).collect(),
+            state_dir: has_record.then(|| root.join("state")),
+            ..DownloadOptions::default()
+        };
+        let checked = loop {
+            let planned = Planned::new(Metainfo::parse(torrent).unwrap(), options.clone()).unwrap();
+            match planned.open(&|_| {}, &AtomicBool::new(false)) {
+                // What was dropped before is closed on a thread of its own.
+                Err(StorageError::InUse(_)) => std::thread::yield_now(),
+                opened => break opened.unwrap(),
+            }
+        };
+        let wanted = checked.selection.as_ref().unwrap().wanted_pieces(checked.content.layout());
+        let here = wanted.iter().filter(|&piece| checked.verified.contains(piece)).count();
+        (wanted.count() - here as u32, checked)
+    }
+
+    fn write_album(root: &std::path::Path, content: &[u8]) {
+        let mut start = 0;
+        std::fs::create_dir_all(root.join("album")).unwrap();
+        for (name, len) in FILES {
+            std::fs::write(root.join("album").join(name), &content[start..start + len]).unwrap();
+            start += len;
+        }
+    }
+
+    #[test]
+    fn some_files_of_content_that_is_there_are_there() {
+        let (torrent, content) = torrent_of(&FILES);
+        for has_record in [false, true] {
+            for only in [&["one"][..], &["small"], &["two"], &["one", "three"], &[]] {
+                let scratch = tempfile::tempdir().unwrap();
+                write_album(scratch.path(), &content);
+                if has_record {
+                    assert_eq!(lacking(&torrent, scratch.path(), &[], true).0, 0);
+                }
+                assert_eq!(lacking(&torrent, scratch.path(), only, has_record).0, 0, "{only:?}");
+                for (name, len) in FILES {
+                    let file = std::fs::metadata(scratch.path().join("album").join(name)).unwrap();
+                    assert_eq!(file.len(), len as u64);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_at_the_borders_of_some_files_is_used_for_the_others_and_removed_when_no_longer_needed() {
+        let (torrent, content) = torrent_of(&FILES);
+        for has_record in [false, true] {
+            let scratch = tempfile::tempdir().unwrap();
+            let root = scratch.path();
+            // All pieces that have a byte of `one` or `two` are here; between them lies `small`.
+            let (_, checked) = lacking(&torrent, root, &["one", "two"], has_record);
+            let ServedContent::Open(open) = &checked.content else { panic!("it is downloaded") };
+            let layout = Arc::clone(open.layout());
+            for piece in checked.selection.as_ref().unwrap().wanted_pieces(&layout).iter() {
+                let start = piece.0 as usize * 16_384;
+                let bytes = &content[start..start + layout.piece_len(piece) as usize];
+                open.write_piece(piece, bytes).unwrap();
+            }
+            open.finish().unwrap();
+            let info_hash = checked.metainfo.info_hash();
+            let parts = root.join(format!(".{info_hash}.parts"));
+            let all = FileSelection::all();
+            let remove = |selection: &FileSelection| {
+                crate::storage::remove_unused_parts(&layout, root, selection, info_hash).unwrap();
+                parts.exists()
+            };
+            assert!(remove(checked.selection.as_ref().unwrap()), "it is needed");
+            assert!(remove(&all), "somebody has it open");
+            drop(checked);
+            let (lacks, checked) = lacking(&torrent, root, &[], has_record);
+            assert_eq!(lacks, 2, "those of `three` alone");
+            assert_eq!(std::fs::read(root.join("album/small")).unwrap(), content[40_000..40_500]);
+            // Likewise.
+            while remove(&all) {
+                std::thread::yield_now();
+            }
+            assert!(!remove(&all));
+            drop(checked);
+            assert_eq!(lacking(&torrent, root, &[], has_record).0, 2);
         }
     }
 

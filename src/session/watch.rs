@@ -18,7 +18,9 @@ use crate::clock;
 use crate::engine::SharedTorrent;
 use crate::id::InfoHash;
 use crate::limits::{DEVICE_LANES_MAX, STORAGE_END_PATIENCE};
-use crate::storage::{Content, FileSelection, Fingerprint, Resume, StorageError, resume_path};
+use crate::storage::{
+    Content, FileSelection, Fingerprint, Resume, StorageError, remove_unused_parts, resume_path,
+};
 use crate::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::collections::btree_map::Entry;
@@ -506,6 +508,16 @@ impl Watch {
         };
         if let Err(error) = &finished {
             tracing::warn!(%error, "the downloaded files could not be looked at");
+        }
+        let saved = kept.download.as_ref();
+        if let (ServedContent::Open(content), Some(saved)) =
+            (&kept.torrent.content, saved.filter(|it| !it.doubtful))
+        {
+            let removed =
+                remove_unused_parts(content.layout(), content.root_path(), &saved.selection, info_hash);
+            if let Err(error) = removed {
+                tracing::warn!(%error, "what the download needs no more could not be removed");
+            }
         }
         let fingerprint = kept.torrent.fingerprint_now();
         let is_clean = finished.is_ok() && kept.download.as_ref().is_some_and(|saved| !saved.doubtful);

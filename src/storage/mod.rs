@@ -18,6 +18,7 @@ mod hash;
 mod layout;
 mod locate;
 mod mapped_file;
+mod moved;
 mod ownership;
 mod parts;
 mod piece_reader;
@@ -42,6 +43,7 @@ pub use finisher::{Finisher, FinisherCounters, PieceJob, PieceOutcome, Reply};
 pub use hash::{CheckReport, FileProblem, Subset, check, check_some, hash_pieces, piece_hash, piece_hashes};
 pub use layout::{FileIndex, FileSpan, Layout, LayoutError, LayoutFile, Spans};
 pub use locate::{Links, layout_in, locate};
+pub use moved::{Former, remove_unused_parts};
 pub use ownership::{
     Claims, DownloadFile, Evidence, FileKind, InTheWay, Permit, Place, Refused, WholeFile, Witness,
     WriteError, look_at_place, may_write, replace_file,

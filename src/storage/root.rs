@@ -142,6 +142,12 @@ impl Root {
         Ok((fd, state))
     }
 
+    /// Removes a file that lies directly in the folder.
+    pub(super) fn remove_file(&self, name: &Path) -> Result<(), StorageError> {
+        rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())
+            .map_err(|errno| StorageError::writing("remove", &self.full_path(name), errno))
+    }
+
     /// Makes the folders that a file lies in, one component after the other, each below the one before.
     fn make_folders(&self, relative: &Path) -> Result<(), StorageError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -165,7 +165,8 @@ pub(super) fn parts_index(layout: &Layout) -> FileIndex {
     FileIndex(layout.files().len() as u32)
 }
 
-fn parts_path(info_hash: InfoHash) -> PathBuf {
+/// Where the parts file of a torrent lies below the root.
+pub(super) fn parts_path(info_hash: InfoHash) -> PathBuf {
     format!(".{info_hash}.parts").into()
 }
 

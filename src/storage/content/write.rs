@@ -9,6 +9,7 @@ use super::Content;
 use super::create::lock_to_read;
 use crate::storage::error::StorageError;
 use crate::storage::layout::FileIndex;
+use crate::storage::selection::FileSelection;
 use crate::units::PieceIndex;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
@@ -23,6 +24,27 @@ impl Content {
     /// Bytes that are no such piece, or content where padding is declared; content that is not open for writing; what
     /// the disk says. Parts of the piece may have been written then; writing it again is safe.
     pub fn write_piece(&self, piece: PieceIndex, bytes: &[u8]) -> Result<(), StorageError> {
+        self.write_where(piece, bytes, |_| true)
+    }
+
+    /// [`Self::write_piece`] of a piece that lies on the disk as it did while `former` was the selection: only what lies elsewhere
+    /// now is written.
+    pub(in crate::storage) fn move_piece(
+        &self,
+        piece: PieceIndex,
+        bytes: &[u8],
+        former: &FileSelection,
+    ) -> Result<(), StorageError> {
+        self.write_where(piece, bytes, |file| former.is_elsewhere(&self.selection, &self.layout, file))
+    }
+
+    /// Writes the bytes of a piece that belong to files of which `is_due` says so.
+    fn write_where(
+        &self,
+        piece: PieceIndex,
+        bytes: &[u8],
+        is_due: impl Fn(FileIndex) -> bool,
+    ) -> Result<(), StorageError> {
         if !self.is_writable.load(Acquire) {
             return Err(StorageError::NotOpenForWriting(self.root.full_path(Path::new(""))));
         }
@@ -44,6 +66,7 @@ impl Content {
             let (part, behind) = rest.split_at_checked(span.len as usize).unwrap_or_default();
             rest = behind;
             match self.mapped(span) {
+                _ if !is_due(span.file) => {}
                 Some((file, offset)) => {
                     self.aside.as_ref().map_or(Ok(()), |aside| aside.before_writing(span, part))?;
                     // Set before, too: bytes that an error leaves behind are no reason to forget the file.

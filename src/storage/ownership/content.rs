@@ -59,6 +59,21 @@ impl Claims {
         selection: &FileSelection,
         evidence: Evidence<'_>,
     ) -> Result<Self, StorageError> {
+        Self::of_moved(layout, root, selection, evidence, None)
+    }
+
+    /// [`Self::of`] where some pieces are right as they lay while another selection was in force: files that were selected then
+    /// have their part of them.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn of_moved(
+        layout: &Layout,
+        root: &Path,
+        selection: &FileSelection,
+        evidence: Evidence<'_>,
+        lay: Option<(&Bitfield, &FileSelection)>,
+    ) -> Result<Self, StorageError> {
         let mut claims = vec![Claim::NOTHING; layout.files().len() + 1];
         let root = match Root::open(root) {
             Ok(root) => root,
@@ -79,8 +94,9 @@ impl Claims {
         };
         let stored = (0..).map(FileIndex).zip(layout.files());
         for (index, file) in stored.filter(|&(index, file)| !file.padding && selection.contains(index)) {
-            let lacks_pieces =
-                layout.pieces_of(index).any(|piece| !evidence.have.contains(PieceIndex(piece)));
+            let lay = lay.filter(|(_, former)| former.contains(index)).map(|(pieces, _)| pieces);
+            let is_here = |piece| evidence.have.contains(piece) || lay.is_some_and(|it| it.contains(piece));
+            let lacks_pieces = !layout.pieces_of(index).map(PieceIndex).all(is_here);
             let claim = look.judge(&file.path, file.len, lacks_pieces, |state, fd| {
                 look.witness(index, file.len, state, fd)
             })?;
