@@ -13,7 +13,7 @@
 //! | a file of a download that lacks a piece, and a resume record names it (same folder, same inode) | written |
 //! | the same without a record, and a good piece that tells something lies whole inside it | written, unless it has other names (hard links), which would change with it |
 //! | the same, and there is nothing to lose: every byte outside of good pieces is zero | the same |
-//! | the same, and it is as long as it is to be, or shorter and right as far as that can be told, and lies in the torrent's folder, of which a block (16 KiB) of other bytes is proven | the same; but what it holds is kept aside before any of it is lost |
+//! | the same, and a witness for its folder says that it is the torrent's beyond reasonable doubt | the same; what it holds is kept aside before any of it is lost |
 //! | any other file in a download's way | refused |
 //! | a file in a download's way that is longer than the torrent's | refused |
 //! | a file in a download's way, and the user said to write over it | written, what is longer cut off; not when it has other names |
