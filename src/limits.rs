@@ -394,6 +394,31 @@ pub const BATCH_LEN_START: u32 = 256 * 1024;
 /// Bytes of blocks in one send of an encrypted connection: they are copied and encrypted first, at about 1 GB/s, so
 /// this is a quarter of a millisecond of the worker's time and what each such send holds in memory.
 pub const ENCRYPTED_BATCH_LEN_MAX: u32 = 256 * 1024;
+/// Bytes of messages made in memory of a worker's own (encrypted or gathered blocks, pieces of an info dictionary, many control
+/// bytes) that the kernel has not taken yet: what four hundred connections need with a block each, or 32 with a whole batch, while the lines of all are full. Who finds no room waits in line.
+pub const COPIED_LEN_MAX: u64 = 8 * 1024 * 1024;
+/// Those of them that are for prefixes which hold next to nothing.
+pub const COPIED_LEN_RESERVED: u64 = COPIED_LEN_MAX / 4;
+/// Those of one address prefix (/24, /64), loopback not exempt.
+pub const COPIED_PER_PREFIX_MAX: u64 = COPIED_LEN_MAX / 4;
+/// Those of a prefix that may use what is reserved: the longest block. One that holds nothing may have one message in any case.
+pub const COPIED_PER_POOR_PREFIX_MAX: u64 = 128 * 1024;
+/// One message has at most one part in so many of what is left, so that the last room is shared by many.
+pub const COPIED_PART_AT_ONCE: u64 = 32;
+/// A connection has at most one byte encrypted at once for so many that it has taken, or one block: who never reads is given
+/// little ahead.
+pub const COPIED_PER_TAKEN: u64 = 8;
+/// Bytes of such a message that are not counted: what a slot takes anyway.
+pub const MESSAGE_LEN_UNCOUNTED: usize = 4096;
+/// Time for which a connection's message stands still before the connection may go in favour of others that wait for the
+/// memory: a block at 3 KiB a second.
+pub const STANDSTILL_TIME_MIN: Duration = Duration::from_secs(5);
+/// Bytes of all connections of a worker for queued requests, control bytes and messages that have arrived in part, each counted
+/// from [`QUEUED_LEN_UNTROUBLED`] on, so that peers that read have next to none of it. Above it those who have any are
+/// read once a second.
+pub const QUEUED_LEN_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one connection for that which are never too many: 256 requests in any order.
+pub const QUEUED_LEN_UNTROUBLED: usize = 4096;
 /// Active connections of one worker up to which each may send `BATCH_LEN_MAX` at once.
 pub const BATCH_QUOTA_WHOLE_CONNECTIONS: usize = 64;
 /// Active connections of one worker from which each sends at most `BATCH_QUOTA_LEAST` at once, so that none waits
@@ -636,6 +661,8 @@ const _: () = assert!(BATCH_LEN_MIN <= BATCH_LEN_START && BATCH_LEN_START <= BAT
 const _: () = assert!(BATCH_LEN_MIN <= BATCH_QUOTA_LEAST && BATCH_QUOTA_LEAST <= BATCH_LEN_MAX);
 const _: () = assert!(BATCH_QUOTA_WHOLE_CONNECTIONS < BATCH_QUOTA_LEAST_CONNECTIONS);
 const _: () = assert!(REQUEST_LEN_MAX <= BATCH_LEN_MAX && REQUEST_LEN_MAX <= ENCRYPTED_BATCH_LEN_MAX);
+const _: () = assert!(REQUEST_LEN_MAX as u64 <= COPIED_PER_POOR_PREFIX_MAX);
+const _: () = assert!(STANDSTILL_TIME_MIN.as_secs() < SEND_STALL_TIMEOUT.as_secs());
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < DUPLICATE_IDLE_TIME.as_secs());
 const _: () = assert!(DUPLICATE_IDLE_TIME.as_secs() < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(PEX_INTERVAL_MIN.as_secs() < PEX_INTERVAL.as_secs());

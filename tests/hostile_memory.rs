@@ -5,11 +5,13 @@ mod getting;
 
 use getting::{Album, Run};
 use seedring::bencode;
-use seedring::id::PeerId;
+use seedring::id::{InfoHash, PeerId};
 use seedring::rng::Rng;
 use seedring::time::Duration;
 use seedring::units::PieceIndex;
-use seedring::wire::{Handshake, Message, Reserved, encode};
+use seedring::wire::{Answering, CryptoMethods, Handshake, Message, MseStream, Reserved, encode};
+use socket2::{Domain, Socket, Type};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -307,6 +309,101 @@ fn peers_that_hold_slots_and_never_ask_take_no_memory() {
         };
         if stream.write_all(&bytes_of(&[Message::HaveNone, Message::Interested])).is_ok() {
             stranger.flood(&mut stream, &bytes_of(&[Message::KeepAlive]));
+        }
+    });
+}
+
+/// Asks in three ways for what has to be made in memory, reads nothing, and comes again when it is closed: blocks in RC4, pieces
+/// of the info dictionary, and blocks in an order that makes a long list of them.
+fn ask_and_read_nothing(stranger: &Stranger, seed: SocketAddr, place: u64) -> Option<TcpStream> {
+    // Each four of them have a network of their own.
+    let from = SocketAddr::from(([127, 1, (place / 4) as u8, 1], 0));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).ok()?;
+    socket.bind(&from.into()).ok()?;
+    socket.set_recv_buffer_size(4096).ok()?;
+    socket.connect(&seed.into()).ok()?;
+    let mut stream = TcpStream::from(socket);
+    let _ = stream.set_read_timeout(Some(std::time::Duration::from_millis(500)));
+    let _ = stream.set_write_timeout(Some(std::time::Duration::from_millis(100)));
+    let mut handshake = stranger.handshake;
+    handshake[60..].copy_from_slice(&(place << 32 | stranger.said.load(Relaxed)).to_be_bytes());
+    let mut asked = bytes_of(&[Message::HaveNone, Message::Interested]);
+    let block = |number: u32| {
+        let piece = PieceIndex(number % 2048);
+        Message::Request(seedring::units::BlockSpan { piece, begin: 0, len: PIECE_LEN as u32 })
+    };
+    let encrypts = place.is_multiple_of(2);
+    match place % 4 {
+        _ if encrypts => {
+            let mut pads = Rng::from_seed(place);
+            let info_hash = InfoHash(handshake[28..48].try_into().expect("twenty bytes"));
+            let mut encryption =
+                MseStream::outgoing([3; 20], &mut pads, info_hash, CryptoMethods::RC4, &handshake);
+            let (mut answer, mut heard) = ([0; 4096], Vec::new());
+            while !encryption.is_open() {
+                heard.clear();
+                encryption.poll_output(&mut heard);
+                stream.write_all(&heard).ok()?;
+                let len = stream.read(&mut answer).ok().filter(|&len| len > 0)?;
+                let nobody = BTreeMap::new();
+                let mut answering = Answering { secret: || [4; 20], pads: &mut pads, skeys: &nobody };
+                encryption.receive(&mut answer[..len], &mut answering).ok()?;
+            }
+            (0..900).for_each(|number| asked.extend(bytes_of(&[block(number)])));
+            encryption.encrypt(&mut asked);
+        }
+        1 => {
+            asked.extend_from_slice(&handshake_of_extensions());
+            (0..3).for_each(|piece| {
+                let payload = format!("d8:msg_typei0e5:piecei{piece}ee");
+                asked.extend(bytes_of(&[Message::Extended { id: 2, payload: payload.as_bytes() }]));
+            });
+            (0..900).for_each(|number| asked.extend(bytes_of(&[block(number)])));
+            stream.write_all(&handshake).ok()?;
+        }
+        _ => {
+            // Without the fast extension (BEP 6).
+            handshake[27] = 0;
+            asked = bytes_of(&[Message::Interested]);
+            stream.write_all(&handshake).ok()?;
+            stream.write_all(&asked).ok()?;
+            // It is to be unchoked when it asks.
+            park_timeout(std::time::Duration::from_millis(200));
+            asked = bytes_of(&(0..8000).map(|number| block(number * 7)).collect::<Vec<_>>());
+        }
+    }
+    if encrypts {
+        park_timeout(std::time::Duration::from_millis(50));
+    }
+    stream.write_all(&asked).ok()?;
+    stranger.said.fetch_add(asked.len() as u64, Relaxed);
+    Some(stream)
+}
+
+/// Our own numbers of extended messages, so that pieces of the info dictionary are sent at all.
+fn handshake_of_extensions() -> Vec<u8> {
+    bytes_of(&[Message::Extended { id: 0, payload: b"d1:md11:ut_metadatai2eee" }])
+}
+
+#[test]
+fn peers_that_ask_for_much_and_read_nothing_take_no_memory() {
+    const EACH: u64 = 80;
+    attack_a_seed("unread answers", 6, |stranger, seed| {
+        let mut unread: Vec<Option<TcpStream>> = (0..EACH).map(|_| None).collect();
+        while stranger.goes_on() {
+            for (place, connection) in unread.iter_mut().enumerate().filter(|_| stranger.goes_on()) {
+                let ended = connection.as_ref().is_none_or(|stream| {
+                    let _ = stream.set_nonblocking(true);
+                    stream.take_error().ok().flatten().is_some()
+                        || stream
+                            .peek(&mut [0])
+                            .is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
+                });
+                if ended {
+                    *connection = ask_and_read_nothing(stranger, seed, stranger.number * EACH + place as u64);
+                }
+            }
+            park_timeout(std::time::Duration::from_millis(20));
         }
     });
 }

@@ -104,6 +104,17 @@ impl<S> SendSlot<S> {
         self.gathered.push(bytes);
     }
 
+    /// Makes room for so many bytes of blocks that are copied, so that memory is taken once and no more than needed.
+    pub fn reserve(&mut self, len: u64, blocks: usize) {
+        let headers = blocks.min(BLOCKS_PER_SEND_MAX) * PIECE_HEADER_LEN;
+        self.control().reserve_exact(usize::try_from(len).unwrap_or(0) + headers);
+    }
+
+    /// Bytes of memory that were copied for this message.
+    pub fn copied_len(&self) -> usize {
+        self.control.capacity() + self.gathered.iter().map(Vec::capacity).sum::<usize>()
+    }
+
     /// Appends a block whose bytes go behind the control bytes, so that all of the message can be encrypted; `read`
     /// appends them. A message has either such blocks or others.
     pub fn push_copied<T>(

@@ -613,6 +613,11 @@ impl PeerMachine {
         Some(span)
     }
 
+    /// Blocks that wait to be taken, and their bytes.
+    pub fn queued(&self) -> (usize, u64) {
+        (self.queue.len(), self.queue.queued_bytes())
+    }
+
     /// Blocks that wait to be taken.
     pub fn queued_blocks(&self) -> usize {
         self.queue.len()
@@ -636,12 +641,17 @@ impl PeerMachine {
         self.control.len()
     }
 
-    /// Bytes of memory that queue and control bytes hold.
+    /// Bytes of memory that queues and control bytes hold.
     pub fn buffered_bytes(&self) -> usize {
+        self.upload_bytes() + self.download.as_ref().map_or(0, |download| download.buffered_bytes())
+    }
+
+    /// Those that the peer makes us hold: what it has asked for, what we have to say to it, what it has said in part.
+    pub fn upload_bytes(&self) -> usize {
         let metadata = self.metadata.as_ref().map_or(0, |service| service.buffered_bytes());
-        let download = self.download.as_ref().map_or(0, |download| download.buffered_bytes());
         let untold = self.untold.as_ref().map_or(0, |untold| untold.as_bytes().len());
-        self.control.capacity() + self.queue.allocated_bytes() + metadata + download + untold
+        let heard = if let Phase::Open(open) = &self.phase { open.decoder.buffered_bytes() } else { 0 };
+        self.control.capacity() + self.queue.allocated_bytes() + metadata + untold + heard
     }
 
     /// The peer wants blocks of us.

@@ -17,7 +17,7 @@ use crate::units::{BLOCK_LEN, ByteRate};
 /// A send that drains faster than this leaves the line idle between two turns of the worker: send more at once.
 const FAST_SEND: Duration = Duration::from_millis(50);
 /// A send that drains slower than this holds haves, chokes and rejects back noticeably: send less at once.
-const SLOW_SEND: Duration = Duration::from_millis(500);
+pub const SLOW_SEND: Duration = Duration::from_millis(500);
 /// A batch is at most this part of a second of the rate limit, so that limited uploads flow instead of pulsing.
 const LIMIT_PARTS: u64 = 8;
 

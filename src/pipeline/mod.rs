@@ -9,7 +9,7 @@ mod depth;
 mod rate_gate;
 mod requests;
 
-pub use batch::{BatchPolicy, turn_len};
+pub use batch::{BatchPolicy, SLOW_SEND, turn_len};
 pub use depth::{RequestPipeline, Verdict};
 pub use rate_gate::{RateGate, burst_for};
 pub use requests::{Pushed, RequestQueue};

@@ -18,6 +18,8 @@ mod flood_tests;
 #[cfg(test)]
 mod giver;
 #[cfg(test)]
+mod holding_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod idle_tests;

@@ -92,12 +92,12 @@ impl Rig {
         limit: Option<ByteRate>,
         home_mailbox_len: Option<usize>,
     ) -> Self {
-        Self::build(seed, faults, zero_copy, limit, home_mailbox_len, Encryption::Allow)
+        Self::build(seed, faults, zero_copy, limit, home_mailbox_len, (Encryption::Allow, 50))
     }
 
-    /// With another policy of encryption than the usual one.
+    /// With another policy of encryption than the usual one, and a slot for everybody.
     pub fn encrypting(seed: u64, faults: Faults, zero_copy: ZeroCopyMode, encryption: Encryption) -> Self {
-        Self::build(seed, faults, zero_copy, None, None, encryption)
+        Self::build(seed, faults, zero_copy, None, None, (encryption, 1000))
     }
 
     fn build(
@@ -106,11 +106,11 @@ impl Rig {
         zero_copy: ZeroCopyMode,
         limit: Option<ByteRate>,
         home_mailbox_len: Option<usize>,
-        encryption: Encryption,
+        (encryption, slots): (Encryption, usize),
     ) -> Self {
         let store = SimStore::new(seed, TOTAL, PIECE);
         let home = u16::from(home_mailbox_len.is_some());
-        let torrent = seeded(INFO_HASH, Arc::new(store), home, Slots::Fixed(50));
+        let torrent = seeded(INFO_HASH, Arc::new(store), home, Slots::Fixed(slots));
         let mailbox_lens: Vec<_> = std::iter::once(16).chain(home_mailbox_len).collect();
         let terms = Terms {
             seed,
@@ -274,7 +274,18 @@ impl SimPeer {
 
     /// A peer that opens with an encrypted handshake and offers these methods.
     pub fn joined_encrypted(rig: &mut Rig, offered: CryptoMethods) -> Self {
-        let peer = Self::new(rig);
+        let socket = rig.ring().dial();
+        Self::encrypted_on(rig, socket, offered)
+    }
+
+    /// The same from this address.
+    pub fn joined_encrypted_from(rig: &mut Rig, address: SocketAddr, offered: CryptoMethods) -> Self {
+        let socket = rig.ring().dial_from(address);
+        Self::encrypted_on(rig, socket, offered)
+    }
+
+    fn encrypted_on(rig: &mut Rig, socket: RawFd, offered: CryptoMethods) -> Self {
+        let peer = Self::on(rig, socket);
         let (handshake, mut rng) = (peer.handshake().encode(), Rng::from_seed(peer.socket as u64));
         let stream = MseStream::outgoing([8; 20], &mut rng, INFO_HASH, offered, &handshake);
         peer.encryption.replace(Some(PeerEncryption::new(stream)));

@@ -178,6 +178,11 @@ impl Decoder {
         self.payload -= len;
     }
 
+    /// Bytes of memory that a message cut by the input's end holds.
+    pub const fn buffered_bytes(&self) -> usize {
+        self.body.capacity()
+    }
+
     /// Whether the stream stands between two messages, holding nothing.
     pub const fn is_between_messages(&self) -> bool {
         self.head_len == 0 && self.gathering.is_none() && self.skip == 0 && self.payload == 0

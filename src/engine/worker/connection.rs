@@ -61,6 +61,14 @@ pub(super) struct Connection {
     pub opening: bool,
     /// Waits in the ready queue.
     pub scheduled: bool,
+    /// Waits for room in the worker's budget of copies; few control bytes go all the same.
+    pub waits_for_copies: bool,
+    /// Bytes that it has taken of what was encrypted for it; fewer again when it becomes slow.
+    pub taken_encrypted: u64,
+    /// Bytes of its queues beyond what is never too much, as they were counted last.
+    pub queued_bytes: usize,
+    /// When it was accepted, or last took a message whole.
+    pub moved_at: Instant,
     /// Waits for a rate limit; control bytes go all the same.
     pub throttled: bool,
     /// Its place among those who wait for a rate limit, kept until it gets something.
@@ -132,7 +140,7 @@ pub(super) enum Closing {
 }
 
 impl Connection {
-    pub fn new(socket: RawFd, ends: Ends, machine: PeerMachine) -> Self {
+    pub fn new(now: Instant, socket: RawFd, ends: Ends, machine: PeerMachine) -> Self {
         Self {
             socket,
             ends,
@@ -157,6 +165,10 @@ impl Connection {
             words_before: 0,
             words_heard: 0,
             scheduled: false,
+            waits_for_copies: false,
+            taken_encrypted: 0,
+            queued_bytes: 0,
+            moved_at: now,
             throttled: false,
             ticket: None,
             charged: 0,
@@ -177,6 +189,11 @@ impl Connection {
             why: Closed::Normal,
             waits: Waits::default(),
         }
+    }
+
+    /// Something has to happen before a block can be sent.
+    pub fn holds_blocks_back(&self) -> bool {
+        self.throttled || self.opening || self.fetching.is_some() || self.waits_for_copies
     }
 
     pub fn prefix(&self) -> AddressPrefix {
@@ -204,7 +221,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// Takes a connected socket in; its first bytes will be a handshake.
     pub(super) fn open_connection(&mut self, socket: RawFd, ends: Ends, machine: PeerMachine) -> Key {
         let deadline = machine.poll_timeout();
-        let connection = Connection::new(socket, ends, machine);
+        let connection = Connection::new(self.now, socket, ends, machine);
         let prefix = connection.prefix();
         let key = self.connections.insert_with(|_| connection);
         *self.half_open_by_prefix.entry(prefix).or_default() += 1;
@@ -392,6 +409,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.closing -= 1;
         self.ring.close(socket, abrupt);
         self.statistics().connections().subtract(1);
+        self.queued_bytes -= removed.as_ref().map_or(0, |connection| connection.queued_bytes);
         if let Some(connection) = removed
             && let Some((torrent, address)) = connection.torrent.zip(connection.dialled)
         {

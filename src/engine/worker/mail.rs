@@ -97,7 +97,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
     }
 
-    /// A peer that has said more in this second than anybody has to say is not read until the next.
+    /// A peer that has said more in this second than anybody has to say is not read until the next, nor one that holds memory
+    /// while there is too little of it.
     pub(super) fn listen_less(&mut self, key: Key) {
         let ticks = self.ticks;
         let Some(connection) = self.connections.get_mut(key).filter(|it| it.closing.is_none()) else {
@@ -108,8 +109,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             (connection.spoke_in, connection.words_before) = (ticks, connection.words_heard);
         }
         connection.words_heard = words;
-        if connection.backlog.is_none() && words.wrapping_sub(connection.words_before) > WORDS_PER_SECOND_MAX
-        {
+        let says_too_much = words.wrapping_sub(connection.words_before) > WORDS_PER_SECOND_MAX;
+        if connection.backlog.is_some() || !says_too_much && !self.holds_too_much(key) {
+            return;
+        }
+        if let Some(connection) = self.connections.get_mut(key) {
             connection.backlog = Some(Box::default());
             self.stop_receiving(key);
             self.talkative.push(key);

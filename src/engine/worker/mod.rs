@@ -11,6 +11,7 @@ mod connection;
 mod download;
 mod encryption;
 mod fetch;
+mod holdings;
 mod home;
 mod kernel_limits;
 mod info;
@@ -49,6 +50,7 @@ use connection::Connection;
 use download::BlockEnd;
 use encryption::EncryptionState;
 use fetch::{Fetches, Owner};
+use holdings::Copies;
 use home::Home;
 use info::Infos;
 use kernel_limits::KernelLimits;
@@ -153,6 +155,10 @@ pub struct Worker<R: Ring, S: BlockStore> {
     idle_slots: Vec<Box<SendSlot<S>>>,
     /// Connections with something to say, in the order in which they had it.
     ready: VecDeque<Key>,
+    /// What was made for peers and the kernel has not taken.
+    copies: Copies,
+    /// Bytes of all connections' queues, each counted from `QUEUED_LEN_UNTROUBLED` on.
+    queued_bytes: usize,
     /// Connections that wait for a rate limit.
     throttle: Throttle,
     /// Connections without a finished handshake, oldest first; those that have finished are skipped.
@@ -265,6 +271,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             fetches: Fetches::default(),
             idle_slots: Vec::new(),
             ready: VecDeque::new(),
+            copies: Copies::default(),
+            queued_bytes: 0,
             throttle: Throttle::default(),
             half_open: VecDeque::new(),
             half_open_by_prefix: BTreeMap::new(),
@@ -486,6 +494,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.tend_infos();
         self.recounts.renew();
         self.ticks += 1;
+        self.tend_holdings();
         self.listen_again();
         self.tend_handshakes();
         self.active_before = std::mem::take(&mut self.active);

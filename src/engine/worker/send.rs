@@ -10,9 +10,11 @@ use super::super::send_slot::SendSlot;
 use super::super::slab::Key;
 use super::super::store::{BlockStore, ColdRange, Readiness};
 use super::connection::{Closing, Connection};
+use super::holdings::encrypted_len;
 use super::{SharedTorrent, Worker};
-use crate::limits::ENCRYPTED_BATCH_LEN_MAX;
-use crate::pipeline::turn_len;
+use crate::id::AddressPrefix;
+use crate::limits::MESSAGE_LEN_UNCOUNTED;
+use crate::pipeline::{SLOW_SEND, turn_len};
 use crate::units::BlockSpan;
 use crate::wire::piece_header;
 use std::net::IpAddr;
@@ -27,7 +29,10 @@ const IDLE_SLOTS_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct InFlight<S: BlockStore> {
     slot: Box<SendSlot<S>>,
-    connection: Key,
+    pub(super) connection: Key,
+    pub(super) prefix: AddressPrefix,
+    /// Bytes of it in the worker's budget of copies.
+    pub(super) counted: u64,
     torrent: Option<Arc<SharedTorrent<S>>>,
     local: IpAddr,
     zero_copy: bool,
@@ -53,7 +58,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             || connection.scheduled
             || connection.connecting.is_some()
             || connection.closing.is_some();
-        let waiting = connection.throttled || connection.opening || connection.fetching.is_some();
+        let waiting = connection.holds_blocks_back();
         let machine = &connection.machine;
         let has_output = connection.has_handshake_output()
             || connection.may_speak() && if waiting { machine.has_control() } else { machine.has_output() };
@@ -61,6 +66,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             connection.scheduled = true;
             self.ready.push_back(key);
         }
+        self.weigh(key);
         self.attribute(key);
     }
 
@@ -88,6 +94,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if !connection.may_speak() {
             return if slot.is_empty() { self.retire_empty(slot) } else { self.submit(key, None, slot) };
         }
+        if !self.may_say(key) {
+            // What the encrypted handshake had to say goes; the rest waits.
+            return if slot.is_empty() { self.retire_empty(slot) } else { self.submit(key, None, slot) };
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return 0 };
         connection.machine.poll_control(slot.control());
         let torrent = connection.torrent.and_then(|torrent| self.torrents.get(&torrent)).map(Arc::clone);
         if let Some(torrent) = &torrent
@@ -112,8 +123,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             (one, two) => one.or(two),
         };
         let Some(connection) = self.connections.get(key) else { return true };
-        let quota = connection.batch.batch_len(self.sharing(), limit);
-        let quota = if connection.encrypts() { quota.min(ENCRYPTED_BATCH_LEN_MAX) } else { quota }.into();
+        let mut quota = u64::from(connection.batch.batch_len(self.sharing(), limit));
+        if connection.encrypts() {
+            let waits = connection.holds_blocks_back() || connection.machine.next_block().is_none();
+            let wanted = quota.min(encrypted_len(connection.taken_encrypted));
+            let granted = if waits { None } else { self.copied_len(key, wanted) };
+            let Some(granted) = granted else { return true };
+            quota = granted;
+        }
         let mut content = None;
         let is_whole = self.add_blocks_up_to(quota, key, torrent, slot, &mut content);
         if let Some((_, content)) = &content {
@@ -132,7 +149,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     ) -> bool {
         loop {
             let Some(connection) = self.connections.get(key) else { return true };
-            if connection.throttled || connection.opening || connection.fetching.is_some() {
+            if connection.holds_blocks_back() {
                 return true;
             }
             let Some(span) = connection.machine.next_block() else { return true };
@@ -148,7 +165,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 *content = self.content_for(key, torrent, part).map(|content| (part, content));
             }
             let Some((_, content)) = content else { return true };
-            match self.add_block(key, torrent, content, slot, span) {
+            match self.add_block(quota, key, torrent, content, slot, span) {
                 Next::Taken => {}
                 Next::Stop => return true,
                 Next::Failed => return false,
@@ -168,6 +185,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
 
     fn add_block(
         &mut self,
+        quota: u64,
         key: Key,
         torrent: &Arc<SharedTorrent<S>>,
         content: &Arc<S>,
@@ -185,10 +203,17 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if scattered && slot.blocks() > 0 {
             return Next::Stop;
         }
+        if scattered && self.copied_len(key, span.len.into()).is_none() {
+            return Next::Stop;
+        }
         if !self.pay(key, torrent, span) {
             return Next::Stop;
         }
         if encrypts {
+            if let Some(connection) = self.connections.get(key).filter(|_| slot.blocks() == 0) {
+                let (blocks, len) = connection.machine.queued();
+                slot.reserve(quota.min(len), blocks);
+            }
             let read = |bytes: &mut Vec<u8>| content.read(span, bytes);
             if !matches!(slot.push_copied(piece_header(span), read), Readiness::Ready) {
                 return Next::Failed;
@@ -228,7 +253,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             self.all_statistics[usize::from(self.index)].send_batch_bytes().record(slot.payload_len());
         }
         connection.machine.handle_sent(self.now);
-        let in_flight = InFlight { slot, connection: key, torrent, local, zero_copy, refused: false };
+        let prefix = connection.prefix();
+        let copied = slot.copied_len();
+        let counted = if copied > MESSAGE_LEN_UNCOUNTED { copied as u64 } else { 0 };
+        if counted > 0 {
+            self.copies.take(prefix, counted);
+        }
+        let in_flight =
+            InFlight { slot, connection: key, prefix, counted, torrent, local, zero_copy, refused: false };
         let send = self.in_flight.insert_with(|_| in_flight);
         self.ring.push(Op::Send { socket, message, zero_copy }, Self::tag(OpKind::Send, send));
         if zero_copy {
@@ -250,8 +282,14 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         if self.in_flight.get(send).is_some_and(|in_flight| in_flight.refused) {
             return self.send_again_by_copy(send);
         }
+        self.let_go(send);
+    }
+
+    /// The kernel reads nothing of a message any more.
+    fn let_go(&mut self, send: Key) {
         if let Some(in_flight) = self.in_flight.remove(send) {
             self.retire(in_flight.slot);
+            self.give_back_copies(in_flight.prefix, in_flight.counted);
         }
     }
 
@@ -306,6 +344,11 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                     counters.follow_requests(self.now, connection.machine.queued_blocks() > 0);
                 }
                 let took = self.now.since(began.unwrap_or(self.now));
+                connection.moved_at = self.now;
+                if connection.encrypts() {
+                    let taken = connection.taken_encrypted;
+                    connection.taken_encrypted = if took > SLOW_SEND { taken / 2 } else { taken + payload };
+                }
                 connection.batch.handle_sent(u32::try_from(payload).unwrap_or(u32::MAX), took);
                 connection.machine.handle_sent(self.now);
                 if payload > 0 && std::mem::replace(&mut connection.active_in, self.ticks) != self.ticks {
@@ -341,9 +384,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 let op = Op::Send { socket, message, zero_copy: false };
                 self.ring.push(op, Self::tag(OpKind::Send, send));
             }
-            None => {
-                self.in_flight.remove(send);
-            }
+            None => self.let_go(send),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The extension protocol (BEP 10): what the peer tells of itself, and the extended messages of both sides.
 
 use super::*;
-use crate::limits::DONT_HAVES_MAX;
+use crate::limits::{DONT_HAVES_MAX, EXTENDED_LEN_MAX};
 use crate::peer::InfoDictionary;
 
 impl PeerMachine {
@@ -79,6 +79,13 @@ impl PeerMachine {
         let Some(bytes) = info.get(data.range) else { return };
         let message = MetadataMessage::Data { piece: data.piece, total_len: facts.info_len(), bytes };
         encode(&Message::Extended { id, payload: &message.encode() }, out);
+    }
+
+    /// Bytes that [`poll_control`](Self::poll_control) moves at most.
+    pub fn control_len(&self) -> usize {
+        let untold = self.untold.as_ref().map_or(0, |untold| untold.as_bytes().len());
+        let gives_info = self.metadata.as_ref().is_some_and(|service| service.has_data()) && self.has_info();
+        self.control.len() + untold + usize::from(gives_info) * EXTENDED_LEN_MAX
     }
 
     /// A piece of the info dictionary was promised, and its bytes are not here: they are to be brought.
