@@ -135,11 +135,32 @@ fn an_empty_folder_is_waited_for_and_followed() {
     let three = work("three", 3);
     three.write_content(&place.path("data"));
     fs::write(place.path("torrents/two.torrent"), &three.torrent).unwrap();
+    assert_eq!(run.wait_for("replaced")["info_hash"], two.info_hash.to_string());
     assert_eq!(run.wait_for("started")["info_hash"], three.info_hash.to_string());
     while run.wait_for("status")["torrents"] != 1 {}
     fs::remove_file(place.path("torrents/two.torrent")).unwrap();
     run.wait_for("removed");
     while run.wait_for("status")["torrents"] != 0 {}
+    assert_ends(run);
+}
+
+#[test]
+fn a_second_file_of_a_torrent_that_is_served_is_told_and_takes_its_place_when_that_goes() {
+    let (place, work) = (Place::new(), work("film", 1));
+    place.put(&work);
+    let mut run = place.watch();
+    fs::copy(place.path("torrents/film.torrent"), place.path("torrents/same.torrent")).unwrap();
+    let told_of = run.wait_for("duplicate");
+    let path = |name: &str| place.path("torrents").join(name).to_str().unwrap().to_owned();
+    assert_eq!(told_of["info_hash"], work.info_hash.to_string());
+    assert_eq!(
+        (&told_of["torrent"], &told_of["served_from"]),
+        (&path("same.torrent").into(), &path("film.torrent").into())
+    );
+    fs::remove_file(place.path("torrents/film.torrent")).unwrap();
+    run.wait_for("replaced");
+    assert_eq!(run.wait_for("started")["torrent"], path("same.torrent"));
+    assert_eq!(told(&run, &["duplicate", "removed", "failed"]), [1, 0, 0]);
     assert_ends(run);
 }
 

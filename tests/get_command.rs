@@ -271,6 +271,20 @@ fn a_folder_that_may_not_be_written_is_told_with_its_name() {
     assert!(err.contains("out") && err.contains("may not be written by this user"), "{err}");
 }
 
+#[test]
+fn a_place_where_no_folder_or_file_can_be_made_is_named_with_what_to_do() {
+    let album = album();
+    for place in ["/proc/x", "/proc/x/y", "/proc"] {
+        let mut command = seedring("get");
+        command.arg(album.path("album.torrent")).args(["-o", place]);
+        command.arg("--state-dir").arg(album.path("state"));
+        let (code, _, err) = told(&mut command);
+        assert_eq!(code, 1, "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+        assert!(err.contains("/proc") && err.contains("choose another folder"), "{err}");
+    }
+}
+
 fn open_to_all(folder: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,5 +1,8 @@
 //! `seedring seed --metrics` as a process: where it says the figures are, and what stands there.
 
+mod getting;
+
+use getting::{Album, Run, get};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -23,6 +26,22 @@ fn end(mut child: Child) {
     assert!(child.wait().expect("it ends").success());
 }
 
+/// A process that has started, what it said then, and where its figures are. The figures come out of the loop that has told
+/// this, so the torrent is among them by the next event.
+fn started(command: &mut Command) -> (Run, serde_json::Value, String) {
+    let mut run = Run::start(command);
+    let started = run.started();
+    let url = started["metrics"].as_str().expect("it says where the figures are").to_owned();
+    run.wait_for("status");
+    (run, started, url)
+}
+
+fn assert_ends(run: Run) {
+    run.signal(Signal::TERM);
+    let (status, _, said) = run.ended();
+    assert!(status.success(), "{said}");
+}
+
 /// The head and the body of the answer, for who reads OpenMetrics.
 fn ask(url: &str, path: &str) -> (String, String) {
     ask_as(url, path, "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n")
@@ -44,15 +63,8 @@ fn ask_as(url: &str, path: &str, headers: &str) -> (String, String) {
 #[test]
 fn the_figures_are_served_where_the_first_event_says() {
     let folder = tempfile::tempdir().unwrap();
-    let mut child = seed(folder.path(), &["--metrics", "127.0.0.1:0", "--json"]).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    let mut events = lines.map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
-    let started = events.find(|event| event["event"] == "started").expect("it starts");
-    let url = started["metrics"].as_str().expect("it says where the figures are");
-    // The figures come out of the loop that has told this event, so the torrent is in it by the next one.
-    events.next().expect("a status comes each second");
-
-    let (head, text) = ask(url, "/metrics");
+    let (run, started, url) = started(&mut seed(folder.path(), &["--metrics", "127.0.0.1:0", "--json"]));
+    let (head, text) = ask(&url, "/metrics");
     assert!(head.starts_with("http/1.1 200"), "{head}");
     assert!(
         head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
@@ -79,8 +91,33 @@ fn the_figures_are_served_where_the_first_event_says() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
-    assert!(ask(url, "/").0.starts_with("http/1.1 404"));
-    end(child);
+    assert!(ask(&url, "/").0.starts_with("http/1.1 404"));
+    assert_ends(run);
+}
+
+#[test]
+fn a_download_tells_how_far_it_is_and_how_fast() {
+    let album = Album::new(2, 16 << 10, &[("one.flac", 3_000_000), ("two.flac", 500_000)]);
+    let seed = getting::seed(&album, "300KB/s");
+    let mut command = get(&album, Some(seed.address()));
+    let (mut run, started, url) = started(command.args(["--metrics", "127.0.0.1:0", "--only", "one.flac"]));
+    let wanted = 3_000_000_u64.next_multiple_of(16 << 10);
+    let labels = format!("{{info_hash=\"{}\",name=\"album\"}}", started["info_hash"].as_str().unwrap());
+    let value = |text: &str, name: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is missing in\n{text}")).parse().unwrap()
+    };
+    loop {
+        let (_, text) = ask_as(&url, "/metrics", "");
+        let of = |name: &str| value(&text, &format!("seedring_torrent_{name}_bytes{labels}"));
+        assert_eq!((of("wanted"), of("here") + of("left")), (wanted, wanted));
+        if of("here") > 0 && value(&text, "seedring_download_bytes_per_second") > 0 {
+            assert!(value(&text, "seedring_downloaded_bytes_total") >= of("here"));
+            assert_promtool_is_content(&text);
+            break;
+        }
+        run.wait_for("status");
+    }
 }
 
 /// Prometheus' own tool finds nothing to say of the figures.
@@ -101,14 +138,9 @@ fn assert_promtool_is_content(text: &str) {
 #[test]
 fn prometheus_reads_the_figures_in_its_own_format() {
     let folder = tempfile::tempdir().unwrap();
-    let mut child = seed(folder.path(), &["--metrics", "127.0.0.1:0", "--json"]).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    let mut events = lines.map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
-    let started = events.find(|event| event["event"] == "started").expect("it starts");
-    let url = started["metrics"].as_str().expect("it says where the figures are");
-    events.next().expect("a status comes each second");
+    let (run, _, url) = started(&mut seed(folder.path(), &["--metrics", "127.0.0.1:0", "--json"]));
     for accept in ["", "Accept: text/plain;version=0.0.4\r\n", "Accept: */*\r\n"] {
-        let (head, text) = ask_as(url, "/metrics", accept);
+        let (head, text) = ask_as(&url, "/metrics", accept);
         assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
         for begin in
             ["process_cpu_seconds_total ", "process_open_fds ", "seedring_torrents 1", "seedring_build_info{"]
@@ -117,7 +149,7 @@ fn prometheus_reads_the_figures_in_its_own_format() {
         }
         assert_promtool_is_content(&text);
     }
-    end(child);
+    assert_ends(run);
 }
 
 #[test]

@@ -5,18 +5,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-const SYS_IO_URING_SETUP: u32 = libc::SYS_io_uring_setup as u32;
-
 fn statement(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
-/// Answers io_uring_setup(2) with `errno` from now on, in this process and all it becomes.
-fn forbid_io_uring(errno: u32) -> std::io::Result<()> {
+/// Answers a system call with `errno` from now on, in this process and all it becomes.
+fn forbid(call: libc::c_long, errno: u32) -> std::io::Result<()> {
     let mut filter = [
         // The number of the system call lies first in `seccomp_data`.
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, SYS_IO_URING_SETUP),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
         statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno),
         statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
@@ -59,7 +57,7 @@ fn a_seccomp_filter_that_forbids_io_uring_is_named_with_its_cure() {
         let folder = tempfile::tempdir().unwrap();
         let mut command = seed_command(folder.path());
         // SAFETY: the closure only makes system calls, on memory of its own.
-        unsafe { command.pre_exec(move || forbid_io_uring(errno as u32)) };
+        unsafe { command.pre_exec(move || forbid(libc::SYS_io_uring_setup, errno as u32)) };
         let said = failure(&mut command);
         assert!(said.contains("io_uring") && said.contains(cure), "{said}");
     }
@@ -84,4 +82,18 @@ fn a_limit_of_locked_memory_that_is_too_low_is_named_with_its_cure() {
     unsafe { command.pre_exec(lower) };
     let said = failure(&mut command);
     assert!(said.contains("the limit is 0 KiB") && said.contains("ulimit -l"), "{said}");
+}
+
+#[test]
+fn a_ring_that_the_kernel_refuses_under_way_ends_the_process_with_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = seed_command(folder.path());
+    // The ring is made, and whatever is asked of it is refused.
+    // SAFETY: the closure only makes system calls, on memory of its own.
+    unsafe { command.pre_exec(|| forbid(libc::SYS_io_uring_enter, libc::EIO as u32)) };
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("has ended, since the kernel refused its ring"), "{said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
 }

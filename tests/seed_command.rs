@@ -141,6 +141,8 @@ fn the_embedded_tracker_gives_out_what_is_public_and_has_no_other_and_nothing_th
         own_asked.recv_timeout(getting::PATIENCE).expect("its own tracker hears of it");
     });
     assert_eq!(started(&heard)["trackers"], serde_json::json!([]), "no other tracker runs");
+    let names = serde_json::json!([format!("http://{own}/announce")]);
+    assert_eq!(started(&heard)["own_trackers"], names);
 
     let public = torrent(folder.path(), "public", false, None);
     until(&mut seed(folder.path(), &["public.torrent", "private.torrent"]), |run| {

@@ -10,6 +10,7 @@ use crate::metainfo::Magnet;
 use crate::metainfo::builder::check_piece_length;
 use crate::secret_url::{Keys, TrackerUrl, WebSeedUrl};
 use crate::session::make_torrent::{MadeTorrent, MakeOptions, Plan};
+use crate::session::patterns::pattern_rule;
 use crate::session::torrent_file::write_torrent;
 use crate::units::ByteSize;
 use serde::Serialize;
@@ -56,9 +57,7 @@ pub struct CreateArgs {
 /// What of a folder goes into its torrent.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ChoiceArgs {
-    /// Leave out files and folders of this name, or, with a `/` in it, of this path below the folder; `*`, `?` and `**`
-    /// stand for other letters; repeatable
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, value_name = "GLOB", help = concat!("Leave out files and folders that match; repeatable. ", pattern_rule!()))]
     pub(super) exclude: Vec<String>,
     /// Share also what systems and tools leave in folders: .DS_Store, Thumbs.db, desktop.ini, .git and the like
     #[arg(long)]

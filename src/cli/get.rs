@@ -16,7 +16,10 @@ use crate::service;
 use crate::session::downloading::{DownloadOptions, Planned};
 use crate::session::magnet_fetch::{self, FetchOptions};
 use crate::session::metrics_server::MetricsServer;
-use crate::session::seeding::{Arrival, Ending, OwnTracker, Seeding, SeedingSettings, SessionEvent, Until};
+use crate::session::patterns::pattern_rule;
+use crate::session::seeding::{
+    Arrival, Ending, OwnTracker, Seeding, SeedingSettings, SessionEvent, Until, reachable,
+};
 use crate::session::torrent_file::{read_torrent, write_new_file};
 use crate::storage::{Allocation, Content, default_state_dir, raise_file_limit};
 use crate::time::Duration;
@@ -37,7 +40,7 @@ use tokio::sync::mpsc;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  seedring get debian.torrent -o /srv/iso\n  \
     seedring get \"magnet:?xt=urn:btih:...\" --seed-ratio 2\n  \
-    seedring get album.torrent --only '**/*.flac' --seed")]
+    seedring get album.torrent --only '*.flac' --seed")]
 pub struct GetArgs {
     /// The .torrent file or magnet link
     #[arg(value_name = "TORRENT|MAGNET", value_hint = clap::ValueHint::FilePath)]
@@ -45,10 +48,9 @@ pub struct GetArgs {
     /// The folder to save in; made if it is not there
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
-    /// Only files whose path in the torrent matches this pattern, as '*.mkv' or '**/extras/*'; repeatable
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, value_name = "GLOB", help = concat!("Only the files that match, as '*.mkv' or 'extras/*'; repeatable. ", pattern_rule!()))]
     only: Vec<String>,
-    /// Files to have before the others, by pattern; repeatable
+    /// Files to have before the others, by a pattern as that of --only; repeatable
     #[arg(long, value_name = "GLOB")]
     first: Vec<String>,
     /// A peer to ask, besides those that trackers name; repeatable. Not for private torrents
@@ -145,7 +147,8 @@ async fn get(
     let (peer_id, tracker_key) = (PeerId::generate(&mut rng), rng.next_u64() as u32);
     let listening = engine.addresses().to_vec();
     let port = listening.first().map_or(0, SocketAddr::port);
-    view.begin(&listening, &args.tracker, None);
+    let metrics_address = metrics.as_ref().map(|metrics| reachable(metrics.address()));
+    view.begin(&listening, &args.tracker, metrics_address);
     let mut peers = args.peer.clone();
     let (metainfo, only_indices) = match source {
         Source::Torrent(metainfo) => (*metainfo, None),

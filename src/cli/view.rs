@@ -28,6 +28,8 @@ const PLAIN_INTERVAL_SECS: u64 = 60;
 const TOTALS_INTERVAL_SECS: u64 = 300;
 /// Torrents described one by one to people; of the others only those with something wrong.
 const TORRENTS_TOLD_MAX: usize = 10;
+/// Trackers of one torrent that are told, without `--json`.
+const OWN_TRACKERS_TOLD_MAX: usize = 3;
 /// What trackers have said that is not said again when they say it of another torrent; above it all is forgotten.
 const TRACKER_NEWS_MAX: usize = 256;
 
@@ -185,6 +187,17 @@ impl View {
                     Plain(&name)
                 ));
             }
+            SessionEvent::Replaced { name, info_hash } => {
+                if self.json {
+                    return self.line(&object!({
+                        "event": "replaced", "name": name, "info_hash": info_hash.to_string(),
+                    }));
+                }
+                self.say(format_args!(
+                    "seedring: {}: its torrent file was changed, or another has taken its place",
+                    Plain(&name)
+                ));
+            }
             SessionEvent::Tracker { info_hash, tracker, error } => {
                 if self.json {
                     return self.line(&object!({
@@ -247,6 +260,22 @@ impl View {
         }
     }
 
+    /// A torrent file that has come has a torrent that is served already, from another.
+    pub fn duplicate(&self, path: &Path, served: &Path, name: &str, info_hash: InfoHash) {
+        let (path, served) = (path.to_string_lossy(), served.to_string_lossy());
+        if self.json {
+            return self.line(&object!({
+                "event": "duplicate", "name": name, "info_hash": info_hash.to_string(), "torrent": path,
+                "served_from": served,
+            }));
+        }
+        self.say(format_args!(
+            "seedring: {} is the same torrent as {}; it is served once",
+            Plain(&path),
+            Plain(&served)
+        ));
+    }
+
     /// Whether one more line about strangers may be told in this second; says how many were not.
     fn may_tell_of_strangers(&self) -> bool {
         let admitted = self.state().strangers.0.admit(clock::now());
@@ -289,6 +318,8 @@ impl View {
         };
         let first = told == 1;
         let trackers: Vec<String> = trackers.iter().map(|tracker| tracker.shown(self.keys)).collect();
+        let own_trackers: Vec<String> =
+            serving.own_trackers.iter().map(|tracker| tracker.shown(self.keys)).collect();
         let magnet = serving.magnet.link(self.keys);
         let torrent = serving.torrent_file.as_ref().map(|path| path.to_string_lossy().into_owned());
         if self.json {
@@ -300,6 +331,7 @@ impl View {
                 "magnet": magnet,
                 "peer_addresses": peer_addresses,
                 "trackers": trackers,
+                "own_trackers": own_trackers,
                 "metrics": metrics,
                 "pieces": serving.pieces,
                 "piece_count": serving.piece_count,
@@ -337,6 +369,14 @@ impl View {
                 "pieces      {} of {} are good and are served\n",
                 serving.pieces, serving.piece_count
             );
+        }
+        // Those that run here, or were named for all, stand below.
+        let own: Vec<&String> = own_trackers.iter().filter(|url| !trackers.contains(url)).collect();
+        let named = own.iter().take(OWN_TRACKERS_TOLD_MAX);
+        named.for_each(|url| text += &format!("announced   to {}\n", Plain(url)));
+        if own.len() > OWN_TRACKERS_TOLD_MAX {
+            let more = own.len() - OWN_TRACKERS_TOLD_MAX;
+            text += &format!("announced   to {more} more of its trackers; `seedring show` lists them\n");
         }
         for problem in &serving.problems {
             text += &format!("problem     {}\n", Plain(problem));

@@ -60,6 +60,8 @@ pub enum Verdict {
     Check,
     /// It is served, and is to be checked where its files are not what they were, and then served anew.
     CheckAnew,
+    /// Another file has the same torrent, which is served from there; the user is to hear of it.
+    Double,
     /// Nothing is to be done.
     Leave,
 }
@@ -111,6 +113,8 @@ struct Entry {
     is_changed: bool,
     /// It is checked while it is served.
     is_anew: bool,
+    /// Another file has this torrent as well, which was told.
+    double_of: Option<InfoHash>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +146,7 @@ impl Entry {
             checks: 0,
             is_changed: false,
             is_anew: false,
+            double_of: None,
         }
     }
 
@@ -298,6 +303,11 @@ impl Collection {
         Some(Look { path, ticket: entry.ticket, group: entry.group, was_served })
     }
 
+    /// The file that a torrent is served from.
+    pub fn served_from(&self, info_hash: InfoHash) -> Option<&Path> {
+        self.served.get(&info_hash).map(PathBuf::as_path)
+    }
+
     /// When the next look is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
@@ -332,11 +342,13 @@ impl Collection {
         (entry.is_changed, entry.is_anew, entry.renewed) = (false, false, None);
         let gone = before.map(|info_hash| Gone { info_hash, is_replaced: true });
         entry.state = if is_elsewhere { State::Double } else { State::Served };
+        let before_double = std::mem::replace(&mut entry.double_of, is_elsewhere.then_some(found.info_hash));
         if let Some(before) = before {
             self.free(now, before);
         }
         if is_elsewhere {
-            return (Verdict::Leave, gone);
+            let is_told = before_double == Some(found.info_hash);
+            return (if is_told { Verdict::Leave } else { Verdict::Double }, gone);
         }
         self.served.insert(found.info_hash, path.clone());
         (if found.needs_check { Verdict::Check } else { Verdict::Serve }, gone)

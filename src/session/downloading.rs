@@ -6,6 +6,7 @@
 //! [`may_write`](crate::storage::may_write).
 
 use super::content::{Checked, ServedContent};
+use super::patterns::{NoPattern, Patterns};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Metainfo;
 use crate::storage::{
@@ -13,7 +14,6 @@ use crate::storage::{
     StorageError, Subset, Verdict, check_some, forget_cached, layout_in, pieces_with_data, resume_path,
 };
 use crate::units::PieceIndex;
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -232,28 +232,19 @@ fn first_pieces(
     Ok(pieces)
 }
 
-/// Whether a pattern matches a file's path within the torrent, with or without the torrent's own folder in front.
-fn matches(patterns: &GlobSet, metainfo: &Metainfo, file: FileIndex) -> bool {
+/// Whether a pattern matches a file's path within the torrent; one with a `/` also with the torrent's own folder in front.
+fn matches(patterns: &Patterns, metainfo: &Metainfo, file: FileIndex) -> bool {
     let info = metainfo.info();
     // The torrent's own path, under whatever spelling the file lies on the disk.
     info.files().get(file.0 as usize).map(|file| file.path().as_path()).is_some_and(|path| {
-        let inside = path.strip_prefix(info.name());
-        patterns.is_match(path) || inside.is_ok_and(|inside| patterns.is_match(inside))
+        // A torrent of one file has no folder.
+        let inside = path.strip_prefix(info.name()).ok().filter(|inside| inside.file_name().is_some());
+        patterns.matches(inside.unwrap_or(path)) || patterns.matches_with_folder(path)
     })
 }
 
-fn patterns(only: &[String]) -> Result<GlobSet, DownloadError> {
-    let mut set = GlobSetBuilder::new();
-    let failed = |pattern: &str, error: &globset::Error| DownloadError::Pattern {
-        pattern: pattern.to_owned(),
-        reason: error.kind().to_string(),
-    };
-    for pattern in only {
-        // `*` stays within a folder, `**` does not, as in a shell.
-        let glob = GlobBuilder::new(pattern).literal_separator(true).build();
-        set.add(glob.map_err(|error| failed(pattern, &error))?);
-    }
-    set.build().map_err(|error| failed(&only.join(" "), &error))
+fn patterns(only: &[String]) -> Result<Patterns, DownloadError> {
+    Patterns::new(only).map_err(|NoPattern { pattern, reason }| DownloadError::Pattern { pattern, reason })
 }
 
 #[cfg(test)]
@@ -292,12 +283,17 @@ mod tests {
     }
 
     #[test]
-    fn patterns_select_files_as_in_a_shell() {
+    fn patterns_select_names_at_any_depth_or_paths() {
         assert_eq!(selected(&[]).unwrap(), [0, 1, 2]);
-        assert_eq!(selected(&["*.mkv"]).unwrap(), [0]);
+        assert_eq!(selected(&["*.mkv"]).unwrap(), [0, 1]);
+        assert_eq!(selected(&["/*.mkv"]).unwrap(), [0]);
+        assert_eq!(selected(&["album/*.mkv"]).unwrap(), [0]);
+        assert_eq!(selected(&["deep"]).unwrap(), [2]);
+        assert!(matches!(selected(&["album"]), Err(DownloadError::NothingSelected)), "that is all of it");
         assert_eq!(selected(&["**/*.mkv"]).unwrap(), [0, 1]);
         assert_eq!(selected(&["album/extras/**"]).unwrap(), [1, 2]);
-        assert_eq!(selected(&["extras/*", "one.*"]).unwrap(), [0, 1]);
+        assert_eq!(selected(&["extras/*", "one.*"]).unwrap(), [0, 1, 2]);
+        assert_eq!(selected(&["extras/*.mkv", "one.*"]).unwrap(), [0, 1]);
         assert!(matches!(selected(&["*.iso"]), Err(DownloadError::NothingSelected)));
         assert!(matches!(selected(&["[x"]), Err(DownloadError::Pattern { .. })));
     }

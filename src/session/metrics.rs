@@ -41,6 +41,8 @@ pub struct MetricsSnapshot<'a> {
     pub completed: u64,
     /// Bytes of blocks a second, smoothed.
     pub upload_rate: ByteRate,
+    /// Bytes of blocks received a second, smoothed.
+    pub download_rate: ByteRate,
     /// The figures of single torrents, at most [`METRICS_TORRENTS_MAX`].
     pub each: Vec<TorrentFigures<'a>>,
 }
@@ -101,6 +103,12 @@ fn render_session(text: &mut Exposition, snapshot: &MetricsSnapshot<'_>) {
     let rate = "seedring_upload_bytes_per_second";
     text.family(rate, Kind::Gauge, "bytes_per_second", "Bytes of blocks a second, smoothed.");
     text.sample(rate, &[], snapshot.upload_rate.0);
+    let downloaded: u64 = snapshot.workers.iter().map(|worker| worker.payload_received).sum();
+    text.family("seedring_downloaded_bytes", Kind::Counter, "bytes", "Bytes of blocks received in this run.");
+    text.sample("seedring_downloaded_bytes_total", &[], downloaded);
+    let rate = "seedring_download_bytes_per_second";
+    text.family(rate, Kind::Gauge, "bytes_per_second", "Bytes of blocks received a second, smoothed.");
+    text.sample(rate, &[], snapshot.download_rate.0);
     text.family("seedring_completed_downloads", Kind::Counter, "", "Downloads completed by others.");
     text.sample("seedring_completed_downloads_total", &[], snapshot.completed);
 }
@@ -170,6 +178,7 @@ fn render_torrents(text: &mut Exposition, torrents: &[TorrentFigures<'_>]) {
         let labels = [("info_hash", info_hash.as_str()), ("name", torrent.name)];
         text.sample(connections, &labels, torrent.status.peers);
     }
+    render_downloads(text, torrents, &hashes);
     let waited = "seedring_torrent_waited_seconds";
     text.family(
         waited,
@@ -184,6 +193,30 @@ fn render_torrents(text: &mut Exposition, torrents: &[TorrentFigures<'_>]) {
             text.sample("seedring_torrent_waited_seconds_total", &labels, time);
         }
     }
+}
+
+/// How far the torrents are that are downloaded.
+fn render_downloads(text: &mut Exposition, torrents: &[TorrentFigures<'_>], hashes: &[String]) {
+    let downloads: Vec<_> = torrents
+        .iter()
+        .zip(hashes)
+        .filter_map(|(torrent, info_hash)| Some((torrent, info_hash, torrent.status.download?)))
+        .collect();
+    if downloads.is_empty() {
+        return;
+    }
+    let mut family = |name, help, value: fn((u64, u64)) -> u64| {
+        text.family(name, Kind::Gauge, "bytes", help);
+        for (torrent, info_hash, download) in &downloads {
+            let labels = [("info_hash", info_hash.as_str()), ("name", torrent.name)];
+            text.sample(name, &labels, value(*download));
+        }
+    };
+    family("seedring_torrent_wanted_bytes", "Bytes of the torrent that are wanted.", |(wanted, _)| wanted);
+    family("seedring_torrent_left_bytes", "Bytes wanted of the torrent that are not here.", |(_, left)| left);
+    family("seedring_torrent_here_bytes", "Bytes wanted of the torrent that are here.", |(wanted, left)| {
+        wanted.saturating_sub(left)
+    });
 }
 
 /// The names are those of Prometheus' client libraries, which dashboards know.
@@ -343,7 +376,10 @@ mod tests {
 
     fn named(name: &str) -> TorrentFigures<'_> {
         let (info_hash, waited) = (InfoHash([0xab; 20]), WaitTimes([0, 1_500_000_000, 0, 0, 7, 0]));
-        TorrentFigures { name, status: TorrentStatus { info_hash, peers: 2, uploaded: 5, waited } }
+        TorrentFigures {
+            name,
+            status: TorrentStatus { info_hash, peers: 2, uploaded: 5, download: None, waited },
+        }
     }
 
     #[test]
@@ -373,7 +409,8 @@ mod tests {
 
     #[test]
     fn the_session_has_its_sums() {
-        let worker = StatisticsSnapshot { payload_sent: 10, ..StatisticsSnapshot::default() };
+        let worker =
+            StatisticsSnapshot { payload_sent: 10, payload_received: 7, ..StatisticsSnapshot::default() };
         let snapshot = MetricsSnapshot {
             workers: vec![worker; 3],
             torrents: 4,
@@ -387,6 +424,7 @@ mod tests {
             peers: 5,
             completed: 6,
             upload_rate: ByteRate(8),
+            download_rate: ByteRate(9),
             ..MetricsSnapshot::default()
         };
         let samples = parse(&render(&snapshot, Format::OpenMetrics)).unwrap();
@@ -402,8 +440,24 @@ mod tests {
         assert_eq!(value("seedring_peers"), Some(5.0));
         assert_eq!(value("seedring_completed_downloads_total"), Some(6.0));
         assert_eq!(value("seedring_upload_bytes_per_second"), Some(8.0));
+        assert_eq!(value("seedring_downloaded_bytes_total"), Some(21.0));
+        assert_eq!(value("seedring_download_bytes_per_second"), Some(9.0));
         assert_eq!(value("seedring_build_info"), Some(1.0));
         assert!(!samples.iter().any(|sample| sample.0.starts_with("seedring_torrent_")));
+    }
+
+    #[test]
+    fn of_a_download_it_is_told_how_far_it_is_and_of_a_seed_it_is_not() {
+        let (mut download, seed) = (named("x"), named("y"));
+        download.status.download = Some((100, 30));
+        let each = vec![download, seed];
+        let text = render(&MetricsSnapshot { each, ..MetricsSnapshot::default() }, Format::OpenMetrics);
+        let samples = parse(&text).unwrap();
+        for (name, value) in [("wanted", 100.0), ("left", 30.0), ("here", 70.0)] {
+            let name = format!("seedring_torrent_{name}_bytes");
+            let found: Vec<f64> = samples.iter().filter(|it| it.0 == name).map(|it| it.2).collect();
+            assert_eq!(found, [value], "{name}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod metrics_server;
 pub mod seeding;
 pub mod mounts;
 mod on_demand;
+pub mod patterns;
 mod storage_sink;
 pub mod torrent_file;
 mod watch;

@@ -352,6 +352,7 @@ impl Seeding {
             pieces: checked.verified.count(),
             piece_count,
             problems: checked.problems,
+            own_trackers: plan.tiers.concat(),
             notes: plan.notes.clone(),
             left: if is_download { left } else { 0 },
             is_back,

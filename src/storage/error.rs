@@ -90,6 +90,9 @@ pub enum StorageError {
         #[source]
         errno: Errno,
     },
+    /// The file system takes no new folders or files there, as /proc.
+    #[error("{} cannot be made, since its file system takes no new files or folders there; choose another folder", .0.display())]
+    NotMade(PathBuf),
     /// Larger than the file system, or a limit of the process, takes.
     #[error("{} is larger than its file system or this process (ulimit -f) allows; choose another folder", .0.display())]
     TooLarge(PathBuf),
@@ -168,6 +171,7 @@ impl StorageError {
             | Self::Denied(_)
             | Self::NotContent { .. }
             | Self::NotWritable(_)
+            | Self::NotMade(_)
             | Self::InUse(_)
             | Self::NotOurs(_)
             | Self::OtherNames(_)
@@ -206,6 +210,9 @@ impl StorageError {
             Errno::FBIG => Self::TooLarge(path.to_path_buf()),
             Errno::NOTDIR => Self::WrongKind { path: path.to_path_buf(), kind: "file", due: "folder" },
             Errno::ISDIR => Self::WrongKind { path: path.to_path_buf(), kind: "folder", due: "file" },
+            Errno::NOENT | Errno::OPNOTSUPP | Errno::NOSYS if action == "make" => {
+                Self::NotMade(path.to_path_buf())
+            }
             _ => Self::at(action, path, errno),
         }
     }
@@ -259,11 +266,15 @@ mod tests {
             (Errno::NOSPC, "free some"),
             (Errno::DQUOT, "free some"),
             (Errno::FBIG, "ulimit -f"),
+            (Errno::NOENT, "is missing"),
             (Errno::IO, "cannot write /srv/film.mkv; check the disk"),
         ] {
             let message = StorageError::writing("write", path, errno).to_string();
             assert!(message.contains("/srv/film.mkv") && message.contains(part), "{message}");
         }
+        let not_made = StorageError::writing("make", path, Errno::NOENT);
+        assert!(not_made.to_string().contains("choose another folder"), "{not_made}");
+        assert_eq!(not_made.blame(), Blame::Config);
         assert_eq!(StorageError::writing("write", path, Errno::ROFS).blame(), Blame::Disk);
         assert_eq!(StorageError::writing("write", path, Errno::ACCESS).blame(), Blame::Config);
         assert_eq!(StorageError::PaddingWithContent(PieceIndex(1)).blame(), Blame::Torrent);

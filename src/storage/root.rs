@@ -126,7 +126,7 @@ impl Root {
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
         let fd = self.open_below(&self.dir, relative, flags, mode).map_err(|errno| match errno {
             Errno::EXIST => StorageError::NotOurs(self.full_path(relative)),
-            _ => StorageError::writing("open", &self.full_path(relative), errno),
+            _ => StorageError::writing("make", &self.full_path(relative), errno),
         })?;
         let state = self.regular_open(relative, &fd)?;
         Ok((fd, state))

@@ -239,6 +239,11 @@ impl Keeper {
         }
         match verdict {
             Verdict::Leave => {}
+            Verdict::Double => {
+                let served = self.collection.served_from(found.info_hash).unwrap_or(&look.path);
+                let name = located.metainfo.info().name();
+                self.loader.view.duplicate(&look.path, served, name, found.info_hash);
+            }
             // It looks at no file any more.
             Verdict::Serve => _ = self.loader.deliver(located, &self.sender, None, false),
             Verdict::Check | Verdict::CheckAnew => {

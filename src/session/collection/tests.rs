@@ -178,9 +178,14 @@ fn content_that_has_to_be_checked_is_checked_once_it_is_at_rest_and_not_again_un
 fn of_two_files_of_one_torrent_one_is_served_and_then_the_other() {
     let mut scene = Scene::serving(&[("a", 1)]);
     scene.list(&[("a", 1), ("b", 2)]);
-    let look = scene.next_look();
-    assert_eq!(scene.tell(&look, found(1)), (Verdict::Leave, None));
-    assert_eq!(scene.list(&[("b", 2)]), [gone(1, true)]);
+    // Told once, however often it is written anew.
+    for (stamp, verdict) in [(2, Verdict::Double), (3, Verdict::Leave)] {
+        scene.list(&[("a", 1), ("b", stamp)]);
+        let look = scene.next_look();
+        assert_eq!(scene.tell(&look, found(1)), (verdict, None));
+        assert_eq!(scene.collection.served_from(hash(1)), Some(Path::new("a")));
+    }
+    assert_eq!(scene.list(&[("b", 3)]), [gone(1, true)]);
     let look = scene.next_look();
     assert_eq!((look.path.as_path(), scene.tell(&look, found(1)).0), (Path::new("b"), Verdict::Serve));
 }

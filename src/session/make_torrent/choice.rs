@@ -6,7 +6,7 @@
 
 use super::MakeError;
 use crate::metainfo::builder::NewFile;
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use crate::session::patterns::{NoPattern, Patterns};
 use icu_normalizer::ComposingNormalizerBorrowed;
 use std::collections::HashMap;
 use std::path::Path;
@@ -47,27 +47,22 @@ const SYSTEM_PREFIXES: [&str; 4] = ["._", ".nfs0", ".fuse_hidden", ".trash-"];
 /// What the user wants of a folder.
 #[derive(Clone, Debug)]
 pub(super) struct Choice {
-    /// Patterns of names, wherever they are.
-    names: GlobSet,
-    /// Patterns of paths from the folder on.
-    paths: GlobSet,
+    excluded: Patterns,
     with_system_files: bool,
 }
 
 impl Choice {
-    /// Leaves out what matches one of the patterns: a pattern with a `/` in it the whole path below the folder, any
-    /// other the name, however deep.
+    /// Leaves out what matches one of the patterns.
     pub(super) fn new(exclude: &[String], with_system_files: bool) -> Result<Self, MakeError> {
-        let (paths, names): (Vec<&String>, Vec<&String>) =
-            exclude.iter().partition(|pattern| pattern.trim_end_matches('/').contains('/'));
-        Ok(Self { names: globs(&names)?, paths: globs(&paths)?, with_system_files })
+        let failed = |NoPattern { pattern, reason }| MakeError::Pattern { pattern, reason };
+        Ok(Self { excluded: Patterns::new(exclude).map_err(failed)?, with_system_files })
     }
 
     /// Why a file or folder is left out, with everything in it; `None` when it is not. `relative` begins below the
     /// folder that is shared.
     pub(super) fn reason_against(&self, relative: &Path) -> Option<&'static str> {
         let name = Path::new(relative.file_name()?);
-        if self.names.is_match(name) || self.paths.is_match(relative) {
+        if self.excluded.matches(relative) {
             return Some("it is excluded");
         }
         if !self.with_system_files && is_system_name(&name.to_string_lossy()) {
@@ -75,23 +70,6 @@ impl Choice {
         }
         None
     }
-}
-
-fn globs(patterns: &[&String]) -> Result<GlobSet, MakeError> {
-    let failed = |pattern: String, error: &globset::Error| MakeError::Pattern {
-        pattern,
-        reason: error.kind().to_string(),
-    };
-    let mut set = GlobSetBuilder::new();
-    for &pattern in patterns {
-        // A folder is often written with a `/` behind it, a path from the top with one before it.
-        let bare = pattern.trim_end_matches('/').trim_start_matches('/');
-        let glob = GlobBuilder::new(bare).literal_separator(true).build();
-        set.add(glob.map_err(|error| failed(pattern.clone(), &error))?);
-    }
-    set.build().map_err(|error| {
-        failed(patterns.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>().join(" "), &error)
-    })
 }
 
 fn is_system_name(name: &str) -> bool {

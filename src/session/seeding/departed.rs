@@ -79,7 +79,7 @@ impl Seeding {
         }
     }
 
-    /// The user has taken a torrent away; unless another takes its place, that is told.
+    /// The user has taken a torrent away, or put another in its place.
     pub(super) fn take_away(
         &mut self,
         info_hash: InfoHash,
@@ -87,10 +87,11 @@ impl Seeding {
         tell: &mut impl FnMut(SessionEvent),
     ) {
         self.failed.remove(info_hash);
-        if let Some(name) = self.leave(info_hash)
-            && !is_replaced
-        {
-            tell(SessionEvent::Removed { name, info_hash });
+        if let Some(name) = self.leave(info_hash) {
+            tell(match is_replaced {
+                true => SessionEvent::Replaced { name, info_hash },
+                false => SessionEvent::Removed { name, info_hash },
+            });
         }
     }
 

@@ -110,6 +110,7 @@ impl Seeding {
             peers: self.peers(),
             completed: self.completed.count(),
             upload_rate: self.rate.smoothed(),
+            download_rate: self.download_rate.smoothed(),
             each: self.shown_one_by_one().into_iter().map(named).collect(),
         };
         metrics::render(&snapshot, format)
@@ -121,6 +122,7 @@ fn figures_of((&info_hash, running): (&InfoHash, &Running)) -> TorrentStatus {
         info_hash,
         peers: running.shared.counts.connections.load(Relaxed),
         uploaded: running.shared.counts.uploaded.load(Relaxed),
+        download: running.download.as_ref().map(|wanted| (wanted.len, running.left(wanted))),
         waited: running.shared.counts.waited.times(),
     }
 }

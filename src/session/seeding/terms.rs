@@ -130,6 +130,13 @@ pub enum SessionEvent {
         /// The torrent.
         info_hash: InfoHash,
     },
+    /// A torrent is served no longer as it was: another torrent file, or a changed one, has taken the place of its own.
+    Replaced {
+        /// The torrent's name.
+        name: String,
+        /// The torrent.
+        info_hash: InfoHash,
+    },
     /// A torrent is served no longer: the user has taken its torrent file away.
     Removed {
         /// The torrent's name.
@@ -178,6 +185,8 @@ pub struct Serving {
     pub piece_count: u32,
     /// Files that are missing or damaged.
     pub problems: Vec<String>,
+    /// The trackers that its torrent file names and it is announced to.
+    pub own_trackers: Vec<TrackerUrl>,
     /// What the user has to know of who finds it, each a sentence.
     pub notes: Vec<&'static str>,
     /// Bytes still to be downloaded.
@@ -230,6 +239,8 @@ pub struct TorrentStatus {
     pub peers: u64,
     /// Bytes of blocks sent in this run.
     pub uploaded: u64,
+    /// Bytes wanted and bytes of them that are not here, of a torrent that is downloaded.
+    pub download: Option<(u64, u64)>,
     /// What its connections have waited for.
     pub waited: WaitTimes,
 }
