@@ -379,6 +379,29 @@ fn another_clients_copy_is_repaired_though_small_files_share_pieces_with_what_is
 }
 
 #[test]
+fn what_cannot_be_kept_is_not_lost_and_half_of_a_copy_is_not_left_behind() {
+    let album = Album::new(3, 32 << 10, &[("one.flac", 100_000), ("book.bin", 400_000)]);
+    let seed = seed(&album, "100MB/s");
+    fs::create_dir_all(album.path("out/album")).unwrap();
+    fs::copy(album.path("seeded/album/one.flac"), album.path("out/album/one.flac")).unwrap();
+    // As long as it is to be, and something else; its copy is longer than this process may write.
+    fs::write(album.path("out/album/book.bin"), vec![b'x'; 400_000]).unwrap();
+    let get = get(&album, Some(seed.address()));
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -f 512; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_seedring")]);
+    let mut run = Run::start(limited.args(get.get_args()).stdin(Stdio::null()));
+    let refused = run.wait_for("storage_refused");
+    assert!(refused["reason"].as_str().unwrap().contains("book.bin.before-download"), "{refused}");
+    run.kill();
+    assert_eq!(fs::read_dir(album.path("out/album")).unwrap().count(), 2);
+    assert!(fs::read(album.path("out/album/book.bin")).unwrap() == vec![b'x'; 400_000]);
+    let (code, _, err) = told(&mut plain(&album, &seed));
+    assert_eq!(code, 0, "{err}");
+    album.assert_downloaded(&album.path("out"), |_| true);
+    assert!(fs::read(album.path("out/album/book.bin.before-download")).unwrap() == vec![b'x'; 400_000]);
+}
+
+#[test]
 fn the_other_name_of_a_file_that_is_seeded_is_not_written_even_by_who_means_it() {
     let album = album();
     let seed = seed(&album, "100MB/s");

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// Time for which content that has to be checked must not change before it is.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 
+/// Time after which content that was checked often counts as content that is checked now and then.
+const PEACE_TIME: Duration = Duration::from_secs(3600);
+
 /// What tells one state of a torrent file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -107,8 +110,10 @@ struct Entry {
     refused: Option<u64>,
     /// Its content when it was served anew.
     renewed: Option<u64>,
-    /// Checks since the user last wanted it looked at: what changes often is left alone for longer.
+    /// Checks, the last of them then, since it was left in peace or the user wanted it looked at: what changes often is left alone
+    /// for longer.
     checks: u32,
+    checked_at: Option<Instant>,
     /// Files of it have come while it is served.
     is_changed: bool,
     /// It is checked while it is served.
@@ -144,6 +149,7 @@ impl Entry {
             refused: None,
             renewed: None,
             checks: 0,
+            checked_at: None,
             is_changed: false,
             is_anew: false,
             double_of: None,
@@ -152,11 +158,15 @@ impl Entry {
 
     /// Whether its content has been at rest for long enough; otherwise when to look at it again.
     fn is_at_rest(&mut self, now: Instant, files: u64) -> Result<(), Instant> {
+        if self.checked_at.is_some_and(|then| now.since(then) >= PEACE_TIME) {
+            (self.checks, self.checked_at) = (0, None);
+        }
         if self.seen.replace(files) != Some(files) {
             let shift = self.checks.min(16);
             return Err(now + (SETTLE_TIME * (1 << shift)).min(LOOK_RETRY_MAX));
         }
         self.checks += 1;
+        self.checked_at = Some(now);
         Ok(())
     }
 

@@ -142,10 +142,15 @@ impl Root {
         Ok((fd, state))
     }
 
-    /// Removes a file that lies directly in the folder.
-    pub(super) fn remove_file(&self, name: &Path) -> Result<(), StorageError> {
-        rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())
-            .map_err(|errno| StorageError::writing("remove", &self.full_path(name), errno))
+    /// Removes a file, reached without a link.
+    pub(super) fn remove_file(&self, relative: &Path) -> Result<(), StorageError> {
+        let folder =
+            relative.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let name = relative.file_name().unwrap_or_default();
+        self.open_below(&self.dir, folder, flags, Mode::empty())
+            .and_then(|folder| rustix::fs::unlinkat(&folder, name, AtFlags::empty()))
+            .map_err(|errno| StorageError::writing("remove", &self.full_path(relative), errno))
     }
 
     /// Makes the folders that a file lies in, one component after the other, each below the one before.

@@ -267,11 +267,15 @@ fn content_that_changes_again_and_again_is_checked_ever_more_rarely() {
         last = scene.now;
     }
     assert!(waits.is_sorted() && waits[0] == SETTLE_TIME && waits[11] == LOOK_RETRY_MAX, "{waits:?}");
-    // The user wants it now.
-    scene.collection.add_served("named".into(), 1, None, hash(9), 1);
-    scene.collection.handle_hangup(scene.now);
-    let look = scene.next_look();
-    assert_eq!(scene.tell(&look, found(9)).0, Verdict::Leave);
+    // Left in peace for a while, it is looked at as one that has never changed.
+    scene.now += PEACE_TIME;
+    let before = scene.now;
+    scene.collection.handle_changed(scene.now, hash(1));
+    for verdict in [Verdict::Leave, Verdict::CheckAnew] {
+        let look = scene.next_look();
+        assert_eq!(scene.tell(&look, unchecked(1, 99)).0, verdict);
+    }
+    assert_eq!(scene.now.since(before), SETTLE_TIME);
 }
 
 #[test]

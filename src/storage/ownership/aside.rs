@@ -112,9 +112,14 @@ impl Aside {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                 StorageError::writing("copy to", &self.root.full_path(&beside), errno)
             };
-            copied.map_err(failed)?;
-            self.root.sync_folder(beside.parent().unwrap_or(Path::new("")))?;
-            return Ok(beside);
+            let copied = copied.map_err(failed);
+            let copied =
+                copied.and_then(|()| self.root.sync_folder(beside.parent().unwrap_or(Path::new(""))));
+            if copied.is_err() {
+                // It will be tried again, and half copies are not to pile up. That it cannot be removed is no worse than that.
+                let _ = self.root.remove_file(&beside);
+            }
+            return copied.map(|()| beside);
         }
         Err(StorageError::NotOurs(self.root.full_path(path)))
     }

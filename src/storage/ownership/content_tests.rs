@@ -421,3 +421,30 @@ fn a_folder_is_proven_by_pieces_over_several_small_files_as_well_and_not_by_zero
     write(&scratch);
     assert_eq!(scratch.judged(&[0]), Err(StorageError::NotOurs(scratch.path("a/3"))));
 }
+
+#[test]
+fn a_doubtful_file_that_cannot_be_looked_at_is_not_written_and_is_tried_again() {
+    let scratch = shared();
+    let mut edited = scratch.file(2);
+    edited[5] ^= 1;
+    fs::write(scratch.path("album/cue"), &edited).unwrap();
+    let have = scratch.have(&[0, 1, 2, 4, 5, 6]);
+    let claims = scratch.claims(Evidence { have: &have, record: None, overwrite: false }).unwrap();
+    let (layout, all) = (Arc::clone(&scratch.layout), FileSelection::all());
+    let (content, _) =
+        Content::create(layout, scratch.dir.path(), &all, Allocation::Sparse, &claims).unwrap();
+    let content = content.keeping(&claims).unwrap();
+    // Somebody puts a folder in its place; then the file is back.
+    fs::rename(scratch.path("album/cue"), scratch.path("away")).unwrap();
+    fs::create_dir(scratch.path("album/cue")).unwrap();
+    let piece = &scratch.bytes[3 * PIECE..4 * PIECE];
+    for _ in 0..2 {
+        assert!(content.write_piece(PieceIndex(3), piece).is_err());
+    }
+    assert_eq!(fs::read(scratch.path("away")).unwrap(), edited);
+    assert_eq!(fs::read_dir(scratch.path("album")).unwrap().count(), 5);
+    fs::remove_dir(scratch.path("album/cue")).unwrap();
+    fs::rename(scratch.path("away"), scratch.path("album/cue")).unwrap();
+    content.write_piece(PieceIndex(3), piece).unwrap();
+    assert_eq!(fs::read(scratch.path("album/cue.before-download")).unwrap(), edited);
+}
