@@ -363,6 +363,9 @@ pub const FILL_INTERVAL: Duration = Duration::from_secs(1);
 pub const SLOT_UNUSED_TIME: Duration = Duration::from_secs(1);
 /// Such doublings.
 pub const SLOT_UNUSED_DOUBLINGS_MAX: u32 = 3;
+/// Slots beyond those that there are, for peers that are tried because those before them never asked. They double each
+/// second; so a line of two hundred who never ask is through in ten.
+pub const SLOT_TRIALS_MAX: usize = 64;
 /// Time within which a request that came too late for a slot shows that its holder had wanted it.
 pub const SLOT_LATE_REQUEST_TIME: Duration = Duration::from_secs(15);
 /// Bytes a second at which who has taken blocks is thought to be still receiving them: the slowest line that is served.

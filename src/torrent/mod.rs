@@ -56,7 +56,7 @@ use members::Members;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use superseeding::SuperSeeding;
-use unused::Use;
+use unused::{Trials, Use};
 
 pub use audit::MemberCounts;
 pub use download::{DownloadPlan, PieceResult};
@@ -166,6 +166,7 @@ pub struct TorrentMachine {
     last_fill: Instant,
     look_at: Option<Instant>,
     last_look: Instant,
+    trials: Trials,
     /// Prefixes that left after they had made no use of a slot.
     slot_debts: Option<Box<Debts>>,
     actions: VecDeque<TorrentAction>,
@@ -220,6 +221,7 @@ impl TorrentMachine {
             last_fill: Instant::ZERO,
             look_at: None,
             last_look: Instant::ZERO,
+            trials: Trials::default(),
             slot_debts: None,
             actions: VecDeque::new(),
             download: None,
@@ -316,6 +318,7 @@ impl TorrentMachine {
             self.round_at = None;
             self.fill_at = None;
             self.look_at = None;
+            self.trials = Trials::default();
             self.slot_debts = None;
         }
     }
@@ -423,9 +426,9 @@ impl TorrentMachine {
         self.regular_open
     }
 
-    /// Regular slots there are.
+    /// Regular slots there are, with those in which peers are tried because others never ask.
     pub fn slots(&self) -> usize {
-        self.slots
+        self.slots + self.trials.slots()
     }
 
     /// What the torrent does.
@@ -447,7 +450,7 @@ impl TorrentMachine {
         }
         self.slots = self.slots_for_round(now, &snapshots);
         let mut decisions = Decisions::default();
-        self.choker.round(now, self.role, self.slots, &snapshots, rng, &mut decisions);
+        self.choker.round(now, self.role, self.slots + self.trials.slots(), &snapshots, rng, &mut decisions);
         self.judge_turns(now, &snapshots, &decisions);
         for (peer, &grant) in self.peers.values_mut().zip(&decisions.grants) {
             peer.grant_from(now, grant);
@@ -484,7 +487,7 @@ impl TorrentMachine {
     /// until the next round.
     fn regular_free(&self) -> usize {
         let in_place = self.optimistic_open.saturating_sub(self.choker.extra_slots());
-        self.slots.saturating_sub(self.regular_open + in_place)
+        (self.slots + self.trials.slots()).saturating_sub(self.regular_open + in_place)
     }
 
     /// Somebody who had that grant has no slot any more.

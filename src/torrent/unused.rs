@@ -11,6 +11,11 @@
 //! Who asks and then reads nothing, so that not a byte leaves in a whole turn although the line has room, is judged
 //! likewise. Should the fault be ours, a disk that hangs, it meets all alike and changes no order among them.
 //!
+//! A long line of those who never ask would keep who asks waiting for a second for each few of them. So when most of those
+//! who have slots ask for nothing, twice in a row, more peers are tried at once than there are slots, and each second twice
+//! as many more: who asks for nothing takes nothing. As soon as as many of them ask as there are slots, all others are choked, and
+//! keep their place in the line.
+//!
 //! Deliberately absent: judging how fast somebody takes; a slow line is no fault.
 
 use super::{Peer, TorrentAction, TorrentMachine};
@@ -19,7 +24,7 @@ use crate::debts::{DebtTerms, Debts};
 use crate::id::{AddressPrefix, ConnId};
 use crate::limits::{
     CHOKE_ROUND_INTERVAL, FILL_INTERVAL, PASSED_OVER_TIME_MAX, PASSED_OVER_TIME_MIN, SLOT_LATE_REQUEST_TIME,
-    SLOT_LINE_RATE_MIN, SLOT_UNUSED_DOUBLINGS_MAX, SLOT_UNUSED_TIME,
+    SLOT_LINE_RATE_MIN, SLOT_TRIALS_MAX, SLOT_UNUSED_DOUBLINGS_MAX, SLOT_UNUSED_TIME,
 };
 use crate::meter::PeerSample;
 use crate::time::{Duration, Instant};
@@ -43,6 +48,32 @@ pub(super) struct Use {
     waited_since: Instant,
     /// When it lost its last slot, and requests that had been refused by then.
     lost_at: Option<(Instant, u32)>,
+}
+
+/// Slots beyond those that there are, while those who get slots do not ask.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trials {
+    extra: usize,
+    /// Looks in a row that found most holders without a request.
+    unused: u32,
+}
+
+impl Trials {
+    pub fn slots(self) -> usize {
+        self.extra
+    }
+
+    /// A look at `holders` of slots found that so many never asked and so many do, while so many others wait.
+    fn note(&mut self, slots: usize, holders: usize, idle: usize, asking: usize, waiting: usize) {
+        if idle > 0 && idle * 2 >= holders && asking < slots && waiting > 0 {
+            self.unused += 1;
+            if self.unused > 1 && waiting > idle {
+                self.extra = (self.extra * 2).max(slots).min(SLOT_TRIALS_MAX);
+            }
+        } else if idle > 0 || asking > 0 || waiting == 0 {
+            *self = Self::default();
+        }
+    }
 }
 
 impl Use {
@@ -80,6 +111,11 @@ impl Peer {
         sample.uploaded.saturating_sub(self.taken_before_turn)
     }
 
+    /// Whether it has asked for anything since it was unchoked.
+    fn asks(&self, sample: &PeerSample) -> bool {
+        sample.unasked_since.is_none_or(|at| at > self.since)
+    }
+
     /// Whether it has asked for nothing for longer than its slot is kept for it.
     fn is_idle(&self, now: Instant, sample: &PeerSample) -> bool {
         let Some(unasked_since) = sample.unasked_since else { return false };
@@ -115,7 +151,7 @@ impl TorrentMachine {
     /// Has the holders of slots looked at, if anybody waits.
     pub(super) fn schedule_look(&mut self, now: Instant) {
         let somebody_waits = self.regular_open + self.optimistic_open < self.interested;
-        if !somebody_waits {
+        if !somebody_waits && self.trials.slots() == 0 {
             self.look_at = None;
         } else if self.look_at.is_none() && self.regular_open + self.optimistic_open > 0 {
             self.look_at = Some(now.max(self.last_look + FILL_INTERVAL));
@@ -140,17 +176,22 @@ impl TorrentMachine {
             let waits = peer.interested && peer.grant == Grant::Choked;
             waiting += usize::from(waits && !peer.of_slots.is_passed_over(now));
         }
-        let mut idle = Vec::new();
+        let (mut idle, mut asking) = (Vec::new(), 0);
         for (&conn, peer) in self.peers.iter().filter(|(_, peer)| peer.has_slot()) {
-            if idle.len() >= waiting {
-                break;
-            }
             let sample = sample(conn);
             let gives = self.role == Role::Leeching && sample.downloaded > peer.given_before_last;
             if !gives && peer.is_idle(now, &sample) {
                 idle.push((conn, sample));
+            } else if peer.grant == Grant::Regular {
+                asking += usize::from(peer.asks(&sample));
             }
         }
+        let was_trying = self.trials.slots() > 0;
+        if self.role == Role::Seeding {
+            let holders = self.regular_open + self.optimistic_open;
+            self.trials.note(self.slots, holders, idle.len(), asking, waiting);
+        }
+        idle.truncate(waiting);
         for (conn, sample) in idle {
             let Some(peer) = self.peers.get_mut(&conn) else { continue };
             let before = peer.grant;
@@ -163,6 +204,24 @@ impl TorrentMachine {
                 // At once: those who wait have waited long enough.
                 self.fill_at = Some(now);
             }
+        }
+        if was_trying && self.trials.slots() == 0 {
+            self.end_trials(now, sample);
+        }
+    }
+
+    /// As many keep their slots as there are: who asks before who does not yet, and of those the first to come.
+    fn end_trials(&mut self, now: Instant, sample: &mut impl FnMut(ConnId) -> PeerSample) {
+        let holders = self.peers.iter().filter(|(_, peer)| peer.grant == Grant::Regular);
+        let mut holders: Vec<_> =
+            holders.map(|(&conn, peer)| (!peer.asks(&sample(conn)), peer.since, conn)).collect();
+        holders.sort_unstable();
+        for (_, _, conn) in holders.split_off(self.slots.min(holders.len())) {
+            let Some(peer) = self.peers.get_mut(&conn) else { continue };
+            peer.grant_from(now, Grant::Choked);
+            peer.since = peer.of_slots.waited_since;
+            self.regular_open -= 1;
+            self.actions.push_back(TorrentAction::Choke(conn));
         }
     }
 

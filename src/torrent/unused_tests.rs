@@ -1,7 +1,7 @@
 //! Peers that hold slots and ask for nothing, beside one that asks: what each of them gets, second by second.
 
 use super::*;
-use crate::limits::PASSED_OVER_TIME_MIN;
+use crate::limits::{PASSED_OVER_TIME_MIN, SLOT_TRIALS_MAX};
 use crate::rng::Rng;
 use crate::time::Duration;
 
@@ -49,6 +49,8 @@ struct Crowd {
     rng: Rng,
     now: Instant,
     slots: usize,
+    /// Most slots beyond those so far.
+    most_extra: usize,
 }
 
 impl Crowd {
@@ -61,7 +63,7 @@ impl Crowd {
             piece_len: lengths.0,
             total_len: lengths.1,
         });
-        Self { machine, members: Vec::new(), rng: Rng::from_seed(1), now: START, slots }
+        Self { machine, members: Vec::new(), rng: Rng::from_seed(1), now: START, slots, most_extra: 0 }
     }
 
     fn join(&mut self, manner: Manner) -> usize {
@@ -172,7 +174,10 @@ impl Crowd {
             let unchoked = self.members.iter_mut().filter(|member| member.unchoked_at.is_some());
             unchoked.for_each(|member| member.held += STEP);
             let open = self.machine.grants().filter(|(_, grant)| *grant == Grant::Regular).count();
-            assert!(open <= self.slots, "{open} slots");
+            assert!(open <= self.machine.slots(), "{open} slots");
+            let extra = self.machine.slots() - self.slots;
+            assert!(extra <= SLOT_TRIALS_MAX);
+            self.most_extra = self.most_extra.max(extra);
             while self.machine.poll_timeout().is_some_and(|due| due <= self.now) {
                 let members = &self.members;
                 let sample = |conn: ConnId| {
@@ -194,6 +199,47 @@ const HONEST: Manner = Manner::Takes { round_trip: Duration::from_millis(200), r
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
+fn an_honest_peer_behind_hundreds_who_never_ask_waits_for_seconds() {
+    for (idle, seconds) in [(0, 1), (10, 4), (100, 8), (200, 11), (500, 16)] {
+        let mut crowd = Crowd::new(Role::Seeding, 4);
+        (0..idle).for_each(|_| _ = crowd.join(Manner::Idle));
+        let honest = crowd.join(HONEST);
+        crowd.pass(Duration::from_secs(seconds));
+        assert!(crowd.taken(honest) > 0, "behind {idle}");
+        // It has a slot for good: the others are last in line for minutes.
+        let before = crowd.taken(honest);
+        crowd.pass(MINUTE);
+        let taken = crowd.taken(honest) - before;
+        assert!(taken >= 55 * 1_000_000, "behind {idle}: {taken} bytes of 60 MB");
+    }
+}
+
+#[test]
+fn of_more_who_ask_than_there_are_slots_the_first_keep_theirs() {
+    let mut crowd = Crowd::new(Role::Seeding, 4);
+    (0..40).for_each(|_| _ = crowd.join(Manner::Idle));
+    let first = crowd.join(HONEST);
+    (0..30).for_each(|_| _ = crowd.join(HONEST));
+    crowd.pass(Duration::from_secs(10));
+    assert!(crowd.most_extra > 0, "more are tried while nobody asks");
+    assert_eq!(crowd.machine.slots(), 4, "and no longer once they ask");
+    crowd.pass(MINUTE * 20);
+    // In the long run no more are served than there are slots, with the optimistic one; and everybody's share is alike.
+    let held: Vec<Duration> = crowd.members[first..].iter().map(|member| member.held).collect();
+    let (least, most) = (held.iter().min().unwrap(), held.iter().max().unwrap());
+    assert!(*least * 2 >= *most, "{held:?}");
+    assert!(held.iter().sum::<Duration>() <= Duration::from_secs(20 * 60 * 5 + 120), "{held:?}");
+}
+
+#[test]
+fn a_crowd_that_asks_is_served_in_as_many_slots_as_there_are() {
+    let mut crowd = Crowd::new(Role::Seeding, 4);
+    (0..100).for_each(|_| _ = crowd.join(HONEST));
+    crowd.pass(MINUTE * 10);
+    assert_eq!(crowd.most_extra, 0);
+}
+
+#[test]
 fn a_crowd_that_holds_slots_and_never_asks_costs_an_honest_peer_a_minute_once() {
     for manner in [
         Manner::Idle,
@@ -204,7 +250,7 @@ fn a_crowd_that_holds_slots_and_never_asks_costs_an_honest_peer_a_minute_once() 
         let mut crowd = Crowd::new(Role::Seeding, 4);
         (0..100).for_each(|_| _ = crowd.join(manner));
         let honest = crowd.join(HONEST);
-        // A hundred stand before it, and four slots turn over in two seconds.
+        // A hundred stand before it; those who come and go are tried one by one.
         crowd.pass(MINUTE);
         assert!(crowd.taken(honest) > 0, "{manner:?}");
         let before = crowd.taken(honest);
