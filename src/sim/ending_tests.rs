@@ -36,6 +36,7 @@ const PANICS: Faults = faults(0, 50);
 
 const fn faults(breaks_in: u64, panics_in: u64) -> Faults {
     Faults {
+        descriptors_max: 0,
         no_buffers: 0,
         resets: 0,
         short_sends: 0,

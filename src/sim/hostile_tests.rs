@@ -4,12 +4,12 @@
 use super::crew::PREFIX_CONNECTIONS_MAX;
 use super::rig::{INFO_HASH, Rig, SimPeer, until};
 use super::ring::Faults;
-use crate::engine::message::ToWorker;
+use crate::engine::message::{EngineEvent, ToWorker};
 use crate::engine::zero_copy::ZeroCopyMode;
 use crate::id::PeerId;
 use crate::limits::{
     HALF_OPEN_PER_PREFIX_MAX, HALF_OPEN_PER_WORKER_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL,
-    SEND_STALL_TIMEOUT, WORDS_PER_SECOND_MAX,
+    SEND_STALL_TIMEOUT, SHORTAGE_RETRY_INTERVAL, WORDS_PER_SECOND_MAX,
 };
 use crate::rng::Rng;
 use crate::time::Duration;
@@ -50,6 +50,28 @@ fn pass(rig: &mut Rig, peers: &mut [SimPeer], time: Duration) {
         }
         rig.now() >= end
     });
+}
+
+#[test]
+fn who_comes_behind_an_attack_that_took_all_descriptors_is_served_as_soon_as_they_are_free() {
+    const DESCRIPTORS: usize = 8;
+    let faults = Faults { descriptors_max: DESCRIPTORS, ..Faults::default() };
+    let mut rig = rig(1, faults, ZeroCopyMode::Never);
+    // They are silent, and hold all that there is; two hundred more stand in line behind them.
+    let attackers: Vec<RawFd> = (0..DESCRIPTORS + 200).map(|_| rig.ring().dial()).collect();
+    pass(&mut rig, &mut [], Duration::from_millis(500));
+    let told =
+        rig.events.try_iter().filter(|event| matches!(event, EngineEvent::AcceptFailed { .. })).count();
+    assert_eq!(told, 1);
+    // They all go, and the honest peer is the last in line.
+    attackers.iter().for_each(|&socket| rig.ring().peer_closes(socket));
+    let before = rig.now();
+    let mut peers = unchoked(&mut rig, 1);
+    serve(&mut rig, &mut peers, 10);
+    let waited = rig.now().since(before);
+    assert!(waited < SHORTAGE_RETRY_INTERVAL.saturating_mul(2), "{waited:?}");
+    assert!(!rig.events.try_iter().any(|event| matches!(event, EngineEvent::AcceptFailed { .. })));
+    rig.stop();
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct Faults {
     pub submissions_max: usize,
     /// Connections that the worker may have; zero for more than any test makes.
     pub connections_max: usize,
+    /// Connections for which there are descriptors: another one cannot be accepted (EMFILE). Zero for any number.
+    pub descriptors_max: usize,
     /// Completions take up to this long.
     pub delay_max: Duration,
     /// The turn, counted from one, in which the kernel refuses the ring (EBADR); none for zero.
@@ -75,6 +77,7 @@ impl Faults {
             submissions_max: rng.index(20),
             delay_max: Duration::from_micros(rng.below(5000)),
             connections_max: 0,
+            descriptors_max: 0,
             breaks_in: 0,
             panics_in: 0,
         }
@@ -307,10 +310,19 @@ impl SimRing {
             |result, more, buffer, released| out.push(Completion { tag, result, more, buffer, released });
         match &pending.what {
             What::Accept => {
-                for socket in self.arrivals.drain(..self.arrivals.len().min(ACCEPTS_PER_TURN)) {
+                let taken = self.sockets.len() - self.arrivals.len();
+                let room = match self.faults.descriptors_max {
+                    0 => usize::MAX,
+                    most => most.saturating_sub(taken),
+                };
+                let goes_on = room >= self.arrivals.len().min(ACCEPTS_PER_TURN);
+                for socket in self.arrivals.drain(..self.arrivals.len().min(ACCEPTS_PER_TURN).min(room)) {
                     say(socket, true, None, None);
                 }
-                true
+                if !goes_on {
+                    say(-libc::EMFILE, false, None, None);
+                }
+                goes_on
             }
             What::Doorbell => {
                 // The worker looks into its mailbox every turn; now and then it is called for nothing.

@@ -6,18 +6,17 @@ use super::super::store::BlockStore;
 use super::connection::Closing;
 use super::{EngineEvent, TimerOwner, ToWorker, Worker};
 use crate::id::InfoHash;
-use crate::limits::{DIALLED_PER_TORRENT_MAX, HALF_OPEN_PER_PREFIX_MAX, HALF_OPEN_PER_WORKER_MAX};
+use crate::limits::{
+    DIALLED_PER_TORRENT_MAX, HALF_OPEN_PER_PREFIX_MAX, HALF_OPEN_PER_WORKER_MAX, SHORTAGE_RETRY_INTERVAL,
+    SHORTAGE_TOLD_INTERVAL,
+};
 use crate::peer::PeerMachine;
-use crate::time::Duration;
 use crate::wire::Encryption;
 use socket2::SockAddr;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
-
-/// Time until a listener tries again after the process ran out of descriptors or memory.
-const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A listening socket. Closed when the worker ends, as soon as the kernel has let go of its accept: until then the port is
 /// taken, even when this process is gone.
@@ -26,11 +25,14 @@ pub(super) struct Listener {
     socket: Option<OwnedFd>,
     /// The kernel has an accept of it.
     accepting: bool,
+    /// There was no descriptor, or no memory, for a newcomer. It is tried again when one of our own connections has
+    /// gone, and now and then, since others may have given something back.
+    waits_for_room: bool,
 }
 
 impl Listener {
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket: Some(socket), accepting: false }
+        Self { socket: Some(socket), accepting: false, waits_for_room: false }
     }
 }
 
@@ -45,8 +47,22 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         let Some(listening) = self.listeners.get_mut(listener) else { return };
         let Some(socket) = listening.socket.as_ref().map(AsRawFd::as_raw_fd) else { return };
-        listening.accepting = true;
+        (listening.accepting, listening.waits_for_room) = (true, false);
         self.ring.push(Op::Accept { listener: socket }, Self::accept_tag(listener));
+    }
+
+    /// Goes on to accept with a listener that waits for room.
+    pub(super) fn try_to_listen(&mut self, listener: usize) {
+        if self.listeners.get(listener).is_some_and(|listener| listener.waits_for_room) {
+            self.listen(listener);
+        }
+    }
+
+    /// Closes a socket. Newcomers that waited for its descriptor are accepted at once: the line of those who come and go
+    /// in an attack would hold up an honest one behind them for as many waits as it is long.
+    pub(super) fn close_socket(&mut self, socket: RawFd, abrupt: bool) {
+        self.ring.close(socket, abrupt);
+        (0..self.listeners.len()).for_each(|listener| self.try_to_listen(listener));
     }
 
     /// Whether a listener is open.
@@ -77,7 +93,6 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             }
         }
         if completion.result >= 0 {
-            self.accept_fails = false;
             self.accept(completion.result);
             if !completion.more {
                 self.listen(listener);
@@ -96,22 +111,25 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                     libc::ENFILE => "; raise the system's limit of open files (sysctl fs.file-max)",
                     _ => "",
                 };
-                // Told once, until it works again.
-                if !std::mem::replace(&mut self.accept_fails, true) {
-                    let reason = format!("no new connections for a while: {error}{cure}");
+                if self.shortage_told.is_none_or(|told| self.now.since(told) >= SHORTAGE_TOLD_INTERVAL) {
+                    self.shortage_told = Some(self.now);
+                    let reason = format!("some new connections have to wait: {error}{cure}");
                     self.tell(EngineEvent::AcceptFailed { reason });
                 }
-                self.timers.set(self.now + ACCEPT_RETRY_INTERVAL, TimerOwner::Accept(listener));
+                if let Some(listening) = self.listeners.get_mut(listener) {
+                    listening.waits_for_room = true;
+                }
+                self.timers.set(self.now + SHORTAGE_RETRY_INTERVAL, TimerOwner::Accept(listener));
             }
         }
     }
 
     fn accept(&mut self, socket: RawFd) {
-        let Some(ends) = self.ring.addresses(socket) else { return self.ring.close(socket, true) };
+        let Some(ends) = self.ring.addresses(socket) else { return self.close_socket(socket, true) };
         if let Err(why) = self.make_room_for(&ends) {
             tracing::debug!(peer = %ends.remote, why, "refused");
             self.statistics().refused().add(1);
-            return self.ring.close(socket, true);
+            return self.close_socket(socket, true);
         }
         tracing::debug!(peer = %ends.remote, "accepted");
         self.statistics().accepted().add(1);

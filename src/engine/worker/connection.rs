@@ -407,7 +407,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.prefixes.leave(connection.ends.remote.ip());
         let removed = self.connections.remove(key);
         self.closing -= 1;
-        self.ring.close(socket, abrupt);
+        self.close_socket(socket, abrupt);
         self.statistics().connections().subtract(1);
         self.queued_bytes -= removed.as_ref().map_or(0, |connection| connection.queued_bytes);
         if let Some(connection) = removed

@@ -192,8 +192,8 @@ pub struct Worker<R: Ring, S: BlockStore> {
     load: LoadSample,
     waiting: Waiting<S>,
     kernel_limits: KernelLimits,
-    /// The last try to accept a connection failed.
-    accept_fails: bool,
+    /// When it was last told that there is no room for newcomers.
+    shortage_told: Option<Instant>,
     /// The mailbox was not read to its end in the last turn.
     mail_waits: bool,
     stopping: Option<Instant>,
@@ -286,7 +286,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             load: LoadSample { at: now, ..LoadSample::default() },
             waiting: Waiting::default(),
             kernel_limits: KernelLimits::new(parts.tcp_info),
-            accept_fails: false,
+            shortage_told: None,
             mail_waits: false,
             stopping: None,
             completions: Vec::new(),
@@ -473,7 +473,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 TimerOwner::Fetch(key) => self.handle_fetch_timeout(key),
                 TimerOwner::Download(key) => self.handle_download_timeout(key),
                 TimerOwner::Torrent(info_hash) => self.handle_home_timeout(info_hash),
-                TimerOwner::Accept(listener) => self.listen(listener),
+                TimerOwner::Accept(listener) => self.try_to_listen(listener),
                 TimerOwner::Tick => self.tick(),
             }
         }
