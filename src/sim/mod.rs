@@ -36,6 +36,8 @@ pub mod sink;
 pub mod store;
 pub mod swarm;
 #[cfg(test)]
+mod throttle_tests;
+#[cfg(test)]
 mod waiting_tests;
 #[cfg(test)]
 mod worker_tests;

@@ -132,7 +132,7 @@ impl Rig {
     }
 
     /// What the torrent is served from.
-    pub fn content(&self) -> &SimStore {
+    pub fn content(&self) -> &Arc<SimStore> {
         self.torrent.content.always_open().expect("the rig opens it once and for all")
     }
 

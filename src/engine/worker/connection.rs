@@ -330,6 +330,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.end_socket(key, socket, how == Closing::Gracefully && joined);
         self.leave_half_open(key);
         self.give_back_prepaid(key);
+        self.give_back_charged(key);
         self.close_account(key);
         if let Some(torrent) = torrent.filter(|_| joined)
             && let Some(shared) = self.torrents.get(&torrent)

@@ -94,9 +94,19 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 connection.throttled = false;
                 if connection.machine.next_block().is_none() {
                     connection.ticket = None;
+                    self.give_back_charged(key);
                 }
                 self.schedule(key);
             }
+        }
+    }
+
+    /// What was charged to the torrent's own limit for a block that will not leave pays for others.
+    pub(super) fn give_back_charged(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let charged = std::mem::take(&mut connection.charged);
+        if let Some(torrent) = connection.torrent.and_then(|torrent| self.torrents.get(&torrent)) {
+            torrent.gate.give_back(u64::from(charged));
         }
     }
 }
