@@ -34,6 +34,23 @@ impl fmt::Display for BlockSpan {
     }
 }
 
+/// So many of something: `0 peers`, `1 peer`, `2 leeches`. The noun is given for one.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted<T>(pub T, pub &'static str);
+
+impl<T: fmt::Display + PartialEq + From<u8>> fmt::Display for Counted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, noun) = self;
+        let (stem, end) = match noun {
+            _ if *count == T::from(1) => (*noun, ""),
+            noun if ["s", "x", "ch", "sh"].iter().any(|end| noun.ends_with(end)) => (*noun, "es"),
+            noun if noun.ends_with("try") => (noun.trim_end_matches('y'), "ies"),
+            noun => (*noun, "s"),
+        };
+        write!(f, "{count} {stem}{end}")
+    }
+}
+
 /// A number of bytes, written as `16384`, `256KiB`, `1.5 GiB`, `10MB`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(pub u64);
@@ -132,6 +149,16 @@ impl fmt::Display for ByteRate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nouns_follow_their_number() {
+        let of = |count: u64| {
+            ["peer", "leech", "more try", "piece hash", "box"].map(|noun| Counted(count, noun).to_string())
+        };
+        assert_eq!(of(0), ["0 peers", "0 leeches", "0 more tries", "0 piece hashes", "0 boxes"]);
+        assert_eq!(of(1), ["1 peer", "1 leech", "1 more try", "1 piece hash", "1 box"]);
+        assert_eq!(of(12)[1], "12 leeches");
+    }
 
     #[test]
     fn reads_sizes_as_people_write_them() {

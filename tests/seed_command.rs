@@ -15,8 +15,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-/// A key as trackers give them.
-const KEY: &str = "0123456789abcdef0123456789abcdef";
+/// Keys as trackers give them, and one that is made up of letters alone.
+const KEYS: [&str; 2] = ["0123456789abcdef0123456789abcdef", "qkzjxvwbnm"];
 
 /// A tracker that answers every announce, and the paths it was asked for.
 fn tracker() -> (SocketAddr, Receiver<String>) {
@@ -115,6 +115,8 @@ fn a_tracker_that_is_named_is_asked_as_well_but_never_for_a_private_torrent() {
         for (asked, hears) in [(own_asked, own_hears), (named_asked, named_hears)] {
             assert_eq!(asked.try_iter().count() > 0, hears, "private {private}, replace {replace}");
         }
+        let shown = started(&heard)["trackers"].to_string();
+        assert_eq!(shown.contains(&named), named_hears, "private {private}, replace {replace}: {shown}");
         let notes = started(&heard)["notes"].to_string();
         assert_eq!(notes.contains("--replace-trackers"), private && !replace, "{notes}");
     }
@@ -188,6 +190,10 @@ fn a_private_torrent_without_a_tracker_is_refused_with_one_sentence() {
 
 #[test]
 fn keys_are_shown_to_nobody_who_has_not_asked_for_them() {
+    KEYS.iter().for_each(|key| shows_key_only_when_asked(key));
+}
+
+fn shows_key_only_when_asked(key: &str) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("film"), "some bytes").unwrap();
     let (address, asked) = tracker();
@@ -198,10 +204,10 @@ fn keys_are_shown_to_nobody_who_has_not_asked_for_them() {
         String::from_utf8([stdout, stderr].concat()).unwrap()
     };
     let urls = [
-        format!("http://{address}/{KEY}/announce"),
-        format!("http://{address}/announce?passkey={KEY}"),
-        format!("http://user:{KEY}@{address}/announce"),
-        format!("udp://127.0.0.1:1/announce/{KEY}"),
+        format!("http://{address}/{key}/announce"),
+        format!("http://{address}/announce?passkey={key}"),
+        format!("http://user:{key}@{address}/announce"),
+        format!("udp://127.0.0.1:1/announce/{key}"),
     ];
     for url in &urls {
         for shown in [
@@ -211,28 +217,35 @@ fn keys_are_shown_to_nobody_who_has_not_asked_for_them() {
             plain("show", &["film.torrent", "--json"]),
             plain("create", &["film", "--tracker", &format!("{url} x")]),
             plain("create", &["film", "--tracker", &url.replace("://", ":/")]),
+            plain("create", &[url]),
+            plain("show", &[url]),
+            plain("check", &[url, "film"]),
+            plain("get", &[url]),
+            plain("seed", &["film", url]),
         ] {
-            assert!(!shown.contains(KEY), "{shown}");
+            assert!(!shown.contains(key), "{shown}");
         }
-        assert!(plain("show", &["film.torrent", "--show-keys"]).matches(KEY).count() == 2);
+        assert!(plain("show", &["film.torrent", "--show-keys"]).matches(key).count() == 2);
         assert!(
             fs::read(folder.path().join("film.torrent"))
                 .unwrap()
-                .windows(32)
-                .any(|part| part == KEY.as_bytes())
+                .windows(key.len())
+                .any(|part| part == key.as_bytes())
         );
         for keys in [false, true] {
             let mut command = seed(folder.path(), &["film", "--tracker", url]);
             command.args(keys.then_some("--show-keys")).env("SEEDRING_LOG", "trace");
             let (heard, said) = until(&mut command, |run| {
-                run.wait_for("tracker");
+                let event = run.wait_for("tracker");
+                let tracker = event["tracker"].as_str().expect("it is named");
+                assert_eq!(tracker == url, keys, "{tracker}");
                 if url.starts_with("http") {
                     let request = asked.recv_timeout(getting::PATIENCE).expect("the tracker hears of it");
-                    assert!(request.contains(KEY) || url.contains('@'), "{request}");
+                    assert!(request.contains(key) || url.contains('@'), "{request}");
                 }
             });
             let told = serde_json::to_string(&heard).unwrap();
-            assert_eq!((told.contains(KEY), said.contains(KEY)), (keys, false), "{told}{said}");
+            assert_eq!((told.contains(key), said.contains(key)), (keys, false), "{told}{said}");
         }
     }
 }

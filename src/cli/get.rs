@@ -86,7 +86,7 @@ pub struct GetArgs {
     preallocate: bool,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Show trackers and magnet links with the keys in them (passkeys, passwords)
+    /// Show trackers and magnet links with the keys in them (passkeys, passwords); errors and the log never have them
     #[arg(long)]
     show_keys: bool,
     /// Print one JSON object a line: events, and the figures each second
@@ -148,7 +148,7 @@ async fn get(
     let listening = engine.addresses().to_vec();
     let port = listening.first().map_or(0, SocketAddr::port);
     let metrics_address = metrics.as_ref().map(|metrics| reachable(metrics.address()));
-    view.begin(&listening, &args.tracker, metrics_address);
+    view.begin(&listening, metrics_address);
     let mut peers = args.peer.clone();
     let (metainfo, only_indices) = match source {
         Source::Torrent(metainfo) => (*metainfo, None),

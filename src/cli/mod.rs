@@ -7,7 +7,7 @@ use crate::session::downloading::DownloadError;
 use crate::session::make_torrent::MakeError;
 use crate::storage::outlive_file_size_limit;
 use crate::tracker_server::TrackerServerError;
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
@@ -70,7 +70,12 @@ pub struct UsageError(pub String);
 
 /// Parses the process's arguments and runs the command.
 pub fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| without_keys(error).exit());
+    let matches = Cli::command().try_get_matches().and_then(no_address_for_a_file);
+    let cli = matches
+        .and_then(|matches| {
+            Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
+        })
+        .unwrap_or_else(|error| without_keys(error).exit());
     log::start();
     outlive_file_size_limit();
     let result = match cli.command {
@@ -93,6 +98,28 @@ pub fn main() -> ExitCode {
             // What cannot be said here cannot be said anywhere.
             let _ = output::finish();
             ExitCode::from(if is_misuse(error.as_ref()) { 2 } else { 1 })
+        }
+    }
+}
+
+/// Refuses web addresses where a file is wanted, before their keys are told as parts of a path that is not there.
+fn no_address_for_a_file(matches: ArgMatches) -> Result<ArgMatches, clap::Error> {
+    let Some((name, values)) = matches.subcommand() else { return Ok(matches) };
+    let mut command = Cli::command();
+    let Some(subcommand) = command.find_subcommand_mut(name) else { return Ok(matches) };
+    let given = subcommand
+        .get_positionals()
+        .filter_map(|argument| values.try_get_raw(argument.get_id().as_str()).ok()?);
+    let address = given.flatten().filter_map(|value| value.to_str()).find(|value| {
+        value.split_once("://").is_some_and(|(scheme, _)| {
+            !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        })
+    });
+    match address.map(RedactedUrl) {
+        None => Ok(matches),
+        Some(shown) => {
+            let refusal = format!("{shown} is an address, where a file is wanted; download it first\n");
+            Err(subcommand.error(clap::error::ErrorKind::ValueValidation, refusal))
         }
     }
 }

@@ -96,7 +96,7 @@ pub struct SeedArgs {
     /// seed on a slow line
     #[arg(long)]
     super_seed: bool,
-    /// Show trackers and magnet links with the keys in them (passkeys, passwords)
+    /// Show trackers and magnet links with the keys in them (passkeys, passwords); errors and the log never have them
     #[arg(long)]
     show_keys: bool,
     /// Print one JSON object a line: events, and the figures each second
@@ -137,7 +137,7 @@ pub fn run(args: SeedArgs) -> Result<(), CommandError> {
     let (inputs, located) = inputs::gather(&args, &trackers, state_dir.as_deref(), &view)?;
     let peers: Vec<SocketAddr> = engine.addresses().iter().copied().map(reachable).collect();
     let metrics_address = metrics.as_ref().map(|metrics| reachable(metrics.address()));
-    view.begin(&peers, &trackers, metrics_address);
+    view.begin(&peers, metrics_address);
     let settings = SeedingSettings {
         slots: args.engine.upload_slots,
         torrent_upload_limit: args.torrent_upload_limit,

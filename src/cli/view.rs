@@ -14,7 +14,7 @@ use crate::limits::NEWS_OF_STRANGERS_MAX;
 use crate::secret_url::{Keys, TrackerUrl};
 use crate::session::magnet_fetch::FetchProgress;
 use crate::session::seeding::{DownloadStatus, Serving, SessionEvent, Status, TorrentStatus};
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Counted};
 use indicatif::{FormattedDuration, ProgressBar};
 use serde_json::{Value, json as object};
 use std::collections::BTreeSet;
@@ -44,7 +44,8 @@ pub(super) struct View {
 #[derive(Default)]
 struct State {
     peer_addresses: Vec<String>,
-    trackers: Vec<TrackerUrl>,
+    /// The user has read which trackers are used besides those of torrents.
+    trackers_told: bool,
     metrics: Option<String>,
     /// Torrents announced to the user so far.
     told: usize,
@@ -90,11 +91,10 @@ impl View {
         Self { json, keys, live: live_line(json), state: Mutex::default() }
     }
 
-    /// Where peers, trackers and metrics are, before the first torrent is told.
-    pub fn begin(&self, peers: &[SocketAddr], trackers: &[TrackerUrl], metrics: Option<SocketAddr>) {
+    /// Where peers and metrics are, before the first torrent is told.
+    pub fn begin(&self, peers: &[SocketAddr], metrics: Option<SocketAddr>) {
         let mut state = self.state();
         state.peer_addresses = peers.iter().map(SocketAddr::to_string).collect();
-        state.trackers = trackers.to_vec();
         state.metrics = metrics.map(|address| format!("http://{address}/metrics"));
     }
 
@@ -129,7 +129,10 @@ impl View {
                 "pieces": pieces, "piece_count": piece_count,
             }));
         } else if let Some(live) = &self.live {
-            live.set_message(format!("asking {peers_connected} of {peers_known} peers what the torrent is"));
+            live.set_message(format!(
+                "asking {peers_connected} of {} what the torrent is",
+                Counted(peers_known, "peer")
+            ));
             live.tick();
         } else if !std::mem::replace(&mut self.state().fetching_told, true) {
             output::err(format_args!("asking peers what the torrent is"));
@@ -158,9 +161,6 @@ impl View {
     pub fn tell(&self, event: SessionEvent) {
         match event {
             SessionEvent::Serving(serving) => self.serving(&serving),
-            SessionEvent::TrackerStarted { urls } => {
-                self.state().trackers = urls;
-            }
             SessionEvent::Ready { torrents, waiting_for } => self.ready(torrents, &waiting_for),
             SessionEvent::Status(status) => self.status(&status),
             SessionEvent::Ended(status) => self.ended(&status),
@@ -199,6 +199,7 @@ impl View {
                 ));
             }
             SessionEvent::Tracker { info_hash, tracker, error } => {
+                let tracker = tracker.shown(self.keys);
                 if self.json {
                     return self.line(&object!({
                         "event": "tracker", "info_hash": info_hash.to_string(), "tracker": tracker, "error": error,
@@ -283,7 +284,7 @@ impl View {
             if self.json {
                 self.line(&object!({ "event": "left_out", "lines": left_out }));
             } else {
-                self.say(format_args!("seedring: {left_out} more such lines are left out here"));
+                self.say(format_args!("seedring: left out here: {}", Counted(left_out, "more such line")));
             }
         }
         admitted.is_some()
@@ -299,7 +300,7 @@ impl View {
             0 if !waiting_for.is_empty() => self.print("ready       no torrent yet\n"),
             0 => self.print("ready       no torrent yet; those that come into the folder are seeded\n"),
             1 => {}
-            _ => self.print(&format!("ready       {torrents} torrents\n")),
+            _ => self.print(&format!("ready       {}\n", Counted(torrents, "torrent"))),
         }
         for what in waiting_for {
             self.print(&format!("waiting     for {}, which does not answer\n", Plain(what)));
@@ -311,15 +312,16 @@ impl View {
     }
 
     fn serving(&self, serving: &Serving) {
-        let (peer_addresses, trackers, metrics, told) = {
+        let (peer_addresses, metrics, told) = {
             let mut state = self.state();
             state.told += 1;
-            (state.peer_addresses.clone(), state.trackers.clone(), state.metrics.clone(), state.told)
+            (state.peer_addresses.clone(), state.metrics.clone(), state.told)
         };
         let first = told == 1;
-        let trackers: Vec<String> = trackers.iter().map(|tracker| tracker.shown(self.keys)).collect();
-        let own_trackers: Vec<String> =
-            serving.own_trackers.iter().map(|tracker| tracker.shown(self.keys)).collect();
+        let shown = |trackers: &[TrackerUrl]| -> Vec<String> {
+            trackers.iter().map(|tracker| tracker.shown(self.keys)).collect()
+        };
+        let (trackers, own_trackers) = (shown(&serving.trackers), shown(&serving.own_trackers));
         let magnet = serving.magnet.link(self.keys);
         let torrent = serving.torrent_file.as_ref().map(|path| path.to_string_lossy().into_owned());
         if self.json {
@@ -386,8 +388,10 @@ impl View {
         }
         if first {
             peer_addresses.iter().for_each(|address| text += &format!("peers       {address}\n"));
-            trackers.iter().for_each(|tracker| text += &format!("tracker     {}\n", Plain(tracker)));
             metrics.iter().for_each(|url| text += &format!("metrics     {url}\n"));
+        }
+        if !trackers.is_empty() && !std::mem::replace(&mut self.state().trackers_told, true) {
+            trackers.iter().for_each(|tracker| text += &format!("tracker     {}\n", Plain(tracker)));
         }
         self.print(&text)
     }
@@ -427,11 +431,11 @@ impl View {
         }
         let limited =
             self.state().limited.handle(status.engine.waited()).filter(|_| status.download.is_none());
-        let peers = if status.peers == 1 { "peer" } else { "peers" };
+        let peers = Counted(status.peers, "peer");
         let text = match status.download {
             Some(download) => downloading(status, download, peers),
             None => {
-                format!("{} {peers} · {} · {}", status.peers, status.upload_rate, given(status))
+                format!("{peers} · {} · {}", status.upload_rate, given(status))
             }
         };
         if let Some(live) = &self.live {
@@ -543,7 +547,7 @@ fn by_cause(waited: &WaitTimes) -> serde_json::Map<String, Value> {
 }
 
 /// How far the download is, as a bar and in words.
-fn downloading(status: &Status, download: DownloadStatus, peers: &str) -> String {
+fn downloading(status: &Status, download: DownloadStatus, peers: Counted<u64>) -> String {
     const BAR_LEN: u64 = 20;
     let done = download.wanted.saturating_sub(download.left);
     let of =
@@ -554,10 +558,9 @@ fn downloading(status: &Status, download: DownloadStatus, peers: &str) -> String
     let eta =
         download.eta.map_or_else(|| "waiting".to_owned(), |eta| format!("{} left", FormattedDuration(eta)));
     format!(
-        "{bar} {percent} % of {} · {} · {} {peers} · {eta} · up {}",
+        "{bar} {percent} % of {} · {} · {peers} · {eta} · up {}",
         ByteSize(download.wanted),
         download.rate,
-        status.peers,
         status.upload_rate,
     )
 }

@@ -78,7 +78,7 @@ pub struct Seeding {
     client: Rc<TrackerClient>,
     families: Vec<AddressFamily>,
     tracker_events: (mpsc::Sender<TrackerEvent>, mpsc::Receiver<TrackerEvent>),
-    working_trackers: BTreeMap<(InfoHash, String), bool>,
+    working_trackers: BTreeMap<(InfoHash, TrackerUrl), bool>,
     watcher: Watcher,
     completed: Completions,
     first_announces: FirstAnnounces,
@@ -349,6 +349,7 @@ impl Seeding {
             info_hash,
             torrent_file: checked.torrent_file.clone(),
             magnet: self.magnet(&checked.metainfo, &plan),
+            trackers: self.trackers_besides(&plan).cloned().collect(),
             pieces: checked.verified.count(),
             piece_count,
             problems: checked.problems,
@@ -508,11 +509,15 @@ impl Seeding {
         announce_plan::plan(told, means)
     }
 
+    /// The trackers that the user named for a torrent, and the one that runs here and gives it out.
+    fn trackers_besides<'a>(&'a self, plan: &'a AnnouncePlan) -> impl Iterator<Item = &'a TrackerUrl> {
+        plan.others.iter().chain(if plan.hosted { self.tracker.urls() } else { &[] })
+    }
+
     /// The link that leads to a torrent, with all trackers that know of it.
     fn magnet(&self, metainfo: &Metainfo, plan: &AnnouncePlan) -> Magnet {
-        let hosting = if plan.hosted { self.tracker.urls() } else { &[] };
         let mut trackers = plan.tiers.concat();
-        for url in plan.others.iter().chain(hosting) {
+        for url in self.trackers_besides(plan) {
             if !trackers.contains(url) {
                 trackers.push(url.clone());
             }

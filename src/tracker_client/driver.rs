@@ -64,8 +64,8 @@ pub enum Command {
 pub struct TrackerEvent {
     /// The torrent.
     pub info_hash: InfoHash,
-    /// The tracker's address as it may be shown.
-    pub tracker: String,
+    /// The tracker.
+    pub tracker: TrackerUrl,
     /// How it was reached.
     pub family: AddressFamily,
     /// What was told.
@@ -254,7 +254,7 @@ impl Announce {
         }
         let event = TrackerEvent {
             info_hash: self.identity.info_hash,
-            tracker: self.url.redacted(),
+            tracker: self.url.clone(),
             family: endpoint.family,
             event: self.event,
             outcome,

@@ -9,7 +9,7 @@ use super::target::{Scheme, Target, is_inward};
 use super::{ClientConfig, Retry, TrackerError, coding};
 use crate::bencode::parse_prefix;
 use crate::limits;
-use crate::secret_url::{RedactedUrl, redacted_host, redacted_words};
+use crate::secret_url::{RedactedUrl, redacted_host};
 use crate::time::Duration;
 use crate::tracker_wire::http::response::ResponseError;
 use crate::tracker_wire::{AddressFamily, message_text};
@@ -41,7 +41,7 @@ impl Answer {
     ) -> Result<T, TrackerError> {
         match decode(&self.body) {
             Err(ResponseError::Failure(reason)) => {
-                Err(TrackerError::Refused { reason: redacted_words(&reason), retry: retry_in(&self.body) })
+                Err(TrackerError::Refused { reason, retry: retry_in(&self.body) })
             }
             _ if !self.status.is_success() => Err(TrackerError::Status(self.status.as_u16())),
             Err(error) => Err(TrackerError::Answer(error)),
@@ -128,7 +128,7 @@ async fn ask(
     // The library's words quote the certificate, a stranger's text, and the host.
     let bad = |why: String| TrackerError::Tls {
         host: redacted_host(&target.host),
-        why: redacted_words(&message_text(why.as_bytes())),
+        why: message_text(why.as_bytes()),
     };
     let name = ServerName::try_from(target.host.clone()).map_err(|error| bad(error.to_string()))?;
     speak(tls.connect(name, stream).await.map_err(|error| bad(error.to_string()))?, target).await

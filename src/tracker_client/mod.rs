@@ -392,7 +392,7 @@ impl TrackerClient {
             body.and_then(|body| body.read(response::decode_announce))
         });
         admitted.report(answer.await).map(|mut response| {
-            response.warning = response.warning.map(|warning| redacted_words(&warning));
+            response.warning = response.warning.map(|warning| admitted.redacted(&warning));
             response
         })
     }
@@ -408,7 +408,18 @@ struct Admitted {
 impl Admitted {
     fn report<T>(&self, answer: Result<T, TrackerError>) -> Result<T, TrackerError> {
         self.pass.report(answer.as_ref().err().map_or(Verdict::Alive, TrackerError::verdict));
-        answer
+        // Words of others leave the client here, and by the warning of a good answer.
+        answer.map_err(|error| match error {
+            TrackerError::Refused { reason, retry } => {
+                TrackerError::Refused { reason: self.redacted(&reason), retry }
+            }
+            TrackerError::Tls { host, why } => TrackerError::Tls { host, why: self.redacted(&why) },
+            other => other,
+        })
+    }
+
+    fn redacted(&self, words: &str) -> String {
+        redacted_words(words, self.target.url.as_str())
     }
 }
 

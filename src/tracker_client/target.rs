@@ -10,6 +10,7 @@ use super::names::Names;
 use crate::limits::{TRACKER_ADDRESSES_MAX, TRACKER_URL_LEN_MAX};
 use crate::secret_url::{RedactedUrl, redacted_host};
 use crate::tracker_wire::AddressFamily;
+use crate::units::Counted;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use url::{Host, Url};
 
@@ -38,7 +39,7 @@ impl Target {
         if text.len() > TRACKER_URL_LEN_MAX {
             let head = text.get(..64).unwrap_or_default();
             let url = RedactedUrl(head).to_string();
-            return Err(TrackerError::BadUrl { url, why: format!("it has {} bytes", text.len()) });
+            return Err(TrackerError::BadUrl { url, why: format!("it has {}", Counted(text.len(), "byte")) });
         }
         Self::new(Url::parse(text).map_err(|error| bad(&error.to_string()))?)
     }

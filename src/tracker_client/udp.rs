@@ -10,7 +10,6 @@ use super::{ClientConfig, TrackerError};
 use crate::clock;
 use crate::id::InfoHash;
 use crate::limits;
-use crate::secret_url::redacted_words;
 use crate::time::Instant;
 use crate::tracker_wire::udp::{ConnectionId, Request, Response, TransactionId, url_data_options};
 use crate::tracker_wire::{AddressFamily, AnnounceRequest, AnnounceResponse, ScrapeEntry};
@@ -102,8 +101,7 @@ impl Links {
             match timeout(patience, link.ask(family, question, &heard)).await {
                 Ok(Ok(Response::Error { message, .. })) => {
                     self.keep(link);
-                    let reason = redacted_words(&message);
-                    return Err(TrackerError::Refused { reason, retry: None });
+                    return Err(TrackerError::Refused { reason: message, retry: None });
                 }
                 Ok(Ok(response)) => {
                     self.keep(link);

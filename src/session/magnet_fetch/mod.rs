@@ -23,6 +23,7 @@ use crate::metainfo::{Magnet, Metainfo, MetainfoError};
 use crate::secret_url::TrackerUrl;
 use crate::time::{Duration, Instant};
 use crate::tracker_client::{Command, Identity, Progress, TrackerClient, TrackerEvent, run_announcer};
+use crate::units::Counted;
 use crate::wire::Encryption;
 use candidates::{Candidates, Source};
 use std::cell::{Cell, RefCell};
@@ -104,14 +105,15 @@ pub enum FetchError {
         tracker_error: Option<String>,
     },
     /// Nobody answers; the network or all of the peers are to blame.
-    #[error("none of {tried} peers could be reached; check the network and the firewall, or try again later")]
+    #[error("none of {} could be reached; check the network and the firewall, or try again later", Counted(*.tried, "peer"))]
     NobodyReached {
         /// Addresses dialled.
         tried: usize,
     },
     /// Peers are there, but give no info dictionary.
     #[error(
-        "none of {reached} peers reached gave the torrent's info dictionary; wait for a seed, or use a .torrent file"
+        "none of {} reached gave the torrent's info dictionary; wait for a seed, or use a .torrent file",
+        Counted(*.reached, "peer")
     )]
     NobodyHasIt {
         /// Peers of this torrent that were reached.
@@ -119,7 +121,8 @@ pub enum FetchError {
     },
     /// Peers gave something else.
     #[error(
-        "{liars} peers gave a wrong info dictionary and no other had the right one; try again later or elsewhere"
+        "{} gave a wrong info dictionary and no other had the right one; try again later or elsewhere",
+        Counted(*.liars, "peer")
     )]
     OnlyLies {
         /// Peers convicted.

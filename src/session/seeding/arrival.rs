@@ -2,6 +2,7 @@
 
 use crate::id::InfoHash;
 use crate::session::content::{Checked, Located};
+use crate::units::Counted;
 use std::sync::atomic::AtomicBool;
 
 /// What the preparing thread sends.
@@ -47,7 +48,7 @@ impl Arrival {
                 let first = checked.problems.first().map_or(String::new(), |problem| format!(" ({problem})"));
                 let count = checked.verified.len();
                 let reason =
-                    format!("none of its {count} pieces is good{first}; name its content with --data");
+                    format!("none of its {} is good{first}; name its content with --data", Counted(count, "piece"));
                 Self::Failed { name, info_hash, reason }
             }
             Ok(checked) => Self::Ready(Box::new(checked)),

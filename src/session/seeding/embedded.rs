@@ -73,22 +73,21 @@ impl EmbeddedTracker {
     }
 
     /// Starts it if it does not run. It is asked for nothing else afterwards when that fails.
-    pub(super) fn start(&mut self) -> Vec<SessionEvent> {
-        let Some(config) = self.waiting.take() else { return Vec::new() };
+    pub(super) fn start(&mut self) -> Option<SessionEvent> {
+        let config = self.waiting.take()?;
         match TrackerServer::bind(config) {
             Ok(server) => {
                 let alone = reaches_nobody(&server, self.name.as_deref());
                 self.run(server);
-                let started = SessionEvent::TrackerStarted { urls: self.urls().to_vec() };
-                alone.map(|why| SessionEvent::Warning(why.to_owned())).into_iter().chain([started]).collect()
+                alone.map(|why| SessionEvent::Warning(why.to_owned()))
             }
             Err(error) => {
                 let reason =
                     std::error::Error::source(&error).map_or(String::new(), |why| format!(": {why}"));
-                vec![SessionEvent::Warning(format!(
+                Some(SessionEvent::Warning(format!(
                     "the embedded tracker does not start: {error}{reason}; without it nobody finds torrents that name \
                      no other (--tracker-port, --tracker)"
-                ))]
+                )))
             }
         }
     }

@@ -91,11 +91,6 @@ pub enum SessionEvent {
         /// The peer's address.
         ip: IpAddr,
     },
-    /// The embedded tracker has started, since a torrent needs it.
-    TrackerStarted {
-        /// Where clients announce to.
-        urls: Vec<TrackerUrl>,
-    },
     /// A torrent is served from now on.
     Serving(Box<Serving>),
     /// Every torrent that was there at the start is served, was told to have failed, or waits for what does not answer. Not told
@@ -148,8 +143,8 @@ pub enum SessionEvent {
     Tracker {
         /// The torrent.
         info_hash: InfoHash,
-        /// The tracker, as it may be shown.
-        tracker: String,
+        /// The tracker.
+        tracker: TrackerUrl,
         /// Its complaint; `None` when it works.
         error: Option<String>,
     },
@@ -179,6 +174,8 @@ pub struct Serving {
     pub torrent_file: Option<PathBuf>,
     /// Its magnet link, with the trackers that it is announced to.
     pub magnet: Magnet,
+    /// The trackers that know of it because the user named them, or because they run here.
+    pub trackers: Vec<TrackerUrl>,
     /// Pieces that are right.
     pub pieces: u32,
     /// Pieces of the torrent.
