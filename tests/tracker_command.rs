@@ -75,6 +75,17 @@ fn says_whose_fault_it_is_when_it_does_not_start() {
         (&["--http", "none", "--udp", "127.0.0.1:0", "--trusted-proxy", "::1"], 1, "no HTTP address"),
         (&["--http", "127.0.0.1:0", "--udp", "none", "--tls", list, list], 1, "holds no certificate"),
         (&["--http", "127.0.0.1:0", "--udp", "none", "--state", other], 1, "is left alone"),
+        // The folder of processes takes no file from anybody; the second has no folder at all.
+        (
+            &["--http", "127.0.0.1:0", "--udp", "none", "--state", "/proc/state"],
+            1,
+            "cannot write the tracker's state",
+        ),
+        (
+            &["--http", "127.0.0.1:0", "--udp", "none", "--state", "/proc/no/where"],
+            1,
+            "cannot write the tracker's state",
+        ),
         (&["--http", "127.0.0.1:0", "--udp", "none", "--metrics", &address], 1, address.as_str()),
         (&["--trusted-proxy", "10.0.0.0/99"], 2, "write an IP"),
         (&["--tls", list], 2, "2 values required"),

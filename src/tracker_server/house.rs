@@ -10,6 +10,7 @@ use super::{Shared, lock};
 use crate::clock;
 use crate::http_server::Tls;
 use crate::limits::{STATE_END_TIMEOUT, STATE_INTERVAL, STATE_PIECE_LEN};
+use crate::units::Counted;
 use serde_json::json;
 use std::fmt;
 use std::time::Duration;
@@ -94,7 +95,8 @@ impl fmt::Display for TrackerNotice {
             Self::CertificateKept(why) => write!(f, "the former certificate stays in force: {why}"),
             Self::NothingToRead => f.write_str("there is no list and no certificate to read again"),
             Self::StateRead { torrents, peers } => {
-                write!(f, "knows {torrents} torrents and {peers} peers from the run before")
+                let (torrents, peers) = (Counted(*torrents, "torrent"), Counted(*peers, "peer"));
+                write!(f, "knows {torrents} and {peers} from the run before")
             }
             Self::StateNotRead(error) => error.fmt(f),
             Self::StateNotWritten(why) => f.write_str(why),
@@ -173,7 +175,9 @@ pub(super) async fn write_state(shared: Shared, file: StateFile, notices: mpsc::
     turns.tick().await;
     loop {
         turns.tick().await;
-        if let Err(why) = write_state_once(&shared, &file).await {
+        let written = write_state_once(&shared, &file).await;
+        lock(&shared).count_state(written.is_ok());
+        if let Err(why) = written {
             tracing::warn!("{why}");
             let _ = notices.try_send(TrackerNotice::StateNotWritten(why));
         }
@@ -188,7 +192,9 @@ pub(super) async fn write_last_state(
 ) {
     let written = tokio::time::timeout(STATE_END_TIMEOUT, write_state_once(shared, file)).await;
     let late = || format!("the tracker's state was not written within {} s", STATE_END_TIMEOUT.as_secs());
-    if let Err(why) = written.unwrap_or_else(|_| Err(late())) {
+    let written = written.unwrap_or_else(|_| Err(late()));
+    lock(shared).count_state(written.is_ok());
+    if let Err(why) = written {
         let _ = notices.try_send(TrackerNotice::StateNotWritten(why));
     }
 }

@@ -40,6 +40,11 @@ pub(super) fn render(statistics: &TrackerStatistics, format: Format) -> String {
         "Requests refused, and datagrams that were none.",
         &[(&[], statistics.refused)],
     );
+    let states: [Sample<'_>; 2] = [
+        (&[("result", "written")], statistics.states_written),
+        (&[("result", "failed")], statistics.states_not_written),
+    ];
+    text.counter("seedring_tracker_state_writes", "Times that --state was written, or was not.", &states);
     text.0.finish()
 }
 
@@ -67,7 +72,12 @@ mod tests {
 
     #[test]
     fn both_formats_tell_the_same_samples() {
-        let statistics = TrackerStatistics { announces_udp: 7, refused: 3, ..TrackerStatistics::default() };
+        let statistics = TrackerStatistics {
+            announces_udp: 7,
+            refused: 3,
+            states_not_written: 2,
+            ..TrackerStatistics::default()
+        };
         let samples = |format| {
             let text = render(&statistics, format);
             assert_eq!(text.ends_with("# EOF\n"), format == Format::OpenMetrics);
@@ -80,6 +90,7 @@ mod tests {
             "{open:?}"
         );
         assert!(open.contains(&"seedring_tracker_refused_total 3".to_owned()));
+        assert!(open.contains(&"seedring_tracker_state_writes_total{result=\"failed\"} 2".to_owned()));
         let typed =
             |format| render(&statistics, format).contains("# TYPE seedring_tracker_refused_total counter");
         assert!(typed(Format::Prometheus) && !typed(Format::OpenMetrics));

@@ -40,6 +40,7 @@ use crate::limits::{
 use crate::swarm_registry::RegistryFigures;
 use crate::time::Duration;
 use crate::tracker_wire::ScrapeEntry;
+use crate::units::Counted;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
@@ -145,6 +146,10 @@ pub struct TrackerStatistics {
     pub connects: u64,
     /// Requests refused, and datagrams that were none.
     pub refused: u64,
+    /// Times that the tracker's state was written to its file.
+    pub states_written: u64,
+    /// Times that it could not be.
+    pub states_not_written: u64,
 }
 
 /// Why a tracker does not start.
@@ -184,7 +189,7 @@ pub enum TrackerServerError {
     /// The certificate is unusable.
     #[error(transparent)]
     Tls(#[from] TlsFilesError),
-    /// The file for the tracker's state is somebody else's, or cannot be read.
+    /// The file for the tracker's state is somebody else's, or cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -222,7 +227,7 @@ impl TrackerServer {
     /// Binds all sockets and reads all files. Needs no runtime.
     ///
     /// A system without IPv6 is no error as long as something can be listened on, and a damaged file of the tracker's
-    /// state is only told.
+    /// state is only told. One that cannot be written is an error.
     ///
     /// # Errors
     /// When an address is taken or not ours, or a file is unusable; the fault of who runs the tracker.
@@ -245,9 +250,12 @@ impl TrackerServer {
         let sockets = sockets::Sockets::bind(&config.http, &config.udp)?;
         let metrics = config.metrics.map(listen_for_metrics).transpose()?;
         let state = config.state.as_deref().map(StateFile::at);
-        if let Some(notice) = state.as_ref().map(|state| remember(&mut tracker, state)).transpose()?.flatten()
-        {
-            let _ = notify.try_send(notice);
+        if let Some(state) = &state {
+            if let Some(notice) = remember(&mut tracker, state)? {
+                let _ = notify.try_send(notice);
+            }
+            // Not in five minutes, or at the end, when there is something to lose.
+            state.try_to_write(clock::unix_seconds())?;
         }
         Ok(Self {
             sockets,
@@ -442,23 +450,25 @@ impl TrackerStatistics {
             "scrapes_udp": self.scrapes_udp,
             "connects": self.connects,
             "refused": self.refused,
+            "states_written": self.states_written,
+            "states_not_written": self.states_not_written,
         })
     }
 }
 
 impl fmt::Display for TrackerStatistics {
-    /// `3 torrents, 2 seeds, 1 leeches, 1 completed, 12 announces, 0 scrapes`
+    /// `3 torrents, 2 seeds, 1 leech, 1 completed, 12 announces, 0 scrapes`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let swarms = &self.swarms;
         write!(
             f,
-            "{} torrents, {} seeds, {} leeches, {} completed, {} announces, {} scrapes",
-            swarms.swarms,
-            swarms.seeds(),
-            swarms.leeches(),
+            "{}, {}, {}, {} completed, {}, {}",
+            Counted(swarms.swarms, "torrent"),
+            Counted(swarms.seeds(), "seed"),
+            Counted(swarms.leeches(), "leech"),
             swarms.completed,
-            self.announces(),
-            self.scrapes(),
+            Counted(self.announces(), "announce"),
+            Counted(self.scrapes(), "scrape"),
         )
     }
 }

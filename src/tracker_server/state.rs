@@ -2,11 +2,13 @@
 //!
 //! The file begins with a line that says what it is, then when it was written, then the registry in pieces with their
 //! lengths, then a SHA-1 of all that. It is written beside its place and put there whole, so that a crash leaves the former
-//! one. A file that does not begin so is somebody else's and is never replaced; a damaged one of ours is told and not used.
+//! one. A file that does not begin so is somebody else's and is never replaced, as
+//! [`may_write`](crate::storage::may_write) decides; a damaged one of ours is told and not used.
 //!
 //! Everything here blocks and belongs on a thread of its own.
 
 use crate::limits::{STATE_PIECE_LEN, STATE_PIECE_LEN_MAX};
+use crate::storage::{InTheWay, WholeFile, may_write};
 use crate::swarm_registry::DamagedPiece;
 use crate::time::Duration;
 use sha1::{Digest, Sha1};
@@ -26,7 +28,7 @@ const MAGIC: &[u8] = b"seedring tracker state 1\n";
 #[non_exhaustive]
 pub enum StateError {
     /// The system refuses; the fault of who named the file, or of its disk.
-    #[error("cannot {what} the tracker's state {}: {source}", .path.display())]
+    #[error("cannot {what} the tracker's state {}: {source}; see to it, or name another file with --state", .path.display())]
     Io {
         /// Read or write.
         what: &'static str,
@@ -133,6 +135,15 @@ impl StateFile {
         }
     }
 
+    /// Whether the file could be written now. Changes nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn try_to_write(&self, unix_now: u64) -> Result<(), StateError> {
+        let mut new = self.create(unix_now)?;
+        new.out.flush().map_err(|source| self.failed(source))
+    }
+
     /// Begins a new file beside the present one.
     pub(super) fn create(&self, unix_now: u64) -> Result<NewState, StateError> {
         self.open_ours()?;
@@ -165,16 +176,20 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(unreadable)?,
         };
-        if !file.metadata().map_err(unreadable)?.is_file() {
-            return Err(StateError::NotOurs(self.path.clone()));
-        }
         let mut head = Vec::new();
-        (&file).take(MAGIC.len() as u64).read_to_end(&mut head).map_err(unreadable)?;
+        let found = if file.metadata().map_err(unreadable)?.is_file() {
+            (&file).take(MAGIC.len() as u64).read_to_end(&mut head).map_err(unreadable)?;
+            // In an empty file there is nothing to lose.
+            InTheWay::Whole(WholeFile {
+                is_of_the_kind: head.is_empty() || head.starts_with(OURS),
+                is_content: false,
+            })
+        } else {
+            InTheWay::NoFile("folder or device")
+        };
+        may_write(found).map_err(|_| StateError::NotOurs(self.path.clone()))?;
         if head.is_empty() {
             return Ok(None);
-        }
-        if !head.starts_with(OURS) {
-            return Err(StateError::NotOurs(self.path.clone()));
         }
         if head != MAGIC {
             return Err(StateError::Newer(self.path.clone()));
@@ -339,9 +354,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("no folder").join("state");
         assert!(matches!(written(&missing, &[]), Err(StateError::Io { what: "write", .. })));
+        assert!(matches!(StateFile::at(&missing).try_to_write(1), Err(StateError::Io { what: "write", .. })));
         let path = folder.path().join("state");
         written(&path, &[b"one"]).unwrap();
         drop(StateFile::at(&path).create(1000).unwrap());
+        StateFile::at(&path).try_to_write(1).unwrap();
         assert_eq!(read(&path).unwrap(), Some(vec![b"one".to_vec()]));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

@@ -260,6 +260,12 @@ impl Tracker {
         entry
     }
 
+    /// The state was written to its file, or was not.
+    pub(super) fn count_state(&mut self, is_written: bool) {
+        let TrackerStatistics { states_written, states_not_written, .. } = &mut self.counters;
+        *if is_written { states_written } else { states_not_written } += 1;
+    }
+
     /// All counters.
     pub(super) fn statistics(&self) -> TrackerStatistics {
         TrackerStatistics { swarms: self.registry.figures(), ..self.counters }
