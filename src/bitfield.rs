@@ -1,6 +1,6 @@
 //! Which pieces somebody has: one bit each, most significant bit first, spare bits zero (BEP 3).
 
-use crate::units::PieceIndex;
+use crate::units::{Counted, PieceIndex};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// A set of pieces of a torrent with a known number of pieces.
@@ -15,7 +15,7 @@ pub struct Bitfield {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BitfieldError {
     /// The number of bytes does not fit the number of pieces.
-    #[error("bitfield of {got} bytes where {expected} are due")]
+    #[error("bitfield of {} where {expected} are due", Counted(*.got, "byte"))]
     Length {
         /// Bytes that came.
         got: usize,

@@ -37,7 +37,7 @@ fn whole_content_is_found_by_either_name_and_succeeds() {
     for data in [".", "album", "album/", "./album/."] {
         let (code, out, err) = check(dir.path(), data, &[]);
         assert_eq!((code, err.as_str()), (0, ""), "{data}");
-        assert_eq!(out, "album: 4 of 4 pieces are good, 48.8 KiB of 48.8 KiB\n");
+        assert_eq!(out, "album: 4 of 4 pieces good, 48.8 KiB of 48.8 KiB\n");
     }
 }
 
@@ -48,7 +48,7 @@ fn incomplete_content_fails_and_names_files_and_reasons() {
     fs::remove_file(dir.path().join("album/two")).unwrap();
     let (code, out, err) = check(dir.path(), "album", &[]);
     assert_eq!(code, 1);
-    assert!(out.starts_with("album: 1 of 4 pieces are good, 16.0 KiB of 48.8 KiB\n"), "{out}");
+    assert!(out.starts_with("album: 1 of 4 pieces good, 16.0 KiB of 48.8 KiB\n"), "{out}");
     let lines = "  one: lacks only bytes at its border with two\n  two: 3 of 3 pieces bad\n";
     assert!(out.contains(lines), "{out}");
     assert!(out.contains("two is missing"), "{out}");

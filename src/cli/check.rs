@@ -6,7 +6,7 @@ use super::progress::Progress;
 use crate::metainfo::Metainfo;
 use crate::session::torrent_file::read_torrent;
 use crate::storage::{self, CheckReport, FileIndex, Layout, Links};
-use crate::units::{ByteSize, PieceIndex};
+use crate::units::{ByteSize, Counted, PieceIndex};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ pub fn run(args: CheckArgs) -> Result<(), CommandError> {
     let what = match bad {
         0 => "files have the wrong length".to_owned(),
         1 => "1 piece is missing or wrong".to_owned(),
-        _ => format!("{bad} pieces are missing or wrong"),
+        _ => format!("{} are missing or wrong", Counted(bad, "piece")),
     };
     Err(format!("{} is not what {} describes: {what}", args.data.display(), args.torrent.display()).into())
 }
@@ -102,14 +102,15 @@ impl Checked {
     fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         let (good, all) = (ByteSize(self.good_length), ByteSize(self.length));
         let (name, pieces) = (Plain(&self.name), self.piece_count);
-        writeln!(out, "{name}: {} of {pieces} pieces are good, {good} of {all}", self.good_pieces)?;
+        writeln!(out, "{name}: {} of {} good, {good} of {all}", self.good_pieces, Counted(pieces, "piece"))?;
         for file in &self.incomplete_files {
-            let (path, bad, pieces) = (Plain(&file.path), file.bad_pieces, file.piece_count);
+            let (path, bad, pieces) =
+                (Plain(&file.path), file.bad_pieces, Counted(file.piece_count, "piece"));
             match &file.neighbour_of {
                 Some(other) => {
                     writeln!(out, "  {path}: lacks only bytes at its border with {}", Plain(other))?;
                 }
-                None => writeln!(out, "  {path}: {bad} of {pieces} pieces bad")?,
+                None => writeln!(out, "  {path}: {bad} of {pieces} bad")?,
             }
             if let Some(problem) = &file.problem {
                 writeln!(out, "    {}", Plain(problem))?;

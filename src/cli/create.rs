@@ -12,7 +12,7 @@ use crate::secret_url::{Keys, TrackerUrl, WebSeedUrl};
 use crate::session::make_torrent::{MadeTorrent, MakeOptions, Plan};
 use crate::session::patterns::pattern_rule;
 use crate::session::torrent_file::write_torrent;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Counted};
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -150,7 +150,7 @@ fn report(
     let piece = ByteSize(created.piece_length.into());
     writeln!(out, "name        {}", Plain(&created.name))?;
     writeln!(out, "info-hash   {}", created.info_hash)?;
-    writeln!(out, "size        {size} in {} pieces of {piece}", created.piece_count)?;
+    writeln!(out, "size        {size} in {} of {piece}", Counted(created.piece_count, "piece"))?;
     let note = if replaced { " (replaced)" } else { "" };
     writeln!(out, "torrent     {}{note}", Plain(&created.torrent))?;
     writeln!(out, "magnet      {}{}", created.magnet, left_out(&made.metainfo.magnet(), keys))?;

@@ -7,6 +7,7 @@ use super::output;
 use crate::clock;
 use crate::limits::{LOG_DEBUG_LINES_MAX, LOG_LINES_MAX};
 use crate::time::{Duration, Instant};
+use crate::units::Counted;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use tracing::{Level, Metadata};
@@ -76,7 +77,10 @@ impl io::Write for Line {
         let admitted = self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(clock::now());
         if let Some(left_out) = admitted {
             if left_out > 0 {
-                output::err(format_args!("seedring: {left_out} more lines of the log are left out here"));
+                output::err(format_args!(
+                    "seedring: left out here: {} of the log",
+                    Counted(left_out, "more line")
+                ));
             }
             output::err(String::from_utf8_lossy(line).trim_end_matches('\n'));
         }

@@ -10,6 +10,7 @@
 use crate::clock;
 use crate::limits::{OUTPUT_FINISH_TIMEOUT, OUTPUT_QUEUE_LEN_MAX, OUTPUT_STALL_TIMEOUT};
 use crate::time::Duration;
+use crate::units::Counted;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -279,7 +280,10 @@ impl Queue {
                         format!("{{\"event\":\"left_out\",\"lines\":{count}}}\n")
                     }
                     _ => {
-                        format!("seedring: {count} lines are left out here, since nobody read them in time\n")
+                        format!(
+                            "seedring: left out here: {}, which nobody read in time\n",
+                            Counted(count, "line")
+                        )
                     }
                 };
                 self.len += text.len();
@@ -328,7 +332,7 @@ mod tests {
         assert_eq!(texts, (0..most + 500 - lost as usize).map(text).collect::<Vec<_>>());
         assert_eq!(
             *notice,
-            format!("seedring: {lost} lines are left out here, since nobody read them in time\n")
+            format!("seedring: left out here: {}, which nobody read in time\n", Counted(lost, "line"))
         );
         channel.push(Stream::Err, "behind it".to_owned(), true);
         go.send(()).expect("the writer lives");

@@ -6,7 +6,7 @@ use super::escape::{self, Plain};
 use crate::metainfo::{FileEntry, Magnet, Metainfo};
 use crate::secret_url::{Keys, TrackerUrl};
 use crate::session::torrent_file::read_torrent;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Counted};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
@@ -229,10 +229,9 @@ impl fmt::Display for Description {
             "files",
             self.selected_files.as_deref().map(|chosen| format!("only {chosen}, counted from 0")).as_deref(),
         )?;
-        let ignored = match self.ignored_bytes {
-            1 => "1 byte behind the torrent's end is ignored".to_owned(),
-            count => format!("{count} bytes behind the torrent's end are ignored"),
-        };
+        let are = if self.ignored_bytes == 1 { "is" } else { "are" };
+        let bytes = Counted(self.ignored_bytes, "byte");
+        let ignored = format!("{bytes} behind the torrent's end {are} ignored");
         row(f, "note", Some(ignored.as_str()).filter(|_| self.ignored_bytes > 0))?;
         row(f, "magnet", Some(&format!("{}{}", self.magnet, self.left_out)))?;
         let files = self.content.as_ref().and_then(|content| content.files.as_deref()).unwrap_or_default();
@@ -264,11 +263,10 @@ fn row(f: &mut fmt::Formatter<'_>, label: &str, value: Option<&str>) -> fmt::Res
 }
 
 fn size(length: u64, files: Option<usize>) -> String {
-    let exact = if length < 1024 { String::new() } else { format!(" ({length} bytes)") };
+    let exact = if length < 1024 { String::new() } else { format!(" ({})", Counted(length, "byte")) };
     let files = match files {
         None => String::new(),
-        Some(1) => " in 1 file".to_owned(),
-        Some(count) => format!(" in {count} files"),
+        Some(count) => format!(" in {}", Counted(count, "file")),
     };
     format!("{}{exact}{files}", ByteSize(length))
 }
@@ -282,7 +280,7 @@ fn date(unix_seconds: u64) -> String {
         days -= 365 + u64::from(leap(year));
         year += 1;
         if year > 9999 {
-            return format!("{unix_seconds} seconds after 1970");
+            return format!("{} after 1970", Counted(unix_seconds, "second"));
         }
     }
     let mut month = 1;

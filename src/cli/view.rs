@@ -344,10 +344,10 @@ impl View {
         }
         if serving.is_renewed {
             return self.say(format_args!(
-                "seedring: files of {} have come; {} of {} pieces are good now and are served",
+                "seedring: files of {} have come; {} of {} good now and served",
                 Plain(&serving.name),
                 serving.pieces,
-                serving.piece_count
+                Counted(serving.piece_count, "piece")
             ));
         }
         if serving.is_back && serving.problems.is_empty() {

@@ -7,7 +7,7 @@ use super::requester::{Milestones, Requester, TargetFault};
 use super::tally::Tally;
 use super::{Options, Target};
 use crate::time::{Duration, Instant};
-use crate::units::{ByteRate, ByteSize};
+use crate::units::{ByteRate, ByteSize, Counted};
 use hdrhistogram::Histogram;
 use rustix::io::Errno;
 use serde::Serialize;
@@ -286,9 +286,10 @@ impl Report {
         if let Some(piece) = self.first_wrong_piece {
             let (wrong, all) = (self.pieces_wrong, self.pieces_wrong + self.pieces_right);
             return Some(format!(
-                "{} served wrong data: {wrong} of {all} pieces failed their hash, the first was piece {piece}; \
+                "{} served wrong data: {wrong} of {} failed the hash, first of all piece {piece}; \
                  check the seeder's files",
-                self.target
+                self.target,
+                Counted(all, "piece")
             ));
         }
         let most = self.errors.first().map(|error| error.reason.as_str());
@@ -300,7 +301,7 @@ impl Report {
             return Some(format!("{} served {served} of {wanted}: {most}", self.target));
         }
         (self.reached.lost == self.connections)
-            .then(|| format!("{} ended all {} connections: {most}", self.target, self.connections))
+            .then(|| format!("{} ended all {}: {most}", self.target, Counted(self.connections, "connection")))
     }
 
     fn why_nothing(&self) -> String {
@@ -310,9 +311,9 @@ impl Report {
             _ if handshaken == 0 => "it accepted no handshake".into(),
             _ if unchoked == 0 => {
                 let waited = self.elapsed_seconds;
-                format!("it kept all {handshaken} connections choked for {waited:.0} s")
+                format!("it kept all {} choked for {waited:.0} s", Counted(handshaken, "connection"))
             }
-            _ => format!("it unchoked {unchoked} connections but sent no block"),
+            _ => format!("it unchoked {} but sent no block", Counted(unchoked, "connection")),
         }
     }
 }
@@ -383,9 +384,9 @@ fn takes_one_of_an_address(options: &Options, outcomes: &[ConnectionOutcome]) ->
     let turned_away = outcomes.iter().filter(turned_away).count();
     (turned_away > 0 && handshaken > 0 && handshaken <= addresses && handshaken + turned_away == outcomes.len()).then(|| {
         format!(
-            "the target took {handshaken} of {} connections and closed the others before their handshake: it may take one \
+            "the target took {handshaken} of {} and closed the others before their handshake: it may take one \
              of an address, as Transmission does; --source-addresses N gives them more on loopback",
-            outcomes.len()
+            Counted(outcomes.len(), "connection")
         )
     })
 }
@@ -422,10 +423,20 @@ impl fmt::Display for Report {
         }
         let [min, median, max] = [share.min, share.median, share.max].map(ByteSize);
         writeln!(f, "each got      min {min}, median {median}, max {max}, Jain {:.4}", share.jain)?;
-        write!(f, "choked        {:.1} s in all, {} chokes, ", self.choked_seconds, self.chokes)?;
-        writeln!(f, "{} rejects, {} blocks not asked for", self.rejects, self.unrequested_blocks)?;
+        write!(f, "choked        {:.1} s in all, {}, ", self.choked_seconds, Counted(self.chokes, "choke"))?;
+        writeln!(
+            f,
+            "{}, {} not asked for",
+            Counted(self.rejects, "reject"),
+            Counted(self.unrequested_blocks, "block")
+        )?;
         if self.verified {
-            writeln!(f, "verified      {} pieces right, {} wrong", self.pieces_right, self.pieces_wrong)?;
+            writeln!(
+                f,
+                "verified      {} right, {} wrong",
+                Counted(self.pieces_right, "piece"),
+                self.pieces_wrong
+            )?;
         }
         let (cpu, per_gib) = (self.own_cpu_seconds, self.own_cpu_seconds_per_gib);
         write!(f, "own CPU       {cpu:.3} s, {per_gib:.3} s for each GiB")?;
@@ -561,10 +572,10 @@ mod tests {
             report(&tally, &outcomes, Until { bytes: Some(2048), ..TEN_SECONDS }).complaint().unwrap();
         assert!(short.contains("served 100 B of 2.0 KiB: the target closed the connection"), "{short}");
         let lost = report(&tally, &outcomes, TEN_SECONDS).complaint().unwrap();
-        assert!(lost.contains("ended all 1 connections"), "{lost}");
+        assert!(lost.contains("ended all 1 connection:"), "{lost}");
         tally.record_piece(crate::units::PieceIndex(3), false);
         let wrong = report(&tally, &outcomes, TEN_SECONDS).complaint().unwrap();
-        assert!(wrong.contains("1 of 1 pieces failed their hash, the first was piece 3"), "{wrong}");
+        assert!(wrong.contains("1 of 1 piece failed the hash, first of all piece 3"), "{wrong}");
     }
 
     #[test]

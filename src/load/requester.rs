@@ -14,7 +14,7 @@ use super::tally::Tally;
 use crate::id::{InfoHash, PeerId};
 use crate::limits::KEEP_ALIVE_INTERVAL;
 use crate::time::{Duration, Instant};
-use crate::units::{BLOCK_LEN, BlockSpan, PieceIndex};
+use crate::units::{BLOCK_LEN, BlockSpan, Counted, PieceIndex};
 use crate::wire::{
     self, Decoder, DecoderLimits, EXTENSION_HANDSHAKE_ID, ExtensionHandshake, HANDSHAKE_LEN, Handshake,
     Message, MseError, Reserved, WireError,
@@ -34,7 +34,7 @@ pub enum TargetFault {
     #[error("the target answered for another torrent, {0}")]
     OtherTorrent(InfoHash),
     /// It rejects everything.
-    #[error("the target rejected {0} requests in a row")]
+    #[error("the target rejected {} in a row", Counted(*.0, "request"))]
     RejectsAll(u32),
 }
 

@@ -7,6 +7,7 @@ use crate::limits::{
     MAGNET_LEN_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX, PIECE_LEN_MAX, PIECE_LEN_MIN, PIECES_MAX,
     TORRENT_FILE_LEN_MAX,
 };
+use crate::units::Counted;
 
 /// What is wrong with a torrent file or an info dictionary.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,16 +35,18 @@ pub enum MetainfoError {
     #[error("the torrent does not say how long its pieces are")]
     PieceLengthMissing,
     /// The piece length is out of range.
-    #[error("pieces of {0} bytes are not supported: they may have {PIECE_LEN_MIN} to {PIECE_LEN_MAX}")]
+    #[error(
+        "a piece length of {0} is not supported: pieces may have {PIECE_LEN_MIN} to {PIECE_LEN_MAX} bytes"
+    )]
     PieceLength(i64),
     /// The piece hashes are missing or no string.
     #[error("the torrent has no piece hashes")]
     PieceHashesMissing,
     /// The string of hashes is not a multiple of 20 bytes.
-    #[error("the torrent's {0} bytes of piece hashes are no multiple of 20")]
+    #[error("the torrent has {} of piece hashes, which is no multiple of 20", Counted(*.0, "byte"))]
     PieceHashesRagged(usize),
     /// The number of hashes and the total length contradict each other.
-    #[error("the torrent has {hashes} piece hashes where its content has {pieces} pieces")]
+    #[error("the torrent has {} where its content has {}", Counted(*.hashes, "piece hash"), Counted(*.pieces, "piece"))]
     PieceCount {
         /// Hashes in the torrent.
         hashes: u64,

@@ -10,7 +10,7 @@ use crate::storage::{
     self, ByFile, CheckReport, Content, FileIndex, FileProblem, FileSelection, Fingerprint, Layout, Links,
     Resume, Sample, Shelf, ShelvedContent, StorageError, Subset, resume_path,
 };
-use crate::units::PieceIndex;
+use crate::units::{Counted, PieceIndex};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -329,7 +329,7 @@ fn problems(layout: &Layout, report: &CheckReport) -> Vec<String> {
         let bad = report.bad_pieces_of(layout, index);
         let pieces = layout.pieces_of(index).len();
         let is_bad = bad > 0 && !unreadable(index) && !borders.contains_key(&index);
-        let told = || format!("{}: {bad} of {pieces} pieces are damaged", file.path.display());
+        let told = || format!("{}: damaged: {bad} of {}", file.path.display(), Counted(pieces, "piece"));
         is_bad.then(|| with_neighbours(index, told()))
     });
     let told = |problem: &FileProblem| with_neighbours(problem.file, problem.error.to_string());

@@ -5,7 +5,7 @@
 
 use super::layout::LayoutError;
 use super::shortage::is_shortage;
-use crate::units::PieceIndex;
+use crate::units::{Counted, PieceIndex};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,7 @@ pub enum StorageError {
     #[error("{} has been modified since it was added; check the torrent again", .0.display())]
     Modified(PathBuf),
     /// Not as long as the torrent says.
-    #[error("{} has {found} bytes where the torrent has {expected}; restore it, or make a new torrent", .path.display())]
+    #[error("{} has {} where the torrent has {expected}; restore it, or make a new torrent", .path.display(), Counted(*.found, "byte"))]
     Length {
         /// The file.
         path: PathBuf,
@@ -97,7 +97,7 @@ pub enum StorageError {
     #[error("{} is larger than its file system or this process (ulimit -f) allows; choose another folder", .0.display())]
     TooLarge(PathBuf),
     /// A file in a download's way that has more bytes than the torrent's.
-    #[error("{} has {found} bytes where the torrent has {expected}, and is not cut off; move it away, choose another folder, or say --overwrite", .path.display())]
+    #[error("{} has {} where the torrent has {expected}, and is not cut off; move it away, choose another folder, or say --overwrite", .path.display(), Counted(*.found, "byte"))]
     TooLong {
         /// The file.
         path: PathBuf,
@@ -119,7 +119,7 @@ pub enum StorageError {
     #[error("{} is open for reading only; add the torrent again to download into it", .0.display())]
     NotOpenForWriting(PathBuf),
     /// Bytes that are not as long as the piece, or no piece of this torrent.
-    #[error("{found} bytes are no piece {piece}, which has {expected}")]
+    #[error("a buffer of {} is no piece {piece}, which has {expected}", Counted(*.found, "byte"))]
     NotThePiece {
         /// The piece.
         piece: PieceIndex,

@@ -8,6 +8,7 @@ use super::{AddressFamily, AnnounceEvent, AnnounceRequest, AnnounceResponse, Scr
 use super::{compact_peers, message_text};
 use crate::id::{InfoHash, PeerId};
 use crate::limits::UDP_SCRAPE_HASHES_MAX;
+use crate::units::Counted;
 
 /// What stands in place of a connection id in a connect request.
 const PROTOCOL_ID: u64 = 0x0417_2710_1980;
@@ -103,7 +104,7 @@ pub enum Response {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UdpWireError {
     /// Fewer bytes than the packet's fixed part.
-    #[error("a datagram of {0} bytes is too short for what it claims to be")]
+    #[error("a datagram of {} is too short for what it claims to be", Counted(*.0, "byte"))]
     Truncated(usize),
     /// A connect request without the protocol's number.
     #[error("a connect request begins with {0:#x} in place of the protocol's number")]
@@ -112,7 +113,7 @@ pub enum UdpWireError {
     #[error("action {0} is unknown")]
     UnknownAction(u32),
     /// A list's bytes are no multiple of its items' length.
-    #[error("a list of {len} bytes does not hold items of {item} bytes each")]
+    #[error("a list of {} does not hold items of {item} bytes each", Counted(*.len, "byte"))]
     RaggedList {
         /// Bytes of the list.
         len: usize,

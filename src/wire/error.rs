@@ -1,6 +1,7 @@
 //! What a peer can say that is no peer wire. Every variant is the remote side's fault, and ends its
 //! connection; none of them is worth more than one line in a log.
 
+use crate::units::Counted;
 /// Bytes from a peer that cannot be what the peer wire allows at that place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -18,7 +19,7 @@ pub enum WireError {
         expected: u8,
     },
     /// A message of a fixed length with another one.
-    #[error("the peer sent a {name} message of {len} bytes; it always has {expected}")]
+    #[error("the peer sent a {name} message of {}; it always has {expected}", Counted(*.len, "byte"))]
     FixedLength {
         /// The message's name in BEP 3, 5 or 6.
         name: &'static str,
@@ -28,7 +29,7 @@ pub enum WireError {
         expected: u32,
     },
     /// A piece message too short for its header or with more than a block may have.
-    #[error("the peer sent a piece message of {len} bytes; they have 9 to {max}")]
+    #[error("the peer sent a piece message of {}; they have 9 to {max}", Counted(*.len, "byte"))]
     PieceLength {
         /// The length prefix.
         len: u32,
@@ -36,7 +37,7 @@ pub enum WireError {
         max: u32,
     },
     /// A bitfield that does not fit the torrent.
-    #[error("the peer sent a bitfield of {len} bytes for a torrent whose bitfield has {expected}")]
+    #[error("the peer sent a bitfield of {} for a torrent whose bitfield has {expected}", Counted(*.len, "byte"))]
     BitfieldLength {
         /// Bytes of the bitfield.
         len: u32,
@@ -47,7 +48,7 @@ pub enum WireError {
     #[error("the peer sent an extended message without a type")]
     ExtendedEmpty,
     /// A message that is too large to skip.
-    #[error("the peer sent a message of type {id} with {len} bytes; more than {max} are not skipped")]
+    #[error("the peer sent a message of type {id} with {}; more than {max} are not skipped", Counted(*.len, "byte"))]
     TooLong {
         /// The message's type.
         id: u8,

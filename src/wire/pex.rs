@@ -8,6 +8,7 @@
 
 use crate::bencode::{self, Value};
 use crate::limits::PEX_PEERS_MAX;
+use crate::units::Counted;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -84,7 +85,7 @@ pub enum PexError {
         unit: usize,
     },
     /// Flags for another number of peers than there are.
-    #[error("the peer sent a peer exchange message whose {field} has {flags} flags for {peers} peers")]
+    #[error("the peer sent a peer exchange message whose {field} has {} for {}", Counted(*.flags, "flag"), Counted(*.peers, "peer"))]
     Flags {
         /// The flags.
         field: &'static str,

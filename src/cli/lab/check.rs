@@ -5,6 +5,7 @@ use super::super::escape::json;
 use super::super::progress::Progress;
 use crate::service;
 use crate::sim::swarm::{Drawn, Report};
+use crate::units::Counted;
 use serde_json::json as object;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,13 +69,16 @@ fn tell(seed: u64) -> Result<(), CommandError> {
             peer.completed_at.map_or("-".into(), |at| format!("{:.1} s", at.as_nanos() as f64 / 1e9));
         writeln!(
             out,
-            "peer {number}: {} pieces, gave {} bytes, took {}, of which {} in vain; complete: {completed}",
-            peer.pieces, peer.given, peer.taken, peer.wasted
+            "peer {number}: {}, gave {}, took {}, of which {} in vain; complete: {completed}",
+            Counted(peer.pieces, "piece"),
+            Counted(peer.given, "byte"),
+            peer.taken,
+            peer.wasted
         )?;
     }
     let ended = report.ended.as_nanos() as f64 / 1e9;
-    let (events, recounts, trace) = (report.events, report.recounts, report.trace);
-    writeln!(out, "ended at {ended:.1} s after {events} events and {recounts} recounts; trace {trace:016x}")?;
+    let (events, recounts) = (Counted(report.events, "event"), Counted(report.recounts, "recount"));
+    writeln!(out, "ended at {ended:.1} s after {events} and {recounts}; trace {:016x}", report.trace)?;
     match report.violation {
         Some(violation) => Err(violation.to_string().into()),
         None => Ok(writeln!(out, "all holds")?),
@@ -113,7 +117,7 @@ fn check((first, last): (u64, u64), as_json: bool) -> Result<(), CommandError> {
     match (known.failures.len(), cancel.load(Relaxed)) {
         (0, false) => Ok(()),
         (0, true) => Err("stopped; what was known by then stands above".into()),
-        (count, _) => Err(format!("in {count} swarms something did not hold that must").into()),
+        (count, _) => Err(format!("in {} something did not hold that must", Counted(count, "swarm")).into()),
     }
 }
 
@@ -139,10 +143,10 @@ fn summary(known: &Known, (first, last): (u64, u64)) -> String {
         text += &format!("and {more} more\n");
     }
     text + &format!(
-        "{} of the swarms {first}..{last}: {} events, everything counted anew {} times; {} failed\n",
+        "{} of the swarms {first}..{last}: {}, everything counted anew {}; {} failed\n",
         known.runs,
-        known.events,
-        known.recounts,
+        Counted(known.events, "event"),
+        Counted(known.recounts, "time"),
         known.failures.len()
     )
 }

@@ -12,7 +12,7 @@ use crate::lab::{middle, run_all};
 use crate::service;
 use crate::sim::swarm::Policies;
 use crate::time::Duration;
-use crate::units::{ByteRate, ByteSize};
+use crate::units::{ByteRate, ByteSize, Counted};
 use real::{Measured, Plan, Predicted, RealArgs};
 use serde_json::{Value, json as object};
 use std::collections::BTreeMap;
@@ -174,7 +174,7 @@ pub fn run(args: DistributeArgs) -> Result<(), CommandError> {
     let drawn =
         args.plot.as_ref().map_or(Ok(()), |path| figure(&question, &rows).write(path, ground(args.dark)));
     if let Some((peers, problem)) = problem {
-        return Err(format!("the real run with {peers} peers: {problem}").into());
+        return Err(format!("the real run with {}: {problem}", Counted(peers, "peer")).into());
     }
     if cancel.load(Relaxed) {
         return Err("stopped; what was known by then stands above".into());

@@ -18,6 +18,7 @@ use crate::session::load_round::LoadRound;
 use crate::session::mounts::Mounts;
 use crate::session::seeding::Arrival;
 use crate::session::torrent_file::read_torrent;
+use crate::units::Counted;
 use crossbeam::channel::Sender;
 use std::num::NonZero;
 use std::path::Path;
@@ -223,7 +224,7 @@ impl Loading {
         let places = state.round.silent_places().map(|place| place.display().to_string());
         let mut places: Vec<String> = places.collect();
         if state.round.to_do() > 0 {
-            places.push(format!("threads, for {} more torrents,", state.round.to_do()));
+            places.push(format!("threads, for {},", Counted(state.round.to_do(), "more torrent")));
         }
         places
     }

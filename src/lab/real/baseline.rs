@@ -10,7 +10,7 @@ use super::{Ending, RealError};
 use crate::clock;
 use crate::pipeline::{RateGate, burst_for};
 use crate::time::{Duration, Instant};
-use crate::units::ByteRate;
+use crate::units::{ByteRate, Counted};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
@@ -231,7 +231,7 @@ async fn fetch(
     }
     let at = clock::now();
     driving.abort();
-    if left == 0 { Ok(at) } else { Err(format!("{left} bytes did not come").into()) }
+    if left == 0 { Ok(at) } else { Err(format!("{} did not come", Counted(left, "byte")).into()) }
 }
 
 #[cfg(test)]

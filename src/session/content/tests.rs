@@ -101,7 +101,7 @@ fn a_file_that_comes_goes_or_changes_costs_a_look_at_its_own_pieces_and_no_other
     fs::write(scratch.path("a"), &wrong).unwrap();
     let (right, read, problems) = scratch.check();
     assert_eq!((u64::from(right), read), (PIECES - 1, pieces(10)));
-    assert_eq!(problems, ["album/a: 1 of 10 pieces are damaged"]);
+    assert_eq!(problems, ["album/a: damaged: 1 of 10 pieces"]);
     assert_eq!(scratch.check(), (right, 0, problems), "wrong pieces are remembered to be wrong");
 }
 
@@ -133,7 +133,7 @@ fn neighbours_of_a_missing_or_damaged_file_are_told_with_it_and_not_as_damaged()
     fs::write(scratch.path("b"), &wrong).unwrap();
     let (_, _, problems) = scratch.check();
     assert_eq!(problems.len(), 1, "{problems:?}");
-    assert!(problems[0].starts_with("album/b: 6 of 11 pieces are damaged"), "{problems:?}");
+    assert!(problems[0].starts_with("album/b: damaged: 6 of 11 pieces"), "{problems:?}");
     assert!(problems[0].ends_with("lack: album/c"), "{problems:?}");
     // Both are damaged, and the piece that they share is no excuse for either.
     let mut wrong = scratch.bytes("c").to_vec();

@@ -47,8 +47,10 @@ impl Arrival {
             Ok(checked) if checked.verified.count() == 0 && !checked.verified.is_empty() => {
                 let first = checked.problems.first().map_or(String::new(), |problem| format!(" ({problem})"));
                 let count = checked.verified.len();
-                let reason =
-                    format!("none of its {} is good{first}; name its content with --data", Counted(count, "piece"));
+                let reason = format!(
+                    "none of its {} is good{first}; name its content with --data",
+                    Counted(count, "piece")
+                );
                 Self::Failed { name, info_hash, reason }
             }
             Ok(checked) => Self::Ready(Box::new(checked)),

@@ -8,6 +8,7 @@
 use crate::id::{InfoHash, PeerId};
 use crate::limits::{HTTP_SCRAPE_HASHES_MAX, TRACKER_ID_LEN_MAX};
 use crate::tracker_wire::{AnnounceEvent, AnnounceRequest};
+use crate::units::Counted;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use std::fmt::Write as _;
 
@@ -34,7 +35,7 @@ pub enum QueryError {
     #[error("{0} is missing")]
     Missing(&'static str),
     /// A parameter of twenty bytes has another length.
-    #[error("{parameter} has {len} bytes in place of 20")]
+    #[error("{parameter} has {} in place of 20", Counted(*.len, "byte"))]
     WrongLength {
         /// The parameter.
         parameter: &'static str,

@@ -9,7 +9,7 @@ use crate::lab::middle_and_last;
 use crate::lab::real::swarm::{PeerWish, Wishes};
 use crate::lab::real::{Client, Ending, Ground, Net, PEERS_MAX, RealError, baseline, room_for, swarm};
 use crate::time::Duration;
-use crate::units::ByteRate;
+use crate::units::{ByteRate, Counted};
 use serde_json::{Value, json as object};
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
@@ -106,9 +106,11 @@ impl Plan {
                 let or = if args.no_baseline { "" } else { ", or --no-baseline" };
                 let cure =
                     format!("a smaller --size, fewer peers or higher rates{or} make it less than an hour");
-                return Err(
-                    UsageError(format!("a real run with {peers} peers would take {time}; {cure}")).into()
-                );
+                return Err(UsageError(format!(
+                    "a real run with {} would take {time}; {cure}",
+                    people(peers)
+                ))
+                .into());
             }
         }
         let needs_namespace = clients.iter().any(|client| !client.knows_loopback());
@@ -136,7 +138,8 @@ impl Plan {
         if rate * CPU_NANOS_PER_BYTE / 1e9 > CPU_SHARE_MAX * cores {
             let rate = ByteRate(rate as u64);
             eprintln!(
-                "seedring: all rates together are {rate}, more than {cores} cores may carry; lower ones measure lines"
+                "seedring: all rates together are {rate}, more than {} may carry; lower ones measure lines",
+                Counted(cores as usize, "core")
             );
         }
     }
@@ -235,7 +238,7 @@ impl Plan {
 }
 
 fn people(peers: u32) -> String {
-    if peers == 1 { "1 peer".to_owned() } else { format!("{peers} peers") }
+    Counted(peers, "peer").to_string()
 }
 
 /// Goes on in a network namespace of its own; returns only with the reason why not.

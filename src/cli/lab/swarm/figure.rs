@@ -4,7 +4,7 @@ use super::report::Row;
 use crate::lab::observe::{Observation, Sample};
 use crate::lab::plot::{Figure, Mark, Series};
 use crate::lab::scenario::Crowd;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Counted};
 
 /// Combinations of policies of which the mean copies are drawn, too; of more it would be a thicket.
 const MEANS_MAX: usize = 3;
@@ -56,7 +56,7 @@ impl FigureKind {
                 curves(rows, &unit, "", |sample| sample.uplinks.map(|part| part * 100.0)),
             ),
         };
-        let title = format!("{what}: {} peers, {}", crowd.peers, ByteSize(crowd.size));
+        let title = format!("{what}: {}, {}", Counted(crowd.peers, "peer"), ByteSize(crowd.size));
         Figure { title, x, y, whole_x: false, series }
     }
 

@@ -8,7 +8,7 @@ use crate::choker::Slots;
 use crate::lab::middle;
 use crate::lab::observe::{End, GroupReport, Observation, Sample};
 use crate::lab::scenario::{Crowd, Stay};
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Counted};
 use serde_json::{Value, json as object};
 
 /// What is known of one combination of policies.
@@ -115,7 +115,12 @@ pub fn table(args: &SwarmArgs, crowd: &Crowd, rows: &[Row]) -> String {
             text += &match run.end {
                 End::Complete | End::Late => continue,
                 End::Lost(pieces) => {
-                    format!("{}: with seed {} no copy was left of {pieces} pieces\n", row.label, run.seed)
+                    format!(
+                        "{}: with seed {} no copy was left of {}\n",
+                        row.label,
+                        run.seed,
+                        Counted(pieces, "piece")
+                    )
                 }
                 End::Stopped => format!("{}: the run with seed {} was stopped\n", row.label, run.seed),
             };
@@ -131,11 +136,11 @@ fn head(args: &SwarmArgs, crowd: &Crowd) -> String {
     if !changed.is_empty() {
         text += &format!("here: {}\n", changed.join("; "));
     }
-    let (peers, size, seed_up) = (crowd.peers, ByteSize(crowd.size), crowd.seed_up);
+    let (peers, size, seed_up) = (Counted(crowd.peers, "peer"), ByteSize(crowd.size), crowd.seed_up);
     let kinds: Vec<String> =
         crowd.classes.iter().map(|class| format!("{} send {}", class.name, class.up)).collect();
-    text += &format!("{peers} peers, {size}; the seed sends {seed_up}, {}; ", kinds.join(", "));
-    text += &format!("the middle of {} runs from seed {} on\n", args.runs, args.seed);
+    text += &format!("{peers}, {size}; the seed sends {seed_up}, {}; ", kinds.join(", "));
+    text += &format!("the middle of {} from seed {} on\n", Counted(args.runs, "run"), args.seed);
     let scale = crowd.scale();
     if scale > 1 {
         text +=
