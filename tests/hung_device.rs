@@ -21,6 +21,7 @@ use seedring::units::BlockSpan;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use support::held_device::{HeldDevice, opcode};
 use support::library::Work;
@@ -118,32 +119,40 @@ impl Scene {
     /// SIGINT ends all that the program itself does; the kernel ends the rest when the device is gone.
     fn assert_leaves(mut self) {
         self.run.signal(Signal::INT);
-        let stat = format!("/proc/{}/stat", self.run.id());
-        // Its main thread is gone while others are still held.
-        let has_left = || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "));
-        let deadline = seedring::clock::now() + PATIENCE;
-        while !has_left() && seedring::clock::now() < deadline {
-            self.run.next_of(&[], Duration::from_millis(20));
-        }
-        assert!(has_left(), "it hangs: {}", self.where_it_hangs());
+        assert_left(&mut self.run);
         let Self { device, run, .. } = self;
         drop(device);
         assert_eq!(run.ended().0.code(), Some(0));
     }
 
-    /// What each of its threads waits for in the kernel.
     fn where_it_hangs(&self) -> String {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.run.id())).unwrap();
-        let waits = tasks.flatten().map(|task| {
-            let read = |what| fs::read_to_string(task.path().join(what)).unwrap_or_default();
-            let (name, calls) = (read("comm"), read("stack"));
-            let calls: Vec<&str> = calls.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
-            // The kernel's own threads for this process have a number at the end.
-            format!("{} in {}", name.trim().trim_end_matches(|c: char| c.is_ascii_digit()), calls.join(" < "))
-        });
-        let different: BTreeSet<String> = waits.collect();
-        different.into_iter().collect::<Vec<_>>().join("; ")
+        where_it_hangs(&self.run)
     }
+}
+
+/// Its main thread is gone, or soon will be, while others may still be held.
+fn assert_left(run: &mut Run) {
+    let stat = format!("/proc/{}/stat", run.id());
+    let has_left = || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "));
+    let deadline = seedring::clock::now() + PATIENCE;
+    while !has_left() && seedring::clock::now() < deadline {
+        run.next_of(&[], Duration::from_millis(20));
+    }
+    assert!(has_left(), "it hangs: {}", where_it_hangs(run));
+}
+
+/// What each of a process's threads waits for in the kernel.
+fn where_it_hangs(run: &Run) -> String {
+    let tasks = fs::read_dir(format!("/proc/{}/task", run.id())).unwrap();
+    let waits = tasks.flatten().map(|task| {
+        let read = |what| fs::read_to_string(task.path().join(what)).unwrap_or_default();
+        let (name, calls) = (read("comm"), read("stack"));
+        let calls: Vec<&str> = calls.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+        // The kernel's own threads for this process have a number at the end.
+        format!("{} in {}", name.trim().trim_end_matches(|c: char| c.is_ascii_digit()), calls.join(" < "))
+    });
+    let different: BTreeSet<String> = waits.collect();
+    different.into_iter().collect::<Vec<_>>().join("; ")
 }
 
 #[test]
@@ -302,6 +311,85 @@ fn download_beside(kind: u32) {
     let note = Resume::load(&resume_path(&path("state"), wanted)).unwrap();
     assert!(note.verified.is_full(), "what was downloaded beside the device is noted");
     assert!(fs::read(path("out/healthy/file")).unwrap() == works[0].content);
+}
+
+/// A seed of one torrent, as a process.
+fn seed_of(work: &Work, folder: &Path, state_dir: &Path) -> Run {
+    let (torrents, data) = (folder.join("torrents"), folder.join("data"));
+    [&torrents, &data].into_iter().for_each(|it| fs::create_dir(it).unwrap());
+    work.write_content(&data);
+    work.write_torrent(&torrents);
+    let mut seed = getting::seedring("seed");
+    seed.arg("--torrents").arg(&torrents).arg("--data").arg(&data).args(["--tracker-port", "0"]);
+    seed.arg("--state-dir").arg(state_dir);
+    let mut run = Run::start(&mut seed);
+    assert_eq!(run.wait_for("ready")["torrents"], 1, "{:?}", run.heard);
+    run
+}
+
+#[test]
+fn a_device_that_takes_no_notes_delays_neither_the_torrents_noted_there_nor_the_end() {
+    for (name, kind) in [("mkdir", opcode::MKDIR), ("create", opcode::CREATE), ("rename", opcode::RENAME2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = folder.path().join("mount");
+        fs::create_dir(&mount).unwrap();
+        let device = HeldDevice::mounted(&mount, "other", Vec::new());
+        device.hold(kind);
+        let warm = Work::new(1, "warm", PIECE, &[("", 3 << 20)], 0);
+        let mut run = seed_of(&warm, folder.path(), &mount.join("state"));
+        for _ in 0..3 {
+            let mut leech = warm.join(run.address());
+            assert!(warm.fetch(&mut leech) == warm.content);
+        }
+        run.signal(Signal::INT);
+        assert_left(&mut run);
+        device.wait_for_held(1);
+        drop(device);
+        assert_eq!(run.ended().0.code(), Some(0));
+        println!("{name} held");
+    }
+}
+
+/// Nothing is written that no note says is ours, so a download begins when its note has been taken.
+#[test]
+fn a_download_that_a_device_does_not_let_begin_ends_when_it_is_told_to_and_names_it() {
+    let (mkdir, create) = (opcode::MKDIR, opcode::CREATE);
+    let (notes, content) = (("mount/state", "out"), ("state", "mount"));
+    for ((state, out), kind) in [
+        (notes, mkdir),
+        (notes, create),
+        (notes, opcode::RENAME2),
+        (content, mkdir),
+        (content, create),
+        (content, opcode::SETATTR),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = folder.path().join("mount");
+        fs::create_dir(&mount).unwrap();
+        let work = Work::new(1, "healthy", PIECE, &[("file", 6 * PIECE)], 0);
+        let seed = seed_of(&work, folder.path(), &folder.path().join("state-of-seed"));
+        let device = HeldDevice::mounted(&mount, "other", Vec::new());
+        device.hold(kind);
+        let mut get = get(&work, folder.path(), &seed, &folder.path().join(out), &folder.path().join(state));
+        device.wait_for_held(1);
+        // The seed is not touched by it.
+        let mut leech = work.join(seed.address());
+        assert!(work.fetch(&mut leech) == work.content);
+        get.signal(Signal::INT);
+        assert_left(&mut get);
+        drop(device);
+        let (status, _, said) = get.ended();
+        assert_eq!(status.code(), Some(1), "{kind} of {out}: {said}");
+        assert!(said.contains(out) && said.contains("does not answer"), "{kind} of {out}: {said}");
+    }
+}
+
+/// `seedring get` of what that seed has.
+fn get(work: &Work, folder: &Path, seed: &Run, out: &Path, state_dir: &Path) -> Run {
+    let mut get = getting::seedring("get");
+    get.arg(folder.join("torrents").join(format!("{}.torrent", work.name))).arg("-o").arg(out);
+    get.arg("--peer").arg(seed.address().to_string()).arg("--state-dir").arg(state_dir);
+    Run::start(&mut get)
 }
 
 #[test]

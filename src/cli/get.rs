@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Download a torrent, and give it on while it comes.
 ///
@@ -102,6 +102,8 @@ pub struct GetArgs {
 
 /// Time for which a download waits until the description of its torrent has been written down.
 const REMEMBERING_PATIENCE: Duration = Duration::from_secs(1);
+/// Time after which a check that was told to break off and has not is taken for one that hangs.
+const CHECK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs the command.
 pub fn run(args: GetArgs) -> Result<(), CommandError> {
@@ -252,7 +254,7 @@ async fn get(
         state_dir,
     };
     let cancel = Arc::new(AtomicBool::new(false));
-    let arrivals = open(planned, Arc::clone(&cancel), Arc::clone(&view))?;
+    let (arrivals, checked) = open(planned, Arc::clone(&cancel), Arc::clone(&view))?;
     let mut session = Seeding::start(settings, engine, engine_events, OwnTracker::Never)?;
     if let Some(metrics) = metrics {
         session.serve_metrics(metrics)?;
@@ -278,7 +280,13 @@ async fn get(
         Ending::WorkerEnded(why) => Err(why.into()),
         Ending::NothingLeft => Err(failed.unwrap_or_else(|| "nothing is left to do".to_owned()).into()),
         Ending::Asked if !has_begun => {
-            Err("stopped before it was known what is here; the same command starts again".into())
+            // Its other end goes with the thread.
+            let hangs = tokio::time::timeout(CHECK_PATIENCE, checked).await.is_err();
+            let why = match hangs {
+                true => format!("{} or the state folder does not answer", args.output.display()),
+                false => "it was not yet known what is here".to_owned(),
+            };
+            Err(format!("stopped before the download began: {why}; the same command starts again").into())
         }
         // What was downloaded is no use when the disk did not take it.
         Ending::Asked | Ending::Served | Ending::Downloaded => match left? {
@@ -302,13 +310,15 @@ fn remembered(path: &Path, magnet: &Magnet) -> Option<Metainfo> {
     Metainfo::from_magnet(magnet, &bytes).ok()
 }
 
-/// Checks what has to be checked and opens the files, on a thread of its own.
+/// Checks what has to be checked and opens the files, on a thread of its own. What is returned besides is ready when that
+/// has ended.
 fn open(
     planned: Planned,
     cancel: Arc<AtomicBool>,
     view: Arc<View>,
-) -> std::io::Result<mpsc::Receiver<Arrival>> {
+) -> std::io::Result<(mpsc::Receiver<Arrival>, oneshot::Receiver<()>)> {
     let (arrivals, receiver) = mpsc::channel(1);
+    let (ended, has_ended) = oneshot::channel::<()>();
     std::thread::Builder::new().name("checker".to_owned()).spawn(move || {
         let (name, info_hash) = (planned.metainfo.info().name().to_owned(), planned.metainfo.info_hash());
         let len = planned.check_len();
@@ -323,8 +333,9 @@ fn open(
             // The session may have ended already.
             let _ = arrivals.blocking_send(arrival);
         }
+        drop(ended);
     })?;
-    Ok(receiver)
+    Ok((receiver, has_ended))
 }
 
 fn ratio(text: &str) -> Result<f64, String> {

@@ -8,9 +8,11 @@ use super::output;
 use crate::clock;
 use crate::time::{Duration, Instant};
 use crate::units::ByteSize;
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
+use indicatif::{
+    HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike,
+};
 use std::io::{self, IsTerminal};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -44,9 +46,18 @@ fn can_redraw() -> bool {
 /// Times a second that a bar is drawn at most.
 const DRAWN_PER_SECOND: u8 = 20;
 
-/// Where bars are drawn: on stderr, through its queue.
-fn draw_target() -> ProgressDrawTarget {
-    ProgressDrawTarget::term_like_with_hz(Box::new(Queued::default()), DRAWN_PER_SECOND)
+/// Draws all bars of the process, below each other, on stderr through its queue.
+fn bars() -> &'static MultiProgress {
+    static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(Queued::default()), DRAWN_PER_SECOND);
+        MultiProgress::with_draw_target(target)
+    });
+    &BARS
+}
+
+/// A bar among the others; drawn only once it is one of them.
+fn bar(total: Option<u64>) -> ProgressBar {
+    bars().add(ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()))
 }
 
 /// A terminal behind the queue of stderr. What is drawn goes there as a whole.
@@ -124,7 +135,7 @@ pub(super) fn live_line(json: bool) -> Option<ProgressBar> {
     if json || !can_redraw() || !std::io::stdout().is_terminal() {
         return None;
     }
-    let live = ProgressBar::with_draw_target(None, draw_target());
+    let live = bar(None);
     Some(live.with_style(ProgressStyle::with_template("{wide_msg}").ok()?))
 }
 
@@ -157,7 +168,7 @@ impl Progress {
             return Self { shown: Shown::Plain(Mutex::new(plain)) };
         }
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let bar = ProgressBar::with_draw_target(Some(total), draw_target());
+        let bar = bar(Some(total));
         if let Ok(style) = ProgressStyle::with_template(&template(colour, unit)) {
             bar.set_style(style.with_key("left", write_left).progress_chars("█▉▊▋▌▍▎▏ "));
         }

@@ -115,7 +115,7 @@ impl View {
                 "event": "checking", "name": name, "info_hash": info_hash.to_string(), "length": len,
             }));
         } else {
-            output::err(format_args!("checking {}", Plain(name)));
+            self.say(format_args!("checking {}", Plain(name)));
         }
         Progress::start("checking", len)
     }

@@ -1,10 +1,10 @@
-//! A file system of one file whose requests of some kind are answered when the test says so: it speaks the kernel's FUSE protocol
+//! A file system in memory whose requests of some kind are answered when the test says so: it speaks the kernel's FUSE protocol
 //! (include/uapi/linux/fuse.h, version 7.31) over /dev/fuse.
 //!
 //! It is mounted in a mount namespace of the test's thread, so that nobody else sees it and it ends with the test at
 //! the latest. Whatever happens, the connection is aborted when this is dropped (its last descriptor closes, and everybody who
 //! waits for an answer gets an error). Nothing may be remembered of names and attributes, as with a file system far away, and
-//! each opening empties the page cache. Absent: making files, folders below, everything else.
+//! each opening empties the page cache. Absent: links, listing folders, everything else.
 #![expect(unsafe_code, reason = "a thread's mount namespace has no safe wrapper")]
 
 use super::PATIENCE;
@@ -12,6 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use std::thread::JoinHandle;
 const FOLDER: u64 = 1;
 const FILE: u64 = 2;
 const HEADER_LEN: usize = 40;
+/// FATTR_SIZE.
+const SETS_SIZE: u8 = 1 << 3;
 /// Reads side by side, and MAX_PAGES: a window of 256 KiB is one read.
 const INIT_FLAGS: u32 = 1 | 1 << 22;
 
@@ -30,6 +33,10 @@ pub mod opcode {
     pub const FORGET: u32 = 2;
     pub const GETATTR: u32 = 3;
     pub const SETATTR: u32 = 4;
+    pub const MKDIR: u32 = 9;
+    pub const UNLINK: u32 = 10;
+    pub const RMDIR: u32 = 11;
+    pub const RENAME: u32 = 12;
     pub const OPEN: u32 = 14;
     pub const READ: u32 = 15;
     pub const WRITE: u32 = 16;
@@ -41,9 +48,14 @@ pub mod opcode {
     pub const OPENDIR: u32 = 27;
     pub const READDIR: u32 = 28;
     pub const RELEASEDIR: u32 = 29;
+    pub const FSYNCDIR: u32 = 30;
     pub const ACCESS: u32 = 34;
+    pub const CREATE: u32 = 35;
     pub const INTERRUPT: u32 = 36;
     pub const BATCH_FORGET: u32 = 42;
+    pub const FALLOCATE: u32 = 43;
+    /// With RENAME_NOREPLACE.
+    pub const RENAME2: u32 = 45;
 }
 
 /// The device; unmounted when dropped.
@@ -57,8 +69,7 @@ pub struct HeldDevice {
 
 struct Shared {
     device: File,
-    name: String,
-    content: Mutex<Vec<u8>>,
+    tree: Mutex<Tree>,
     flushes: bool,
     state: Mutex<State>,
     changed: Condvar,
@@ -67,9 +78,88 @@ struct Shared {
 #[derive(Default)]
 struct State {
     answers: Answers,
-    /// How often the file was numbered anew.
-    renumbered: u64,
     held: Vec<Held>,
+}
+
+/// Folders and files by number; what was removed keeps its own.
+struct Tree {
+    nodes: BTreeMap<u64, Node>,
+    /// Numbers by folder and name.
+    names: BTreeMap<(u64, Vec<u8>), u64>,
+}
+
+#[derive(Clone)]
+enum Node {
+    Folder,
+    File(Arc<Mutex<Vec<u8>>>),
+}
+
+impl Tree {
+    fn new(name: &str, content: Vec<u8>) -> Self {
+        let file = Node::File(Arc::new(Mutex::new(content)));
+        let names = BTreeMap::from([((FOLDER, name.as_bytes().to_vec()), FILE)]);
+        Self { nodes: BTreeMap::from([(FOLDER, Node::Folder), (FILE, file)]), names }
+    }
+
+    fn add(&mut self, node: Node) -> u64 {
+        let number = self.nodes.last_key_value().map_or(FOLDER, |(&last, _)| last + 1);
+        self.nodes.insert(number, node);
+        number
+    }
+
+    /// A new folder or file under that name; its number.
+    fn make(&mut self, folder: u64, name: &[u8], node: Node) -> Result<u64, Errno> {
+        if self.names.contains_key(&(folder, name.to_vec())) {
+            return Err(Errno::EXIST);
+        }
+        let number = self.add(node);
+        self.names.insert((folder, name.to_vec()), number);
+        Ok(number)
+    }
+
+    fn find(&self, folder: u64, name: &[u8]) -> Result<u64, Errno> {
+        self.names.get(&(folder, name.to_vec())).copied().ok_or(Errno::NOENT)
+    }
+
+    fn remove(&mut self, folder: u64, name: &[u8]) -> Result<u64, Errno> {
+        self.names.remove(&(folder, name.to_vec())).ok_or(Errno::NOENT)
+    }
+
+    fn rename(&mut self, from: (u64, &[u8]), to: (u64, &[u8]), may_replace: bool) -> Result<(), Errno> {
+        if !may_replace && self.find(to.0, to.1).is_ok() {
+            return Err(Errno::EXIST);
+        }
+        let number = self.remove(from.0, from.1)?;
+        self.names.insert((to.0, to.1.to_vec()), number);
+        Ok(())
+    }
+
+    fn content(&self, number: u64) -> Arc<Mutex<Vec<u8>>> {
+        match self.nodes.get(&number) {
+            Some(Node::File(content)) => Arc::clone(content),
+            _ => Arc::default(),
+        }
+    }
+
+    fn attributes(&self, number: u64) -> Vec<u8> {
+        let is_folder = matches!(self.nodes.get(&number), Some(Node::Folder));
+        let mode = if is_folder { 0o040_755 } else { 0o100_644 };
+        let len = lock(&self.content(number)).len() as u64;
+        let mut out = [number, len, len.div_ceil(512), 1, 1, 1].map(u64::to_le_bytes).concat();
+        out.extend([0, 0, 0, mode, 1, 0, 0, 0, 4096, 0].map(u32::to_le_bytes).concat());
+        out
+    }
+
+    /// What a look-up answers.
+    fn entry(&self, number: u64) -> Vec<u8> {
+        let mut out = [number, 0, 0, 0, 0].map(u64::to_le_bytes).concat();
+        out.extend(self.attributes(number));
+        out
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the device answers.
@@ -112,8 +202,8 @@ impl HeldDevice {
         let device = device.unwrap_or_else(|error| panic!("{NEEDS}: /dev/fuse: {error}"));
         let input = device.try_clone().expect("a descriptor is free");
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let (name, content) = (name.to_owned(), Mutex::new(content));
-        let shared = Arc::new(Shared { device, name, content, flushes, state, changed });
+        let tree = Mutex::new(Tree::new(name, content));
+        let shared = Arc::new(Shared { device, tree, flushes, state, changed });
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).expect("a descriptor is free"));
         let (server, until) = (Arc::clone(&shared), Arc::clone(&stop));
         let thread = std::thread::spawn(move || server.serve(&until));
@@ -148,7 +238,11 @@ impl HeldDevice {
 
     /// From now on the file has another number than before, as when a file system has forgotten it.
     pub fn number_anew(&self) {
-        self.shared().state().renumbered += 1;
+        let mut tree = lock(&self.shared().tree);
+        let file = Node::File(tree.content(FILE));
+        let number = tree.add(file);
+        let name = tree.names.values_mut().next().expect("it has a file");
+        *name = number;
     }
 
     /// From now on nothing is answered, for ever.
@@ -176,6 +270,11 @@ fn mount(input: Stdio, arguments: &[&str], needs: &str) {
     let output = Command::new("mount").args(arguments).stdin(input).output();
     let output = output.unwrap_or_else(|error| panic!("{needs}: {error}"));
     assert!(output.status.success(), "{needs}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Names, each with a zero behind it.
+fn names_in(body: &[u8]) -> Vec<&[u8]> {
+    body.split(|&byte| byte == 0).collect()
 }
 
 impl Shared {
@@ -237,28 +336,62 @@ impl Shared {
                 out.resize(64, 0);
                 self.answer(unique, &out);
             }
-            opcode::LOOKUP if body.strip_suffix(&[0]) == Some(self.name.as_bytes()) => {
-                let node = FILE + self.state().renumbered;
-                let mut out = [node, 0, 0, 0, 0].map(u64::to_le_bytes).concat();
-                out.extend(self.attributes(node));
+            opcode::LOOKUP => {
+                let tree = lock(&self.tree);
+                self.reply(unique, tree.find(node, names_in(body)[0]).map(|found| tree.entry(found)));
+            }
+            opcode::GETATTR | opcode::SETATTR => {
+                let tree = lock(&self.tree);
+                if opcode == opcode::SETATTR && body[0] & SETS_SIZE != 0 {
+                    lock(&tree.content(node)).resize(number(16) as usize, 0);
+                }
+                let mut out = [0_u64, 0].map(u64::to_le_bytes).concat();
+                out.extend(tree.attributes(node));
                 self.answer(unique, &out);
             }
-            opcode::LOOKUP => self.refuse(unique, Errno::NOENT),
-            opcode::GETATTR | opcode::SETATTR => {
-                let mut out = [0_u64, 0].map(u64::to_le_bytes).concat();
-                out.extend(self.attributes(node));
-                self.answer(unique, &out);
+            opcode::MKDIR => {
+                let mut tree = lock(&self.tree);
+                let made = tree.make(node, names_in(&body[8..])[0], Node::Folder);
+                self.reply(unique, made.map(|made| tree.entry(made)));
+            }
+            opcode::CREATE => {
+                let mut tree = lock(&self.tree);
+                let made = tree.make(node, names_in(&body[16..])[0], Node::File(Arc::default()));
+                self.reply(unique, made.map(|made| [tree.entry(made), vec![0; 16]].concat()));
+            }
+            opcode::UNLINK | opcode::RMDIR => {
+                let removed = lock(&self.tree).remove(node, names_in(body)[0]);
+                self.reply(unique, removed.map(|_| Vec::new()));
+            }
+            opcode::RENAME | opcode::RENAME2 => {
+                let (head, may_replace) =
+                    if opcode == opcode::RENAME { (8, true) } else { (16, body[8] == 0) };
+                let names = names_in(&body[head..]);
+                let moved = lock(&self.tree).rename((node, names[0]), (number(0), names[1]), may_replace);
+                self.reply(unique, moved.map(|()| Vec::new()));
+            }
+            opcode::FALLOCATE => {
+                let content = lock(&self.tree).content(node);
+                let mut content = lock(&content);
+                let len = content.len().max((number(8) + number(16)) as usize);
+                content.resize(len, 0);
+                self.answer(unique, &[]);
             }
             opcode::OPEN | opcode::OPENDIR => self.answer(unique, &[0; 16]),
             opcode::READ => {
                 let (offset, len) = (number(8) as usize, number(16) as u32 as usize);
-                let content = self.content();
+                let content = lock(&self.tree).content(node);
+                let content = lock(&content);
                 let end = content.len().min(offset + len);
                 self.answer(unique, &content[offset.min(end)..end]);
             }
             opcode::WRITE => {
                 let (offset, len) = (number(8) as usize, number(16) as u32 as usize);
-                self.content()[offset..offset + len].copy_from_slice(&body[40..40 + len]);
+                let content = lock(&self.tree).content(node);
+                let mut content = lock(&content);
+                let end = content.len().max(offset + len);
+                content.resize(end, 0);
+                content[offset..offset + len].copy_from_slice(&body[40..40 + len]);
                 self.answer(unique, &(len as u64).to_le_bytes());
             }
             opcode::FLUSH if !self.flushes => self.refuse(unique, Errno::NOSYS),
@@ -267,6 +400,7 @@ impl Shared {
             | opcode::ACCESS
             | opcode::READDIR
             | opcode::FSYNC
+            | opcode::FSYNCDIR
             | opcode::FLUSH => {
                 self.answer(unique, &[]);
             }
@@ -276,16 +410,11 @@ impl Shared {
         }
     }
 
-    fn content(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn attributes(&self, node: u64) -> Vec<u8> {
-        let (mode, len) =
-            if node == FOLDER { (0o040_755, 0) } else { (0o100_644, self.content().len() as u64) };
-        let mut out = [node, len, len.div_ceil(512), 1, 1, 1].map(u64::to_le_bytes).concat();
-        out.extend([0, 0, 0, mode, 1, 0, 0, 0, 4096, 0].map(u32::to_le_bytes).concat());
-        out
+    fn reply(&self, unique: u64, answer: Result<Vec<u8>, Errno>) {
+        match answer {
+            Ok(body) => self.answer(unique, &body),
+            Err(errno) => self.refuse(unique, errno),
+        }
     }
 
     fn answer(&self, unique: u64, body: &[u8]) {
