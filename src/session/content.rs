@@ -194,16 +194,13 @@ impl Located {
     }
 
     /// Whether every file is there again that was there when the content was served, and as long as it was then if it was
-    /// whole. Where nothing is remembered of that, every file has to be: a system call for each.
+    /// whole. Where nothing is remembered of that, none is waited for.
     ///
     /// # Errors
     /// What is missing.
     pub fn find_files(&self) -> Result<(), StorageError> {
-        if let Some(by_file) = self.by_file() {
-            return by_file.gone.clone().map_or(Ok(()), Err);
-        }
-        let content = ShelvedContent::new(Arc::clone(&self.layout), self.root.clone(), &self.shelf)?;
-        content.problems().first().map_or(Ok(()), |problem| Err(problem.error.clone()))
+        let gone = self.by_file().and_then(|by_file| by_file.gone.clone());
+        gone.map_or(Ok(()), Err)
     }
 
     fn by_file(&self) -> Option<&ByFile> {

@@ -149,7 +149,7 @@ impl Keeper {
                 };
                 let found = found.and_then(|located| {
                     let needs_check = located.needs_check();
-                    if needs_check && look.was_served && inputs.state_dir.is_some() {
+                    if needs_check && look.was_served {
                         // Part of what has vanished is no reason to read all the rest: it may come back as it was. What was
                         // there is known from the resume file.
                         located.find_files().map_err(|error| error.to_string())?;

@@ -117,6 +117,10 @@ fn what_was_there_and_is_gone_or_shorter_is_named_and_what_was_missing_before_is
     assert!(matches!(scratch.find().find_files(), Err(StorageError::Length { .. })));
     fs::rename(scratch.path("away"), scratch.path("a")).unwrap();
     assert_eq!(scratch.find().find_files(), Ok(()));
+    // Where nothing could be noted, what is right of it is served.
+    fs::remove_dir_all(scratch.dir.path().join("state")).unwrap();
+    fs::remove_file(scratch.path("a")).unwrap();
+    assert_eq!(scratch.find().find_files(), Ok(()));
 }
 
 #[test]
