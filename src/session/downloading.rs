@@ -451,6 +451,14 @@ mod tests {
             assert!(!remove(&all));
             drop(checked);
             assert_eq!(lacking(&torrent, root, &[], has_record).0, 2);
+            // Somebody else's file of that name: bytes at another place, others at their place, more than the torrent has.
+            let mut longer = content.clone();
+            longer.push(1);
+            for strangers in [&content[1..], &[1; 500], &longer] {
+                std::fs::write(&parts, strangers).unwrap();
+                assert!(remove(&all));
+                assert_eq!(std::fs::read(&parts).unwrap(), strangers);
+            }
         }
     }
 

@@ -11,14 +11,16 @@ use super::error::StorageError;
 use super::extents::pieces_with_data;
 use super::hash::piece_hash;
 use super::layout::{FileIndex, FileSpan, Layout};
-use super::piece_reader::PieceReader;
+use super::piece_reader::{PieceReader, read_exactly};
 use super::resume::Resume;
 use super::root::Root;
 use super::selection::{FileSelection, parts_path, pieces_where};
 use crate::bitfield::Bitfield;
 use crate::id::InfoHash;
 use crate::units::PieceIndex;
-use rustix::fs::FlockOperation;
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, SeekFrom};
+use rustix::io::Errno;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -114,8 +116,9 @@ impl FileSelection {
     }
 }
 
-/// Removes the torrent's parts file when no piece of the selected files lies in it. One that somebody else has open stays, and so
-/// does what is no file. To be called when everything wanted is here.
+/// Removes the torrent's parts file when no piece of the selected files lies in it, and nothing that is not in these files as
+/// well. What has its name and holds anything else is somebody else's and stays, as does one that somebody else has open. To be
+/// called when everything wanted is here.
 ///
 /// # Errors
 /// What the disk says.
@@ -130,9 +133,53 @@ pub fn remove_unused_parts(
     if selection.border_pieces(layout).count() > 0 || root.look(&path)?.is_none() {
         return Ok(());
     }
-    let (fd, _) = root.open_file(&path)?;
+    let (fd, state) = root.open_file(&path)?;
     if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(());
     }
+    let read = |errno| StorageError::at("read", &root.full_path(&path), errno);
+    if !holds_no_more(layout, &root, selection, &fd, state.len).map_err(read)? {
+        tracing::warn!(path = %root.full_path(&path).display(), "a file with the name of a parts file holds something else; it stays");
+        return Ok(());
+    }
     root.remove_file(&path)
+}
+
+/// Whether every byte of a parts file of `len` bytes is zero or the one that the files have at its place.
+fn holds_no_more(
+    layout: &Layout,
+    root: &Root,
+    selection: &FileSelection,
+    fd: &OwnedFd,
+    len: u64,
+) -> Result<bool, Errno> {
+    let never = AtomicBool::new(false);
+    let mut reader = PieceReader::new(layout, root, selection, &never);
+    let piece_length = u64::from(layout.piece_length());
+    let (mut there, mut here) = (Vec::new(), Vec::new());
+    let mut at = 0;
+    while at < len {
+        // Behind the last data the kernel answers NXIO; a file system that does not tell has no holes.
+        at = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
+            Ok(data) => data.max(at),
+            Err(Errno::NXIO) => return Ok(true),
+            Err(_) => at,
+        };
+        let Some(piece) = u32::try_from(at / piece_length).ok().filter(|&piece| piece < layout.piece_count())
+        else {
+            return Ok(false);
+        };
+        let (start, piece_len) =
+            (u64::from(piece) * piece_length, layout.piece_len(PieceIndex(piece)) as usize);
+        there.clear();
+        there.resize(piece_len, 0);
+        here.resize(piece_len, 0);
+        read_exactly(fd, &mut there, start)?;
+        let is_here = reader.read(PieceIndex(piece), &mut here);
+        if there.iter().zip(&here).any(|(&there, &here)| there != 0 && !(is_here && there == here)) {
+            return Ok(false);
+        }
+        at = start + piece_len as u64;
+    }
+    Ok(true)
 }

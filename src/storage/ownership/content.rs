@@ -5,11 +5,11 @@
 //! only with the very file that was judged.
 
 use super::super::error::StorageError;
-use super::super::layout::{FileIndex, Layout, LayoutFile};
+use super::super::layout::{FileIndex, FileSpan, Layout, LayoutFile};
 use super::super::piece_reader::{PieceReader, read_exactly};
 use super::super::resume::Resume;
 use super::super::root::{FileState, Root};
-use super::super::selection::{FileSelection, parts_index};
+use super::super::selection::{FileSelection, intersection, parts_index};
 use super::{DownloadFile, InTheWay, Permit, Witness, may_write};
 use crate::bitfield::Bitfield;
 use crate::units::{BLOCK_LEN, PieceIndex};
@@ -107,9 +107,14 @@ impl Claims {
             && border.count() > 0
         {
             let lacks_pieces = border.iter().any(|piece| !evidence.have.contains(piece));
-            // Its name is the torrent's info-hash: nobody else has such a file.
-            let claim =
-                look.judge(path, layout.total_len(), lacks_pieces, |_, _| Ok(Some(Witness::Record)))?;
+            let mut good = intersection(&border, evidence.have);
+            if let Some((pieces, former)) = lay {
+                let lay_there = intersection(&former.border_pieces(layout), pieces);
+                lay_there.iter().for_each(|piece| _ = good.insert(piece));
+            }
+            let claim = look.judge(path, layout.total_len(), lacks_pieces, |state, fd| {
+                look.parts_witness(path, &good, state, fd)
+            })?;
             claims.get_mut(parts_index(layout).0 as usize).into_iter().for_each(|slot| *slot = claim);
         }
         Ok(Self(claims))
@@ -192,14 +197,51 @@ impl Look<'_> {
         if self.has_telling_piece(index, due) {
             return Ok(Some(Witness::Piece));
         }
-        let is_lost = self.has_something_to_lose(index, state.len, fd).map_err(|errno| {
-            let path = self.layout.file(index).map(|file| self.root.full_path(&file.path));
-            StorageError::at("read", &path.unwrap_or_default(), errno)
-        })?;
+        let start = self.layout.start_of(index).unwrap_or_default();
+        let is_lost =
+            self.has_something_to_lose(start, self.evidence.have, state.len, fd).map_err(|errno| {
+                let path = self.layout.file(index).map(|file| self.root.full_path(&file.path));
+                StorageError::at("read", &path.unwrap_or_default(), errno)
+            })?;
         if !is_lost {
             return Ok(Some(Witness::NothingToLose));
         }
         Ok(self.is_among_proven(index, due, state.len).then_some(Witness::Folder))
+    }
+
+    /// What says that the parts file is ours; its name does not, which is anybody's to take. `good` are the good pieces that
+    /// have, or had, bytes in it.
+    fn parts_witness(
+        &self,
+        path: &Path,
+        good: &Bitfield,
+        state: FileState,
+        fd: &OwnedFd,
+    ) -> Result<Option<Witness>, StorageError> {
+        let named = self.record.and_then(|record| record.fingerprint.parts);
+        if state.len == self.layout.total_len() && named.is_some_and(|stamp| stamp.is_of(state)) {
+            return Ok(Some(Witness::Record));
+        }
+        if self.has_telling_border(good) {
+            return Ok(Some(Witness::Piece));
+        }
+        let is_lost = self
+            .has_something_to_lose(0, good, state.len, fd)
+            .map_err(|errno| StorageError::at("read", &self.root.full_path(path), errno))?;
+        Ok((!is_lost).then_some(Witness::NothingToLose))
+    }
+
+    /// Whether good pieces have a block of bytes in the parts file that are not one repeated.
+    fn has_telling_border(&self, good: &Bitfield) -> bool {
+        let len_in_parts = |piece: PieceIndex| {
+            let spans = self.layout.spans(self.layout.piece_span(piece));
+            let is_there = |span: &FileSpan| {
+                let place = self.selection.place(self.layout, *span);
+                place.is_some_and(|place| place.file == parts_index(self.layout))
+            };
+            spans.filter(is_there).map(|span| u64::from(span.len)).sum()
+        };
+        self.are_telling(good.iter().map(|piece| (piece, len_in_parts(piece))))
     }
 
     /// Whether a file of `len` bytes lies in the torrent's own folder, something there is proven, and its length says that it is
@@ -220,7 +262,9 @@ impl Look<'_> {
         let is_of_folder = |other: &&LayoutFile| other.path.components().next() == folder;
         (len == due || is_prefix)
             && self.layout.files().iter().filter(is_of_folder).count() > 1
-            && *self.is_folder_proven.get_or_init(|| self.are_telling(self.evidence.have.iter()))
+            && *self
+                .is_folder_proven
+                .get_or_init(|| self.are_telling(self.with_lens(self.evidence.have.iter())))
     }
 
     /// Whether the record names this very file, as long as it was made.
@@ -240,31 +284,43 @@ impl Look<'_> {
         let piece_length = u64::from(self.layout.piece_length());
         let inside = start.div_ceil(piece_length)..(start + len) / piece_length;
         let inside = inside.filter_map(|piece| u32::try_from(piece).ok().map(PieceIndex));
-        self.are_telling(inside.filter(|piece| self.evidence.have.contains(*piece)))
+        let good = inside.filter(|piece| self.evidence.have.contains(*piece));
+        self.are_telling(self.with_lens(good))
     }
 
-    /// Whether these pieces, which are good, have a block of bytes that are not one repeated. Reads until it is so.
-    fn are_telling(&self, pieces: impl Iterator<Item = PieceIndex>) -> bool {
+    fn with_lens(&self, pieces: impl Iterator<Item = PieceIndex>) -> impl Iterator<Item = (PieceIndex, u64)> {
+        pieces.map(|piece| (piece, self.layout.piece_len(piece).into()))
+    }
+
+    /// Whether these pieces, which are good, have a block of bytes that are not one repeated; so many bytes of each count.
+    /// Reads until it is so.
+    fn are_telling(&self, pieces: impl Iterator<Item = (PieceIndex, u64)>) -> bool {
         // A shortage says nothing of whose a file is: it is waited out.
         let never = std::sync::atomic::AtomicBool::new(false);
         let mut reader = PieceReader::new(self.layout, self.root, self.selection, &never);
         let mut bytes = Vec::new();
         let mut telling_len = 0;
-        for piece in pieces {
+        for (piece, len) in pieces {
             bytes.resize(self.layout.piece_len(piece) as usize, 0);
             if reader.read(piece, &mut bytes) && bytes.iter().any(|byte| Some(byte) != bytes.first()) {
-                telling_len += bytes.len();
+                telling_len += len;
             }
-            if telling_len >= BLOCK_LEN as usize {
+            if telling_len >= u64::from(BLOCK_LEN) {
                 return true;
             }
         }
         false
     }
 
-    /// Whether a byte of the file that lies in no good piece is not zero. Holes are passed over.
-    fn has_something_to_lose(&self, index: FileIndex, len: u64, fd: &OwnedFd) -> Result<bool, Errno> {
-        let start = self.layout.start_of(index).unwrap_or_default();
+    /// Whether a byte of a file that begins at byte `start` of the torrent and lies in no good piece is not zero. Holes are
+    /// passed over.
+    fn has_something_to_lose(
+        &self,
+        start: u64,
+        good: &Bitfield,
+        len: u64,
+        fd: &OwnedFd,
+    ) -> Result<bool, Errno> {
         let piece_length = u64::from(self.layout.piece_length());
         let mut chunk = vec![0; CHUNK_LEN];
         let mut at = 0;
@@ -277,8 +333,7 @@ impl Look<'_> {
             };
             let piece = (start + at) / piece_length;
             let end = ((piece + 1) * piece_length - start).min(len);
-            let is_good =
-                u32::try_from(piece).is_ok_and(|piece| self.evidence.have.contains(PieceIndex(piece)));
+            let is_good = u32::try_from(piece).is_ok_and(|piece| good.contains(PieceIndex(piece)));
             if !is_good && !is_zero(fd, at..end, &mut chunk)? {
                 return Ok(true);
             }

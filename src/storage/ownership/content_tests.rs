@@ -448,3 +448,78 @@ fn a_doubtful_file_that_cannot_be_looked_at_is_not_written_and_is_tried_again() 
     content.write_piece(PieceIndex(3), piece).unwrap();
     assert_eq!(fs::read(scratch.path("album/cue.before-download")).unwrap(), edited);
 }
+
+/// Four files of which the second is wanted: it shares its first and its last piece with others.
+fn with_borders() -> (Scratch, FileSelection, PathBuf) {
+    let files = [("a/0", PIECE + 100), ("a/1", 4 * PIECE), ("a/2", 30_000), ("a/3", 10)];
+    let scratch = in_pieces_of(2 * PIECE, &files);
+    let only = FileSelection::only(&scratch.layout, INFO_HASH, |file| file == FileIndex(1));
+    let parts = scratch.path(only.parts_path().unwrap().to_str().unwrap());
+    (scratch, only, parts)
+}
+
+fn judge_parts(
+    scratch: &Scratch,
+    only: &FileSelection,
+    have: &[u32],
+    record: Option<&Resume>,
+) -> Result<Permit, StorageError> {
+    let have = scratch.have(have);
+    let evidence = Evidence { have: &have, record, overwrite: false };
+    let claims = Claims::of(&scratch.layout, scratch.dir.path(), only, evidence)?;
+    Ok(claims.of_file(parts_index(&scratch.layout)).permit)
+}
+
+#[test]
+fn a_parts_file_is_not_ours_by_its_name() {
+    let (scratch, only, parts) = with_borders();
+    assert_eq!(judge_parts(&scratch, &only, &[], None), Ok(Permit::Make));
+    let precious = vec![b'x'; 5_000];
+    for len in [1, 5_000, scratch.bytes.len(), scratch.bytes.len() + 1] {
+        fs::write(&parts, vec![b'x'; len]).unwrap();
+        assert!(judge_parts(&scratch, &only, &[], None).is_err(), "{len}");
+        // Good pieces elsewhere say nothing of it.
+        assert!(judge_parts(&scratch, &only, &[1], None).is_err(), "{len}");
+    }
+    fs::remove_file(&parts).unwrap();
+    fs::write(scratch.path("precious"), &precious).unwrap();
+    fs::hard_link(scratch.path("precious"), &parts).unwrap();
+    assert_eq!(judge_parts(&scratch, &only, &[], None), Err(StorageError::NotOurs(parts.clone())));
+    fs::write(&parts, vec![0; 5_000]).unwrap();
+    assert_eq!(judge_parts(&scratch, &only, &[], None), Err(StorageError::OtherNames(parts)));
+}
+
+#[test]
+fn a_parts_file_is_ours_when_a_record_names_it_a_good_piece_lies_in_it_or_nothing_is_lost() {
+    let (scratch, only, parts) = with_borders();
+    let none = scratch.have(&[]);
+    let evidence = Evidence { have: &none, record: None, overwrite: false };
+    let claims = Claims::of(&scratch.layout, scratch.dir.path(), &only, evidence).unwrap();
+    let sparse = Allocation::Sparse;
+    let (content, _) =
+        Content::create(Arc::clone(&scratch.layout), scratch.dir.path(), &only, sparse, &claims).unwrap();
+    let record = Resume {
+        folder: content.folder(),
+        is_clean: false,
+        selection: only.clone(),
+        ..Resume::clean(INFO_HASH, content.fingerprint(), none.clone())
+    };
+    drop(content);
+    // Zeros.
+    assert_eq!(judge_parts(&scratch, &only, &[], None), Ok(Permit::Write));
+    // The last of its pieces is under way.
+    let mut bytes = scratch.bytes.clone();
+    bytes[5 * PIECE + 200..5 * PIECE + 300].fill(7);
+    fs::write(&parts, &bytes).unwrap();
+    assert_eq!(judge_parts(&scratch, &only, &[], Some(&record)), Ok(Permit::Write));
+    assert_eq!(judge_parts(&scratch, &only, &[], None), Err(StorageError::NotOurs(parts.clone())));
+    // The first is good once the file that it shares is there, and has more than a block in the parts file.
+    fs::create_dir_all(scratch.path("a")).unwrap();
+    fs::write(scratch.path("a/1"), scratch.file(1)).unwrap();
+    assert_eq!(judge_parts(&scratch, &only, &[0], None), Ok(Permit::Write));
+    // Another file of the same length.
+    let other = scratch.path("other");
+    fs::write(&other, &bytes).unwrap();
+    fs::rename(&other, &parts).unwrap();
+    assert_eq!(judge_parts(&scratch, &only, &[], Some(&record)), Err(StorageError::NotOurs(parts)));
+}

@@ -21,6 +21,9 @@
 //! | the same inside the content that the torrent is of | replaced only when it is a torrent of that content's name |
 //! | any other file where one of these is to be written | refused |
 //!
+//! The parts file of a download of some files (`storage::selection`) is judged as any other: its name is the info-hash's, which
+//! everybody knows, and says nothing. It is removed only when all that it holds is in the files, too.
+//!
 //! A good piece tells something when its bytes are not all the same: zeros are where they are due in many a file. A piece
 //! that lies only partly in a file tells nothing of it: a few bytes that begin all files of a kind are soon right. So a
 //! file without a whole piece of its own is written only when a record names it, when there is nothing to lose, or when nothing of
