@@ -628,7 +628,7 @@ pub const SECOND_LOOK_LEN_MAX: u64 = 64 * 1024 * 1024;
 /// Time without anything from the peer after which a block that it owes may be asked of one more that gives.
 pub const BLOCK_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// Time between two looks at peers that give and could be asked for more than there is to ask for.
-pub const WISH_RETRY_INTERVAL: Duration = Duration::from_secs(2);
+pub const WISH_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for which an address prefix that left, owed blocks and had given none waits for blocks while others give; doubles
 /// with each further time.
 pub const BLOCK_DEBT_TIME_MIN: Duration = Duration::from_secs(30);

@@ -100,7 +100,8 @@ impl Picker {
     }
 
     /// The blocks that are most worth asking of the peer, too, although others owe each; at most `count`. In the endgame one
-    /// other may, and does not count where the peer gives and the other is dormant; else all others have to be dormant.
+    /// other may, and does not count where the peer gives and the other is dormant, and one of two that gives much more slowly
+    /// is replaced; else all others have to be dormant.
     pub(super) fn choose_rescues(&mut self, peer: PeerNumber, count: usize, in_endgame: bool, rng: &mut Rng) {
         const { assert!(BLOCK_OWED_MAX == 2, "one owner leaves room for one more") };
         self.rescues.clear();
@@ -110,15 +111,21 @@ impl Picker {
                 continue;
             }
             for (at, block) in partial.blocks.iter().enumerate() {
-                let Some(owner) = block.owners().next() else { continue };
-                let is_awake = |&other: &PeerNumber| !gave || !self.peers.is_dormant(other, block.asked_at);
-                let awake = block.owners().filter(is_awake).count();
-                let awake_most = usize::from(in_endgame && !partial.exclusive);
-                if awake > awake_most || block.owners().any(|other| other == peer) {
+                let Some((owner, asked_at)) = block.asked().next() else { continue };
+                let is_awake = |&(other, asked_at): &(PeerNumber, u32)| {
+                    !gave || !self.peers.is_dormant(other, asked_at, peer)
+                };
+                let awake = block.asked().filter(is_awake).count();
+                let is_shared = in_endgame && !partial.exclusive;
+                // Of two that are slow one may be replaced at once: those who give little would ask each other's blocks again.
+                let is_slow = |other| self.peers.is_much_faster(peer, other);
+                let are_too_many =
+                    awake > usize::from(is_shared) && !(is_shared && block.owners().any(is_slow));
+                if are_too_many || block.owners().any(|other| other == peer) {
                     continue;
                 }
                 let rate = self.peers.peer(owner).rate;
-                let (asked_at, chance) = (block.asked_at, rng.next_u64());
+                let chance = rng.next_u64();
                 self.rescues.push(Rescue { rate, asked_at, chance, number, block: at as u32 });
             }
             if self.rescues.len() >= ENDGAME_SAMPLE_MAX {

@@ -19,8 +19,8 @@ use crate::limits::BLOCK_OWED_MAX;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     owners: [u32; BLOCK_OWED_MAX],
-    /// When it was asked last, in tenths of a second.
-    pub(super) asked_at: u32,
+    /// When each was asked, in tenths of a second.
+    asked_at: [u32; BLOCK_OWED_MAX],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ enum State {
 const NOBODY: u32 = u32::MAX;
 const RECEIVED: u32 = u32::MAX - 1;
 const CLOSED: u32 = u32::MAX;
-const FREE: Block = Block { owners: [NOBODY; BLOCK_OWED_MAX], asked_at: 0 };
+const FREE: Block = Block { owners: [NOBODY; BLOCK_OWED_MAX], asked_at: [0; BLOCK_OWED_MAX] };
 
 impl Block {
     /// Whether it came.
@@ -44,6 +44,13 @@ impl Block {
 
     pub(super) fn owners(&self) -> impl Iterator<Item = PeerNumber> + '_ {
         self.owners.iter().copied().filter(|&owner| owner != NOBODY && owner != RECEIVED).map(PeerNumber)
+    }
+
+    /// The owners, and when each was asked, in tenths of a second.
+    pub(super) fn asked(&self) -> impl Iterator<Item = (PeerNumber, u32)> + '_ {
+        let owners = self.owners.iter().copied().zip(self.asked_at);
+        let owners = owners.filter(|&(owner, _)| owner != NOBODY && owner != RECEIVED);
+        owners.map(|(owner, asked_at)| (PeerNumber(owner), asked_at))
     }
 
     fn is_owed_by(&self, peer: PeerNumber) -> bool {
@@ -235,8 +242,8 @@ impl InFlight {
         }
     }
 
-    /// Asks `peer` for a block that it does not owe: there is room for one more to owe it, or one who does is dormant. Then
-    /// this one owes it no more, so that those who never give cannot keep a block from everybody else.
+    /// Asks `peer` for a block that it does not owe: there is room for one more to owe it, or one who does is dormant or
+    /// much slower. Then this one owes it no more, so that those who give little cannot keep a block from everybody else.
     pub(super) fn ask_block(
         &mut self,
         number: u32,
@@ -247,8 +254,9 @@ impl InFlight {
     ) {
         let partial = &self.partials[number as usize];
         let asked = partial.blocks[block as usize];
-        let dormant = asked.owners().find(|&owner| peers.is_dormant(owner, asked.asked_at));
-        if let Some(former) = dormant.or_else(|| asked.owners().next())
+        let dormant = asked.asked().find(|&(owner, asked_at)| peers.is_dormant(owner, asked_at, peer));
+        let slow = || asked.owners().find(|&owner| peers.is_much_faster(peer, owner));
+        if let Some(former) = dormant.map(|(owner, _)| owner).or_else(slow).or_else(|| asked.owners().next())
             && !asked.owners.contains(&NOBODY)
         {
             self.unask(number, block, former, peers);
@@ -256,9 +264,9 @@ impl InFlight {
             self.given_up.push((peers.peer(former).conn, piece, block));
         }
         self.change_block(number, block, peers, |block| {
-            if let Some(owner) = block.owners.iter_mut().find(|owner| **owner == NOBODY) {
-                *owner = peer.0;
-                block.asked_at = now;
+            let mut places = block.owners.iter_mut().zip(&mut block.asked_at);
+            if let Some((owner, asked_at)) = places.find(|(owner, _)| **owner == NOBODY) {
+                (*owner, *asked_at) = (peer.0, now);
             }
         });
         peers.peer_mut(peer).owed += 1;

@@ -288,13 +288,15 @@ impl Peers {
         (peer.gave, peer.gave_at) = (true, clock);
     }
 
-    /// Whether a peer that gives need not wait for what `owner` was asked for at `asked_at`: it is snubbed, has never
-    /// given anything, or has given nothing for a while since then.
-    pub(super) fn is_dormant(&self, owner: PeerNumber, asked_at: u32) -> bool {
+    /// Whether `peer`, which gives, need not wait for what `owner` was asked for at `asked_at`: the owner is snubbed, has never
+    /// given anything, or has had its time (`BLOCK_SILENCE_MAX`) and has given nothing since, or gives much more slowly than
+    /// `peer`. A block now and then would otherwise hold all that was asked with it.
+    pub(super) fn is_dormant(&self, owner: PeerNumber, asked_at: u32, peer: PeerNumber) -> bool {
         let tenths = (BLOCK_SILENCE_MAX.as_millis() / 100) as u32;
+        let had_its_time = self.clock >= asked_at.saturating_add(tenths);
+        let is_slow = || self.is_much_faster(peer, owner);
         let owner = self.peer(owner);
-        let is_silent = owner.gave_at < asked_at && self.clock >= asked_at.saturating_add(tenths);
-        owner.snubbed || !owner.gave || is_silent
+        owner.snubbed || !owner.gave || had_its_time && (owner.gave_at < asked_at || is_slow())
     }
 
     /// How many there are.
@@ -304,9 +306,13 @@ impl Peers {
 
     /// Whether two peers are about as fast. Below a block a second there is no difference.
     pub(super) fn are_alike(&self, one: PeerNumber, other: PeerNumber) -> bool {
+        !self.is_much_faster(one, other) && !self.is_much_faster(other, one)
+    }
+
+    /// Whether the first gives much faster than the other.
+    pub(super) fn is_much_faster(&self, one: PeerNumber, other: PeerNumber) -> bool {
         let (one, other) = (self.peer(one).rate, self.peer(other).rate);
-        let most = |rate: u64| rate.saturating_mul(SPEED_CLASS_FACTOR).saturating_add(u64::from(BLOCK_LEN));
-        one <= most(other) && other <= most(one)
+        one > other.saturating_mul(SPEED_CLASS_FACTOR).saturating_add(u64::from(BLOCK_LEN))
     }
 }
 
