@@ -1,12 +1,12 @@
 //! Whose network owes us something: a bounded memory of address prefixes that outlives their connections.
 //!
-//! Whoever takes a turn, or blocks to send, and makes nothing of it costs others who wait. As long as it stays its
-//! connection knows; when it leaves, its prefix takes the debt over, so that coming back is no new beginning. A debt
-//! holds for a time and each further one twice as long, up to a most; as long as a debt held it is remembered after its
-//! end. An indebted prefix is never shut out: it waits behind others.
+//! A peer that takes a turn, or blocks to send, and makes nothing of it costs others who wait. While it stays, its connection
+//! knows that. When it leaves, its prefix takes the debt over, so that coming back is no new beginning. A debt holds for a
+//! time, each further one twice as long, up to a maximum. After its end it is remembered for as long again. An indebted
+//! prefix is never shut out: it waits behind others.
 //!
-//! Invariant: there are no more debts than the bound says; above it the one that would be forgotten first goes. A
-//! prefix has one.
+//! Invariants: a prefix has one debt at most. There are no more debts than the bound says; above it the debt goes that would
+//! be forgotten first.
 
 use crate::id::AddressPrefix;
 use crate::limits::PREFIX_DEBTS_MAX;

@@ -180,7 +180,7 @@ fn a_file_system_that_has_fallen_silent_does_not_keep_the_process_from_ending() 
     let mut scene = Scene::start();
     let _leech = scene.hang();
     scene.device.fall_silent();
-    // Whoever looks after the files does so every two seconds, and waits from then on.
+    // The watcher looks at the files every two seconds, and waits from then on.
     for _ in 0..4 {
         assert!(scene.run.next_of(&["status"], Duration::from_secs(30)).is_some());
     }
@@ -422,7 +422,7 @@ fn a_file_that_is_numbered_anew_is_looked_at_again_and_served_on() {
         scene.device.number_anew();
         let mut leech = scene.cold.join(scene.run.address());
         assert!(scene.cold.fetch(&mut leech) == scene.cold.content);
-        // Whoever looks after the files does so meanwhile.
+        // The watcher looks at the files meanwhile.
         for _ in 0..4 {
             scene.run.wait_for("status");
         }

@@ -172,7 +172,7 @@ fn strangers_take_no_descriptor_that_content_needs() {
         let (_, _, all) = descriptors(run.id(), &library.data());
         assert!(all < DESCRIPTORS, "{all} descriptors");
         if !introduce {
-            // Whoever says nothing gives way to who does.
+            // A peer that says nothing gives way to one that does.
             let mut newcomer = library.works[1].join(run.address());
             assert!(library.works[1].fetch(&mut newcomer) == library.works[1].content);
         }

@@ -81,7 +81,7 @@ async fn reader_gone() {
 pub(super) async fn asked_to_end(signal: impl Future<Output = ()>) {
     tokio::select! {
         () = signal => {}
-        // Whoever wanted to hear of it has heard enough.
+        // The reader has heard enough.
         () = reader_gone() => {}
     }
 }

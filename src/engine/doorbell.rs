@@ -1,7 +1,7 @@
 //! The doorbell of a mailbox: an eventfd that is rung once for any number of messages.
 //!
-//! Whoever posts puts the message down first and rings afterwards. Whoever reads silences the bell first and looks for
-//! messages afterwards. Then no message lies there unheard: either the reader finds it, or the bell has been rung again.
+//! A sender puts its message down first and rings afterwards. The reader silences the bell first and looks for messages
+//! afterwards. So no message lies there unheard: either the reader finds it, or the bell has been rung again.
 
 #[cfg(not(loom))]
 use rustix::event::{EventfdFlags, eventfd};

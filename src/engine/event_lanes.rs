@@ -1,8 +1,8 @@
 //! A worker's events that the session has not taken yet.
 //!
-//! What becomes of a torrent is told in any case and goes first: it is kept once for each torrent and kind, so that there are
-//! never more of them than torrents, three times over. What peers do has a lane of its own, of a fixed length, whose oldest
-//! goes when it is full. So no crowd of peers can push the word out that a download is done.
+//! There are two lanes. The first holds what becomes of torrents, one event for each torrent and kind. It loses nothing, and
+//! has at most three entries for each torrent. The second holds what peers do. It has a fixed length, and when it is full its
+//! oldest event goes. So a crowd of peers cannot push out the event that a download is done.
 
 use super::message::EngineEvent;
 use crate::id::InfoHash;

@@ -1,10 +1,13 @@
-//! What a worker has to say to another whose mailbox is full.
+//! Messages from one worker to another whose mailbox is full.
 //!
-//! Nothing is lost here, and no length of it is a stranger's to choose. Decisions about a connection are merged with those
-//! that wait already: there is one entry for each connection, and in it the state of choke and interest and the blocks that
-//! it owes, which the picker bounds. Of new pieces waits one entry for each torrent: whoever reads it compares. What
-//! connections tell their home is bounded by its sender, which reads nothing from them while anything waits here
-//! (`worker/mail.rs`); the rest is one message for a connection's end, and for a dial.
+//! Nothing is lost here, and no stranger decides how long it grows:
+//!
+//! - decisions about a connection are merged. Each connection has one entry: the state of choke and interest, and the blocks
+//!   that the peer owes, whose number the picker bounds;
+//! - each torrent has one entry for all its new pieces. The reader finds out itself which pieces are new;
+//! - facts of a connection are bounded by their sender. It does not read from the connection while a message waits here
+//!   (`worker/mail.rs`);
+//! - the end of a connection and a dial are one message each.
 
 use super::mailbox::Address;
 use super::message::{Order, SharedTorrent, ToWorker};

@@ -117,7 +117,7 @@ impl<S: BlockStore> Engine<S> {
         let listeners = listen(config.bind, config.port, count)?;
         let port = listeners.addresses.first().map_or(0, SocketAddr::port);
         let statistics: Arc<[WorkerStatistics]> = (0..count).map(|_| WorkerStatistics::default()).collect();
-        // Whoever has one prefix does not get all that there is for peers.
+        // One prefix does not get all connections that there are for peers.
         let of_prefix = u32::try_from((shares.peers / 2).max(1)).unwrap_or(u32::MAX);
         let of_prefix = of_prefix.min(config.prefix_connections_max.unwrap_or(CONNECTIONS_PER_PREFIX_MAX));
         let prefixes = Arc::new(PrefixTable::new(of_prefix));

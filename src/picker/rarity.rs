@@ -254,5 +254,5 @@ impl Rarity {
     }
 }
 
-/// Sorting the shelves costs about as much as moving every so-manieth piece on its own.
+/// Sorting the shelves costs about as much as moving one in this many pieces on its own.
 const SORT_SHARE: usize = 8;

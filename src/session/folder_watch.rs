@@ -1,9 +1,9 @@
 //! The torrent files of a folder, listed whenever something in it changes, and from time to time.
 //!
-//! A thread of its own lists them, since a folder may hang with its file system. inotify(7) tells at once of what this machine
-//! does; on a network mount it says nothing of what others do, so the folder is also listed now and then. A folder that
-//! cannot be read tells nothing of what it holds: neither is one that another file system has left empty, as an
-//! unmounted one is.
+//! A thread of its own lists them, since a folder may hang with its file system. inotify(7) tells at once what this machine
+//! does. On a network mount it does not tell what other machines do, so the folder is also listed every few seconds. A
+//! folder that cannot be read says nothing of what it holds. Nor does a folder that is empty because another file system lies
+//! there now, as after an unmount.
 
 use super::collection::Stamp;
 use crate::clock;

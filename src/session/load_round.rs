@@ -1,8 +1,8 @@
-//! Who loads which torrent next, so that a file system that hangs holds up none but those that lie on it.
+//! Who loads which torrent next, so that a file system that hangs holds up only the torrents that lie on it.
 //!
-//! Pure: told when a worker goes to a place (a file system) and comes back, it says which places are silent. Torrents of a silent
-//! place are put aside until somebody comes back from there; the worker who is in there counts for nothing, so another may be
-//! started in its stead. Deliberately absent: any file system, any thread, any clock.
+//! Pure: it is told when a worker enters a place (a file system) and when it comes back, and says which places are silent. Torrents
+//! of a silent place are put aside until a worker comes back from there. A worker in a silent place does not count, so another
+//! one may be started in its stead. Deliberately absent: any file system, any thread, any clock.
 
 use crate::limits::SILENCE_TIME;
 use crate::time::Instant;

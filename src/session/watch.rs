@@ -122,7 +122,7 @@ struct BusyWith {
     torrent: Option<InfoHash>,
     /// Time after which that is taken for hung.
     patience: Duration,
-    /// The how manieth such time this is.
+    /// Counts such times, so that two of them can be told apart.
     count: u64,
 }
 

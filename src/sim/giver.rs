@@ -280,7 +280,7 @@ impl Giver {
             self.handshake.extend_from_slice(&input[..taken]);
             input = &input[taken..];
         }
-        // Whoever is left by a giver tries encryption, which givers do not take.
+        // The side that a giver leaves tries encryption, which givers do not take.
         if check_prefix(&self.handshake).is_err() {
             if let Some((_, socket)) = self.connection {
                 ring.peer_closes(socket);

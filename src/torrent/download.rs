@@ -1,9 +1,9 @@
 //! The downloading half of a torrent's machine: which blocks are asked of whom, what becomes of whole pieces, who
 //! lied, and what happens when the disk refuses.
 //!
-//! A connection tells how many blocks it has room for (its wish). A wish that cannot be granted at once stays open,
-//! and is looked at again when blocks have become free; those who give come first then. An address prefix that left with
-//! a debt, blocks it was asked for while it had given none, waits while others give. A piece whose blocks are all there is verified by the shell; only
+//! A connection tells how many blocks it has room for (its wish). A wish that cannot be granted at once stays open. It is
+//! looked at again when blocks have become free, the wishes of peers that give first. An address prefix has a debt when it
+//! left with blocks that it was asked for and had given none; it waits while others give. A piece whose blocks are all there is verified by the shell; only
 //! then is it told to anybody. Invariant: a piece is offered only after it was verified and stored.
 //!
 //! When storage refuses a piece, nothing more is asked of anybody; the pieces that wait are tried again every

@@ -72,7 +72,7 @@ impl TorrentMachine {
             PexVerdict::Ignore => {}
             PexVerdict::Disconnect => self.actions.push_back(TorrentAction::CloseFlooder(conn)),
             PexVerdict::Use(message) => {
-                // Whoever only uploads is of no use to somebody who wants nothing.
+                // A peer that only uploads is of no use to one that wants nothing.
                 let is_of_use =
                     |peer: &PexPeer| self.download.is_some() || !peer.flags.contains(PexFlags::UPLOAD_ONLY);
                 let added: Vec<SocketAddr> =

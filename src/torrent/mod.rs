@@ -9,7 +9,7 @@
 //! struct, for there may be ten thousand of them.
 //!
 //! Invariant: the interested peers that hold regular slots are never more than the slots of the last round or the
-//! last growth since, and `regular_open` counts them.
+//! last growth since, with those in which peers are tried (`unused`), and `regular_open` counts them.
 //!
 //! A torrent that is downloaded has a downloading half (`download`): picker, wishes, convictions. `members` knows who
 //! could be a peer and who may not. Deliberately absent: sockets, clocks, other cores, payload.

@@ -1,22 +1,22 @@
-//! Slots that nobody makes use of: who holds one and asks for nothing gives way to those who wait.
+//! Slots that nobody makes use of: a peer that holds one and asks for nothing gives way to those who wait.
 //!
-//! As long as somebody waits for a slot, the holders are looked at once a second. Who has asked for nothing since it was
-//! unchoked, for `SLOT_UNUSED_TIME`, or for as long as it needs to receive what it took, loses the slot and stands behind
+//! While somebody waits for a slot, the holders are looked at once a second. A holder loses its slot when it has asked for nothing
+//! for `SLOT_UNUSED_TIME` since it was unchoked, or for as long as it needs to receive what it took. It then stands behind
 //! all others for minutes, each time for longer. When its prefix comes back, it stands there again (`crate::debts`).
 //!
-//! Whoever is slow must not look like somebody who never asks: a request that comes late, to a slot that is gone, gives
-//! the place in the line back and more time in the next turn, a few times. Each piece that somebody took makes up for
-//! one slot that it left unused: it loses that, and no more. While leeching nobody loses a slot who gives.
+//! A slow peer must not look like one that never asks. When its request comes late, after it has lost the slot, it gets its place
+//! in the line back, and more time in the next turn; this happens a few times at most. Each piece that a peer took makes up for
+//! one slot that it left unused: it loses the slot, and no more. While we leech, a peer that gives loses no slot.
 //!
-//! Who asks and then reads nothing, so that not a byte leaves in a whole turn although the line has room, is judged
-//! likewise. Should the fault be ours, a disk that hangs, it meets all alike and changes no order among them.
+//! A peer that asks and then reads nothing is judged in the same way, when not a byte has left in a whole turn although the line
+//! has room. If the fault is ours, such as a disk that hangs, it meets all peers alike and changes no order among them.
 //!
-//! A long line of those who never ask would keep who asks waiting for a second for each few of them. So when most of those
-//! who have slots ask for nothing, twice in a row, more peers are tried at once than there are slots, and each second twice
-//! as many more: who asks for nothing takes nothing. As soon as as many of them ask as there are slots, all others are choked, and
-//! keep their place in the line.
+//! A long line of peers that never ask would keep an honest one waiting: they lose their slots few by few, each after a second.
+//! So when most holders ask for nothing, twice in a row, more peers are tried at once than there are slots, and twice as many
+//! more each second. That costs nothing, since they take nothing. As soon as as many of them ask as there are slots, all others
+//! are choked and keep their place in the line.
 //!
-//! Deliberately absent: judging how fast somebody takes; a slow line is no fault.
+//! Deliberately absent: judging how fast a peer takes; a slow line is no fault.
 
 use super::{Peer, TorrentAction, TorrentMachine};
 use crate::choker::{Decisions, Grant, PeerSnapshot, Role};

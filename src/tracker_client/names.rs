@@ -52,7 +52,7 @@ impl Names {
     fn slot(&self, host: &str, port: u16) -> Rc<Slot> {
         let mut names = self.0.borrow_mut();
         if names.len() >= TRACKER_HOSTS_MAX {
-            // Whoever waits for one keeps it.
+            // A look-up that is under way goes on: the one who waits for it holds its slot.
             names.clear();
         }
         Rc::clone(names.entry((host.to_ascii_lowercase(), port)).or_default())

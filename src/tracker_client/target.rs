@@ -147,7 +147,7 @@ async fn lookup(host: String, port: u16) -> std::io::Result<Vec<SocketAddr>> {
     let (answer, found) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
         let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-        // Whoever asked may have lost patience.
+        // The one who asked may have lost patience.
         let _ = answer.send(addresses);
     })?;
     found.await.unwrap_or_else(|_| Err(std::io::Error::other("the resolver's thread died")))

@@ -430,7 +430,7 @@ impl Shared {
         message.extend(error.to_le_bytes());
         message.extend(unique.to_le_bytes());
         message.extend(body);
-        // Whoever asked may have gone.
+        // The one who asked may have gone.
         let _ = (&self.device).write(&message);
     }
 }

@@ -113,7 +113,7 @@ pub(super) fn gather(
     for (group, folder) in args.torrents.iter().enumerate() {
         let listed = folder.clone();
         let Some(listing) = patiently(move || list(&listed))? else {
-            // Whoever watches it lists it when it answers.
+            // The folder's watcher lists it when it answers.
             inputs.silent_folders.push(folder.clone());
             continue;
         };

@@ -251,7 +251,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
     }
 
-    /// Whoever says nothing any more in the middle of a block does not keep it from those who have it whole.
+    /// A peer that falls silent in the middle of a block does not keep it from connections that have it whole.
     pub(super) fn give_up_contested(&mut self) {
         for connection in self.connections.values_mut() {
             if let Some(arriving) = &mut connection.arriving {

@@ -1,11 +1,12 @@
 //! Cold content: windows that have to be read from a disk before a send may touch them.
 //!
-//! A worker never waits for a disk: the kernel's own threads do, one for each window in flight. Each device has a line of
-//! its own with a bounded number of windows in flight, so that one that is slow, or does not answer at all, delays
-//! nobody but those who ask for what lies on it. In line wait the windows of next blocks, first come, first served, each
-//! once however many connections wait for it. What peers have asked for further back is read ahead only as long as
-//! nobody waits: so a peer that asks all over a file gets no more than what others leave, and nothing is read
-//! that was cancelled while it waited. Deliberately absent: reading what nobody has asked for yet.
+//! A worker never waits for a disk: the kernel's own threads do, one for each window in flight. Each device has its own line and
+//! a bounded number of windows in flight, so that a slow or silent device delays only those who ask for what lies on it.
+//!
+//! The line holds the windows of the blocks that are sent next, first come, first served. A window stands in it once, however
+//! many connections wait for it. Windows of later blocks are read ahead only while the line is empty. So a peer that asks for
+//! blocks all over a file gets what others leave, and nothing is read that was cancelled while it waited. Deliberately
+//! absent: reading what nobody has asked for.
 
 use super::super::ring::{Completion, Op, OpKind, Ring};
 use super::super::slab::{Key, Slab};

@@ -1,8 +1,8 @@
-//! Info dictionaries that peers ask for (BEP 9): read again by somebody who may wait for a disk, kept for a minute.
+//! Info dictionaries that peers ask for (BEP 9): read again by a thread that may wait for a disk, kept for a minute.
 //!
-//! A connection whose peer was promised a piece of a dictionary that is not in memory waits, as far as that piece is
-//! concerned. What cannot be had any more is rejected. The dictionaries that a worker has brought here have few megabytes
-//! in all, whatever the peers ask for.
+//! A peer was promised a piece of a dictionary that is not in memory: its connection waits with that piece alone, and goes on with
+//! everything else. A dictionary that cannot be read any more is rejected. All dictionaries in a worker's memory together have
+//! few megabytes, whatever peers ask for.
 
 use super::super::message::ToWorker;
 use super::super::ring::Ring;

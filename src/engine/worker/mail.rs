@@ -1,15 +1,15 @@
-//! Messages to other workers, and connections that are not read while their home has not heard what they said.
+//! Messages to other workers, and connections that are not read until their home has heard what they said.
 //!
-//! Posting never waits: what finds a full mailbox stays in the [`Outbox`] for that worker. While anything is in it, no byte
-//! of the connections whose torrents are at home there is acted on. Their receives end, and what had come already waits
-//! with them: no more than the ring's receive buffers hold, since an ended receive brings nothing. So a connection can
-//! be ahead of its home by what one event of its own leads to, and by its end; TCP holds its peer back.
+//! Posting never waits. A message that finds a full mailbox stays in the [`Outbox`] for that worker. While that outbox holds
+//! anything, this worker acts on no byte of the connections whose torrents have their home there. It ends their receives. What
+//! had already come waits in the ring's receive buffers, which bounds it: an ended receive brings nothing more, and TCP holds
+//! the peer back. So a connection can be ahead of its home by what one of its events leads to, and by its end.
 //!
-//! Reading one's own mailbox never depends on any of this, so two workers whose mailboxes are both full read each other's
-//! mail in their next turns and come free. Those who wait go on one after the other, in the order in which they came to wait.
+//! A worker always reads its own mailbox, whatever waits here. So two workers whose mailboxes are both full read each other's
+//! messages in their next turns, and both come free. Connections go on in the order in which they came to wait.
 //!
-//! A connection whose peer says more in a second than `WORDS_PER_SECOND_MAX` waits in the same way until the next second. To
-//! read such a peer takes processor time that the other connections need.
+//! A connection whose peer says more in a second than `WORDS_PER_SECOND_MAX` waits in the same way until the next second: reading
+//! it takes processor time that other connections need.
 
 use super::super::message::ToWorker;
 use super::super::ring::{Op, OpKind, Ring, Tag};

@@ -1,9 +1,9 @@
 //! Content that is open while peers ask for it: a worker's part.
 //!
-//! The first block that a peer is to get has its torrent's content opened by somebody who may wait for a disk;
-//! meanwhile the peer's connection says what else there is to say. What nobody has asked for in a minute is let go, and so
-//! is what has been idle longest when more files would be open than this worker's share. Messages in flight hold their
-//! content themselves, so that letting go is always safe.
+//! When a peer asks for the first block of a torrent, a thread that may wait for a disk opens the content. Meanwhile the
+//! connection says what else it has to say. A worker lets content go that nobody has asked for in a minute. It also lets go
+//! what has been idle longest when more files would be open than its share. Messages in flight hold their content
+//! themselves, so letting go is always safe.
 
 use super::super::message::{SharedTorrent, ToWorker};
 use super::super::ring::Ring;

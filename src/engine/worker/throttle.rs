@@ -1,8 +1,11 @@
-//! Waiting for rate limits, in line: a limit is shared by those who wait for it, however many they are.
+//! Waiting in line for rate limits, so that all who wait share a limit, however many they are.
 //!
-//! Who finds a limit used up draws a ticket and waits. All who wait are woken together and try again by their
-//! tickets; who gets something gives his ticket back, who gets nothing keeps it. Whoever comes while others wait
-//! goes to the end of the line without a try, or the quick would take everything between two wakes.
+//! A connection that finds a limit used up draws a ticket and waits. All connections that wait are woken together, and try again
+//! in the order of their tickets. One that gets something gives its ticket back; one that gets nothing keeps it. A newcomer
+//! goes to the end of the line without a try: otherwise the quick would take everything between two wakes.
+//!
+//! A block is charged to the torrent's own limit first and to the process's limit then. When it has to wait for the second, what
+//! it paid to the first pays for the connection's next block, or is given back.
 
 use super::super::ring::Ring;
 use super::super::slab::Key;

@@ -1,9 +1,9 @@
 //! What a connection tells its torrent's home of its peer, and how often.
 //!
-//! Only what has changed crosses to another core, and what a peer can change to and fro crosses at a bounded rate, as it is by
-//! then: interest, the address it listens at and all that it has once a second, a wish that replaces another five times. A
-//! piece lost is one step, not a recount; recounts have a budget of their own, of which each address prefix has a share. What
-//! is left comes no faster than the home answers, or than the peer finishes pieces.
+//! Only changes cross to another core. What a peer can change back and forth crosses at a bounded rate, and the last state
+//! counts: interest, the peer's address and the whole of what it has once a second, a wish that replaces another five times a
+//! second. A lost piece is one step and no recount. Recounts have a budget of their own, of which each address prefix has a
+//! share. Everything else comes no faster than the home answers, or than the peer finishes pieces.
 
 use super::super::message::{Fact, OwnedStock};
 use super::super::ring::Ring;

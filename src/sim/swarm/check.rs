@@ -1,7 +1,7 @@
 //! What must hold in every swarm at every moment, whatever its peers do and whatever goes wrong.
 //!
 //! Checks are off unless [`Swarm::check_every`] switches them on; then everything that is said is read off the lines
-//! ([`Tap`]), and after every so-manieth event everything is counted anew, by means of their own where there are any.
+//! ([`Tap`]), and everything is counted anew after a fixed number of events, by means of their own where there are any.
 //! The first violation ends the run.
 //!
 //! Deliberately absent: how good a swarm is. That everybody completes in the end is for whoever knows who can
@@ -177,7 +177,7 @@ impl Checks {
             finding = Err((Property::OnlyStoredOffered, from.node, what));
         }
         for span in said.answered {
-            // Whoever has said nothing yet has asked for nothing.
+            // A peer that has said nothing yet has asked for nothing.
             let was_asked =
                 self.taps.get_mut(&to).is_some_and(|other| other.is_answered(span) || !other.is_readable());
             if !was_asked && finding.is_ok() {
@@ -414,7 +414,7 @@ fn may_be_banned(manner: Manner) -> bool {
 }
 
 impl Swarm {
-    /// Checks everything after every so-manieth event from now on, and what is said always. To be called before
+    /// Checks everything after each run of so many events from now on, and what is said always. To be called before
     /// anything has happened.
     pub fn check_every(&mut self, events: u32) {
         self.checks = Some(Box::new(Checks {
