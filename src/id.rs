@@ -146,6 +146,12 @@ impl Site {
         if len > 6 { 6 } else { 3 }
     }
 
+    /// The /32 of IPv6 that this site lies in, as a site of its own kind: what one provider is given at least, 65,536 sites
+    /// that cost it nothing more. IPv4 has none: there every /24 has its price.
+    pub const fn provider(self) -> Option<Self> {
+        if self.0 >> 48 == 1 { Some(Self(self.0 & !0xffff | 1 << 49)) } else { None }
+    }
+
     /// The site that [`Self::number`] gave this number.
     pub const fn from_number(number: u64) -> Self {
         Self(number)

@@ -20,9 +20,12 @@ pub const TRACKER_PEERS_MAX: usize = 200;
 pub const TRACKER_PEERS_DEFAULT: usize = 50;
 /// Peers in one UDP answer over IPv6: 1226 bytes, within the 1232 that every path carries.
 pub const UDP_PEERS_V6_MAX: usize = 67;
-/// Torrents a tracker knows. About 500 MB. A site (/24 of IPv4, /48 of IPv6) may found as many as are left free; for more
-/// it has to push out one of a site that has as many.
+/// Torrents a tracker knows. About 300 MB with a peer each. The sites of a /32 of IPv6 may together found as many as are left
+/// free, and so may a site (/24 of IPv4, /48 of IPv6) up to [`SWARMS_PER_SITE_MAX`]; for more they have to push out one of
+/// who has as many.
 pub const SWARMS_MAX: usize = 2_000_000;
+/// Those founded by one site: 40 MB with a peer each. A seed box has 100,000. For more it has to push out its own.
+pub const SWARMS_PER_SITE_MAX: usize = 262_144;
 /// Peers of one address family in one swarm; above it a newcomer takes the place of the poorest claim it finds.
 pub const PEERS_PER_SWARM_MAX: usize = 65_536;
 /// Peers of one address (IPv4) or network (/64 of IPv6) in one swarm; above it they displace their oldest.
@@ -33,6 +36,8 @@ pub const PEERS_PER_ADDRESS_MAX: usize = 64;
 pub const PEERS_PER_SITE_MAX: usize = 512;
 /// Peers of all swarms of a tracker, shared out by site as [`SWARMS_MAX`] is. About 1 GB at worst.
 pub const REGISTRY_PEERS_MAX: usize = 16_000_000;
+/// Those of one site; further ones are answered and not kept. With all its swarms about 50 MB at worst.
+pub const REGISTRY_PEERS_PER_SITE_MAX: usize = 393_216;
 /// Swarms, or peers, that a newcomer looks at for a claim poorer than its own: a few microseconds, and one in sixteen
 /// million misses a site that holds nine of ten.
 pub const EVICTION_LOOKS: usize = 8;

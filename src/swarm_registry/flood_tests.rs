@@ -18,7 +18,7 @@ struct Scene {
 impl Scene {
     fn new(swarms: usize, peers: usize) -> Self {
         let mut registry = SwarmRegistry::keyed(LIFETIME, [9; 16]);
-        registry.bounds = Bounds { swarms, peers };
+        registry.bounds = Bounds::of(swarms, peers);
         let (rng, now) = (Rng::from_seed(5), Instant::ZERO + LIFETIME * 3);
         Self { registry, rng, now, peers: SelectedPeers::default(), wanted: 200 }
     }
@@ -124,11 +124,77 @@ fn who_was_first_in_a_swarm_of_others_does_not_take_it_along() {
 fn thousands_of_sites_together_do_not_keep_a_newcomer_out() {
     let mut scene = Scene::new(2000, 100_000);
     for site in 0..4000_u32 {
-        scene.flood(&format!("[2001:db8:{site:x}::1]:1"), 3);
+        scene.flood(&format!("[2001:{site:x}::1]:1"), 3);
     }
     assert!(scene.registry.swarms.len() > 1900, "{}", scene.registry.swarms.len());
     assert!(scene.meet(OURS, "192.0.2.1:7", "198.51.100.1:7"));
     scene.check();
+}
+
+#[test]
+fn a_site_founds_a_fixed_number_and_many_sites_fill_the_table() {
+    for flooder in ["10.6.6.6:1", "[2001:db8:bad::1]:1", "127.0.0.1:1", "[::1]:1"] {
+        let mut scene = Scene::new(4000, 100_000);
+        scene.registry.bounds.swarms_of_site = 500;
+        scene.flood(flooder, 5000);
+        assert_eq!(scene.registry.swarms.len(), 500, "{flooder}");
+        // What comes last is kept in place of its own.
+        assert_eq!(scene.announce(OURS, flooder, AnnounceEvent::Started), []);
+        assert!(scene.registry.scrape(OURS).leeches == 1 && scene.registry.swarms.len() == 500);
+        for site in 0..12 {
+            scene.flood(&format!("192.0.{site}.1:7"), 300);
+        }
+        assert!(scene.registry.swarms.len() > 3800, "{}", scene.registry.swarms.len());
+        assert!(scene.meet(InfoHash([7; 20]), "198.51.100.1:7", "203.0.113.1:7"), "beside {flooder}");
+        scene.check();
+    }
+}
+
+#[test]
+fn peers_of_a_site_have_a_fixed_number_and_renew_themselves_beyond_it() {
+    let mut scene = Scene::new(4000, 100_000);
+    scene.registry.bounds.peers_of_site = 300;
+    for _ in 0..1000 {
+        let info_hash = scene.random_hash();
+        scene.announce(info_hash, "10.6.6.6:1", AnnounceEvent::Started);
+    }
+    assert_eq!(scene.registry.figures().peers(), 300);
+    let known = *scene.registry.swarms.keys().next().expect("there are swarms");
+    scene.announce(known, "10.6.6.6:1", AnnounceEvent::Completed);
+    assert_eq!(scene.registry.scrape(known).completed, 1);
+    assert!(scene.meet(OURS, "192.0.2.1:7", "198.51.100.1:7"));
+    scene.check();
+}
+
+#[test]
+fn all_sites_of_a_provider_have_half_of_the_table_and_push_nobody_out_who_has_less() {
+    let mut scene = Scene::new(2000, 100_000);
+    let of_box: Vec<InfoHash> = (0..300).map(|_| scene.random_hash()).collect();
+    for &info_hash in &of_box {
+        scene.announce(info_hash, "192.0.2.1:7", AnnounceEvent::Started);
+    }
+    for site in 0..10_000_u32 {
+        scene.flood(&format!("[2001:db8:{site:x}::1]:1"), 1);
+    }
+    let swarms = scene.registry.swarms.len();
+    assert!((1100..=1200).contains(&swarms), "{swarms}");
+    assert!(of_box.iter().all(|&info_hash| scene.registry.scrape(info_hash).leeches == 1));
+    assert!(scene.meet(OURS, "192.0.2.1:7", "198.51.100.1:7"));
+    // Another customer of that provider is heard, too.
+    assert!(scene.meet(InfoHash([9; 20]), "[2001:db8:a::7]:7", "[2001:db8:b::7]:7"));
+    scene.check();
+}
+
+/// The seed box that all this must not hurt.
+#[test]
+fn one_address_with_a_hundred_thousand_torrents_is_served_in_full() {
+    let mut scene = Scene::new(SWARMS_MAX, REGISTRY_PEERS_MAX);
+    scene.registry.bounds.swarms_of_site = SWARMS_PER_SITE_MAX;
+    scene.registry.bounds.peers_of_site = REGISTRY_PEERS_PER_SITE_MAX;
+    for address in ["192.0.2.1:7", "[2001:db8::1]:7"] {
+        scene.flood(address, 100_000);
+    }
+    assert_eq!((scene.registry.swarms.len(), scene.registry.figures().peers()), (200_000, 200_000));
 }
 
 #[test]

@@ -7,13 +7,15 @@
 //! to nobody, and removed by sweeps whose work each caller bounds.
 //!
 //! Bounds on swarms and peers stand in `limits`, and are shared out by site (`shares`): a site may hold as many records as
-//! are left free, so that one alone gets half of a table and there is always room for who holds little. For more it has to
+//! are left free and no more than a fixed number, so that one alone takes little memory; the sites of a /32 of IPv6 together
+//! may hold as many as are left free, which is half of a table for one of them alone, and there is always room for who holds little. For more it has to
 //! push out a record of a site that holds at least as many, the poorest of a few that are looked at: the emptiest swarm,
 //! the peer not heard of for longest. Who finds none is answered but not kept.
 //!
 //! Maps are ordered, so that no choice of info-hashes makes a lookup slow. Peer ids and claimed addresses are
 //! deliberately not kept; allow and deny lists are the shell's.
 
+mod family;
 mod peer_set;
 mod shares;
 mod snapshot;
@@ -25,10 +27,14 @@ mod tests;
 pub use snapshot::DamagedPiece;
 
 use crate::id::{InfoHash, Site};
-use crate::limits::{ANNOUNCE_SWEEP_PEERS, EVICTION_LOOKS, REGISTRY_PEERS_MAX, SWARM_LINGER, SWARMS_MAX};
+use crate::limits::{
+    ANNOUNCE_SWEEP_PEERS, EVICTION_LOOKS, REGISTRY_PEERS_MAX, REGISTRY_PEERS_PER_SITE_MAX, SWARM_LINGER,
+    SWARMS_MAX, SWARMS_PER_SITE_MAX,
+};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::tracker_wire::{AnnounceEvent, ScrapeEntry};
+use family::Family;
 use peer_set::{Entered, PeerSet, Role, Visit};
 use shares::Shares;
 use std::cmp::Reverse;
@@ -60,6 +66,16 @@ pub struct SwarmRegistry {
 struct Bounds {
     swarms: usize,
     peers: usize,
+    swarms_of_site: usize,
+    peers_of_site: usize,
+}
+
+impl Bounds {
+    /// So many swarms and peers, of which a site may have all that are left free.
+    #[cfg(test)]
+    fn of(swarms: usize, peers: usize) -> Self {
+        Self { swarms, peers, swarms_of_site: swarms, peers_of_site: peers }
+    }
 }
 
 /// Sums over all swarms.
@@ -117,12 +133,14 @@ pub struct Announced {
 
 #[derive(Clone, Debug, Default)]
 struct Swarm {
-    v4: PeerSet<6>,
-    v6: PeerSet<18>,
+    v4: Family<6>,
+    v6: Family<18>,
     completed: u32,
     announced_secs: u32,
     founder: Site,
 }
+
+const _: () = assert!(size_of::<Swarm>() == 32);
 
 impl SwarmRegistry {
     /// An empty registry that forgets a peer `peer_lifetime` after its last announce; a tracker takes a
@@ -143,7 +161,12 @@ impl SwarmRegistry {
             founded: Shares::new(&secret),
             present: Shares::new(&secret),
             looked_at: InfoHash([0; 20]),
-            bounds: Bounds { swarms: SWARMS_MAX, peers: REGISTRY_PEERS_MAX },
+            bounds: Bounds {
+                swarms: SWARMS_MAX,
+                peers: REGISTRY_PEERS_MAX,
+                swarms_of_site: SWARMS_PER_SITE_MAX,
+                peers_of_site: REGISTRY_PEERS_PER_SITE_MAX,
+            },
         }
     }
 
@@ -200,6 +223,8 @@ impl SwarmRegistry {
                 completed_now
             }
         };
+        swarm.v4.settle();
+        swarm.v6.settle();
         swarm.completed = swarm.completed.saturating_add(u32::from(completed_now));
         let figures = swarm.figures();
         let (after, is_dead) = (swarm.counts(), swarm.is_dead(now_secs));
@@ -280,20 +305,26 @@ impl SwarmRegistry {
     fn find_room_for_swarm(&mut self, info_hash: InfoHash, address: SocketAddr) -> bool {
         let free = self.bounds.swarms.saturating_sub(self.swarms.len());
         // No site holds more than there are.
-        if free > self.swarms.len() {
+        if free > self.swarms.len() && self.swarms.len() < self.bounds.swarms_of_site {
             return true;
         }
-        let held = self.founded.held(Site::of(address.ip()));
-        if held < free || self.swarms.contains_key(&info_hash) {
+        let site = Site::of(address.ip());
+        let (held, has_all) =
+            (self.founded.held(site), self.founded.held_alone(site) >= self.bounds.swarms_of_site);
+        if held < free && !has_all || self.swarms.contains_key(&info_hash) {
             return true;
         }
-        let poorest = self.poorest_swarm(held.max(free));
+        let poorest = if has_all {
+            self.poorest_swarm(0, |founder| founder == site)
+        } else {
+            self.poorest_swarm(held.max(free), |_| true)
+        };
         poorest.inspect(|&poorest| self.forget(poorest)).is_some()
     }
 
-    /// Of a few swarms, in turn, the poorest claim among those whose site holds `held_min`: that of the site that holds
+    /// Of a few swarms, in turn, the poorest claim among those of these founders whose site holds `held_min`: that of the site that holds
     /// most, with the fewest peers, not heard of for longest. A swarm stands for the poorest site that is in it.
-    fn poorest_swarm(&mut self, held_min: usize) -> Option<InfoHash> {
+    fn poorest_swarm(&mut self, held_min: usize, founded_by: impl Fn(Site) -> bool) -> Option<InfoHash> {
         let from = self.looked_at;
         let behind = self.swarms.range((Bound::Excluded(from), Bound::Unbounded));
         let before = self.swarms.range(..=from);
@@ -302,12 +333,14 @@ impl SwarmRegistry {
             last = info_hash;
             let held_by = |site| self.founded.held(site);
             let founder = held_by(swarm.founder);
-            if founder < held_min {
+            if founder < held_min || !founded_by(swarm.founder) {
                 continue;
             }
             let (v4, v6) = (swarm.v4.poorest_site(4, held_by), swarm.v6.poorest_site(4, held_by));
             let held = founder.min(v4.unwrap_or(founder)).min(v6.unwrap_or(founder));
-            let claim = (Reverse(held), swarm.v4.len() + swarm.v6.len(), swarm.announced_secs, info_hash);
+            let alone = self.founded.held_alone(swarm.founder);
+            let peers = swarm.v4.len() + swarm.v6.len();
+            let claim = (Reverse(held), Reverse(alone), peers, swarm.announced_secs, info_hash);
             if held >= held_min && poorest.is_none_or(|poorest| claim < poorest) {
                 poorest = Some(claim);
             }
@@ -321,13 +354,15 @@ impl SwarmRegistry {
         let count = usize::try_from(self.figures.peers()).unwrap_or(usize::MAX);
         let free = self.bounds.peers.saturating_sub(count);
         // No site holds more than there are.
-        if free > count {
+        if free > count && count < self.bounds.peers_of_site {
             return true;
         }
-        let held = self.present.held(Site::of(address.ip()));
-        held < free
+        let site = Site::of(address.ip());
+        let (held, has_all) =
+            (self.present.held(site), self.present.held_alone(site) >= self.bounds.peers_of_site);
+        held < free && !has_all
             || self.swarms.get(&info_hash).is_some_and(|swarm| swarm.knows(address))
-            || self.push_out_poorest_peer(held.max(free), rng)
+            || !has_all && self.push_out_poorest_peer(held.max(free), rng)
     }
 
     /// Looks at a few peers of a few swarms, in turn, for the poorest claim among those whose site holds `held_min`, and
@@ -354,8 +389,10 @@ impl SwarmRegistry {
         let before = swarm.counts();
         if is_v6 {
             swarm.v6.remove_at(place, &mut self.present);
+            swarm.v6.settle();
         } else {
             swarm.v4.remove_at(place, &mut self.present);
+            swarm.v4.settle();
         }
         self.figures.exchange(before, swarm.counts());
         if swarm.completed == 0 && swarm.v4.len() + swarm.v6.len() == 0 {

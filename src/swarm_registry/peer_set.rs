@@ -28,7 +28,8 @@ pub(super) struct PeerSet<const N: usize> {
     partial_seeds: u32,
     /// Records below this place are still to be looked at in the sweep under way; zero between sweeps.
     sweep_place: u32,
-    index: BTreeMap<[u8; N], u32>,
+    #[expect(clippy::box_collection, reason = "most sets have none, and the place for it costs them memory")]
+    index: Option<Box<BTreeMap<[u8; N], u32>>>,
 }
 
 /// What the set keeps of a peer.
@@ -69,6 +70,7 @@ pub(super) struct Visit {
 }
 
 const _: () = assert!(size_of::<Peer<6>>() == 12 && size_of::<Peer<18>>() == 24);
+const _: () = assert!(size_of::<PeerSet<6>>() == 48 && size_of::<PeerSet<18>>() == 48);
 
 /// What an announce did to the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,11 @@ pub(super) enum Entered {
 }
 
 impl<const N: usize> PeerSet<N> {
+    /// A set of nobody.
+    pub(super) const fn new() -> Self {
+        Self { peers: Vec::new(), wanting: 0, partial_seeds: 0, sweep_place: 0, index: None }
+    }
+
     /// Enters a peer or renews its record; a newcomer only when there is `room`. Where its address, its site or the whole
     /// swarm has as many peers as may be, it takes another's place: the oldest of that address or site, or the poorest
     /// claim among a few of the swarm.
@@ -252,10 +259,9 @@ impl<const N: usize> PeerSet<N> {
     }
 
     fn place_of(&self, address: &[u8; N]) -> Option<usize> {
-        if self.index.is_empty() {
-            self.peers.iter().position(|peer| peer.address == *address)
-        } else {
-            self.index.get(address).map(|&place| place as usize)
+        match &self.index {
+            None => self.peers.iter().position(|peer| peer.address == *address),
+            Some(index) => index.get(address).map(|&place| place as usize),
         }
     }
 
@@ -263,6 +269,10 @@ impl<const N: usize> PeerSet<N> {
         shares.enter(Site::of_bytes(&peer.address));
         self.partial_seeds += u32::from(peer.role == Role::PartialSeed);
         let mut place = self.len();
+        if place == 0 {
+            // Most swarms have one peer.
+            self.peers.reserve_exact(1);
+        }
         self.peers.push(peer);
         if peer.role.wants() {
             self.peers.swap(place, self.wanting as usize);
@@ -270,10 +280,11 @@ impl<const N: usize> PeerSet<N> {
             place = self.wanting as usize;
             self.wanting += 1;
         }
-        if !self.index.is_empty() {
-            self.index.insert(peer.address, place as u32);
+        if let Some(index) = &mut self.index {
+            index.insert(peer.address, place as u32);
         } else if self.len() > LINEAR_LEN_MAX {
-            self.index = (0..).zip(&self.peers).map(|(place, peer)| (peer.address, place)).collect();
+            let places = (0..).zip(&self.peers).map(|(place, peer)| (peer.address, place)).collect();
+            self.index = Some(Box::new(places));
         }
         place
     }
@@ -291,9 +302,9 @@ impl<const N: usize> PeerSet<N> {
         }
         self.peers.swap_remove(gap);
         if self.len() < INDEX_LEN_MIN {
-            self.index = BTreeMap::new();
-        } else if !self.index.is_empty() {
-            self.index.remove(&address);
+            self.index = None;
+        } else if let Some(index) = &mut self.index {
+            index.remove(&address);
             self.renumber(place);
             self.renumber(gap);
         }
@@ -304,10 +315,8 @@ impl<const N: usize> PeerSet<N> {
 
     /// Writes down where the record at `place`, if any, now stands.
     fn renumber(&mut self, place: usize) {
-        if let Some(peer) = self.peers.get(place)
-            && !self.index.is_empty()
-        {
-            self.index.insert(peer.address, place as u32);
+        if let (Some(peer), Some(index)) = (self.peers.get(place), &mut self.index) {
+            index.insert(peer.address, place as u32);
         }
     }
 
@@ -319,7 +328,7 @@ impl<const N: usize> PeerSet<N> {
             return None;
         }
         // A site has no more peers here than in all swarms, which is little for most newcomers.
-        let held = shares.held(Site::of_bytes(address));
+        let held = shares.held_alone(Site::of_bytes(address));
         let owner_len = if N == 6 { 4 } else { 8 };
         let crowd = [(owner_len, PEERS_PER_ADDRESS_MAX), (Site::bytes_of(N), PEERS_PER_SITE_MAX)];
         let is_crowd = |&(len, count): &(usize, usize)| held >= count && self.has_alike(address, len, count);
@@ -338,7 +347,8 @@ impl<const N: usize> PeerSet<N> {
         low[len..].fill(0);
         high[len..].fill(0xff);
         // The index exists where there are as many as PEERS_PER_ADDRESS_MAX, which lies above LINEAR_LEN_MAX.
-        self.index.range(low..=high).map(|(_, &place)| place as usize)
+        let places = self.index.iter().flat_map(move |index| index.range(low..=high));
+        places.map(|(_, &place)| place as usize)
     }
 
     /// Panics when the set's invariant does not hold.
@@ -349,12 +359,9 @@ impl<const N: usize> PeerSet<N> {
         assert!(!others.iter().any(|peer| peer.role.wants()));
         let partial_seeds = others.iter().filter(|peer| peer.role == Role::PartialSeed).count();
         assert_eq!(partial_seeds, self.partial_seeds());
-        if !self.index.is_empty() {
-            assert_eq!(self.index.len(), self.len());
-        } else {
-            assert!(self.len() <= LINEAR_LEN_MAX);
-        }
-        for (&address, &place) in &self.index {
+        let Some(index) = &self.index else { return assert!(self.len() <= LINEAR_LEN_MAX) };
+        assert_eq!(index.len(), self.len());
+        for (&address, &place) in index.iter() {
             assert_eq!(self.peers[place as usize].address, address);
         }
     }

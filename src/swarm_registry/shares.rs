@@ -24,22 +24,32 @@ impl Shares {
         Self { counters: vec![0; 2 * ROW_LEN].into(), keyed: SipHasher13::new_with_key(key) }
     }
 
-    /// Records that `site` holds, or somewhat more.
+    /// Records that `site` holds together with all others of its provider, or somewhat more.
     pub(super) fn held(&self, site: Site) -> usize {
+        let together = site.provider().map_or(0, |provider| self.held_alone(provider));
+        together.max(self.held_alone(site))
+    }
+
+    /// Records that `site` itself holds, or somewhat more.
+    pub(super) fn held_alone(&self, site: Site) -> usize {
         self.places(site).iter().map(|&place| self.counters[place]).min().unwrap_or(0) as usize
     }
 
     /// One more.
     pub(super) fn enter(&mut self, site: Site) {
-        for place in self.places(site) {
-            self.counters[place] = self.counters[place].saturating_add(1);
+        for site in std::iter::once(site).chain(site.provider()) {
+            for place in self.places(site) {
+                self.counters[place] = self.counters[place].saturating_add(1);
+            }
         }
     }
 
     /// One less; only after [`Self::enter`] for the same site.
     pub(super) fn leave(&mut self, site: Site) {
-        for place in self.places(site) {
-            self.counters[place] = self.counters[place].saturating_sub(1);
+        for site in std::iter::once(site).chain(site.provider()) {
+            for place in self.places(site) {
+                self.counters[place] = self.counters[place].saturating_sub(1);
+            }
         }
     }
 
@@ -60,6 +70,23 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use std::net::IpAddr;
+
+    #[test]
+    fn sites_of_one_provider_count_together_and_each_alone() {
+        let mut shares = Shares::new(&[8; 16]);
+        let site = |text: &str| Site::of(text.parse().expect("an address"));
+        (0..5).for_each(|_| shares.enter(site("2001:db8:1::1")));
+        shares.enter(site("2001:db8:2::1"));
+        shares.enter(site("192.0.2.1"));
+        let counts = |text| (shares.held(site(text)), shares.held_alone(site(text)));
+        assert_eq!((counts("2001:db8:1::2"), counts("2001:db8:2::2")), ((6, 5), (6, 1)));
+        assert_eq!((counts("2001:db8:3::1"), counts("2001:db9::1")), ((6, 0), (0, 0)));
+        assert_eq!((counts("192.0.2.9"), counts("192.0.3.9")), ((1, 1), (0, 0)));
+        (0..5).for_each(|_| shares.leave(site("2001:db8:1::1")));
+        shares.leave(site("2001:db8:2::1"));
+        shares.leave(site("192.0.2.1"));
+        shares.check_empty();
+    }
 
     #[test]
     fn no_count_is_too_small_and_all_are_zero_when_everybody_has_left() {

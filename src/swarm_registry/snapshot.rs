@@ -5,6 +5,7 @@
 //! clock; the reader adds how long the bytes have lain about. Numbers are little-endian. Reading never panics and keeps to
 //! the registry's bounds, whatever the bytes are.
 
+use super::family::Family;
 use super::peer_set::{PeerSet, Role};
 use super::{Swarm, SwarmRegistry, seconds};
 use crate::id::{InfoHash, Site};
@@ -131,7 +132,7 @@ fn write_peers<const N: usize>(set: &PeerSet<N>, now_secs: u32, out: &mut Vec<u8
 
 fn read_peers<const N: usize>(
     bytes: &mut &[u8],
-    set: &mut PeerSet<N>,
+    set: &mut Family<N>,
     len: usize,
     room: usize,
     times: Times,
@@ -261,7 +262,7 @@ mod tests {
     fn bounds_and_lists_hold_for_what_is_read_too() {
         let all = pieces(&registry(900), at(900), 1 << 20);
         let mut new = SwarmRegistry::new(LIFETIME);
-        new.bounds = super::super::Bounds { swarms: 10, peers: 40 };
+        new.bounds = super::super::Bounds::of(10, 40);
         new.read_piece(at(0), Duration::ZERO, &all[0], |info_hash| info_hash.0[0] % 2 == 0).unwrap();
         assert!(new.swarms.len() <= 10 && new.figures().peers() <= 40);
         assert!(new.swarms.keys().all(|info_hash| info_hash.0[0] % 2 == 0));
