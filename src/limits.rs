@@ -521,6 +521,11 @@ pub const INFO_HELD_LEN_MAX: usize = 8 * 1024 * 1024;
 /// Files of one torrent that are opened together; of a torrent with more, those of a part are opened when a peer asks for
 /// something in it. A part of the process's share may be less.
 pub const PART_FILES_MAX: usize = 256;
+/// Files of one torrent that are open to be written to, when they are more than may be open in all. A part of the process's
+/// share may be less. More would make the file system's journal no fuller.
+pub const WRITTEN_FILES_MAX: usize = 256;
+/// Files of one such torrent that are looked at each time: a hundred thousand every two seconds would cost a quarter of a core.
+pub const FILES_PER_LOOK_MAX: u32 = 4096;
 /// Bytes of a torrent's shortest part that is opened by itself; parts are multiples of it.
 pub const PART_LEN_STEP: u64 = 128 * 1024;
 /// Threads that open, close and look at files for who must not wait; half as many are the file systems that may hang before

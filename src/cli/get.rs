@@ -224,6 +224,7 @@ async fn get(
         allocation: if args.preallocate { Allocation::Full } else { Allocation::Sparse },
         overwrite: args.overwrite,
         state_dir: state_dir.clone(),
+        open_files_max: None,
     };
     let planning = service::apart(move || Planned::new(metainfo, options))?;
     let planned = tokio::select! {

@@ -1,14 +1,14 @@
 //! From a torrent and a place on disk to content that may be served: at once when nothing has changed since it
 //! was last checked, otherwise after a check.
 
-use super::on_demand::OnDemand;
+use super::on_demand::{Downloaded, OnDemand};
 use crate::bitfield::Bitfield;
 use crate::engine::supply::Supply;
 use crate::id::InfoHash;
 use crate::metainfo::Metainfo;
 use crate::storage::{
-    self, ByFile, CheckReport, Content, FileIndex, FileProblem, FileSelection, Fingerprint, Layout, Links,
-    Resume, Sample, Shelf, ShelvedContent, StorageError, Subset, resume_path,
+    self, ByFile, CheckReport, Content, DownloadContent, FileIndex, FileProblem, FileSelection, Fingerprint,
+    Layout, Links, Resume, Sample, Shelf, ShelvedContent, StorageError, Subset, resume_path,
 };
 use crate::units::{Counted, PieceIndex};
 use std::path::{Path, PathBuf};
@@ -49,8 +49,8 @@ pub struct Remembered {
 /// A torrent's files as the session has them.
 #[derive(Clone, Debug)]
 pub enum ServedContent {
-    /// Open as long as the torrent is served, for pieces may come.
-    Open(Arc<Content>),
+    /// Pieces may come.
+    Download(DownloadContent),
     /// Opened when a peer asks.
     OnDemand(Arc<ShelvedContent>),
 }
@@ -59,7 +59,7 @@ impl ServedContent {
     /// Where pieces lie in files.
     pub fn layout(&self) -> &Arc<Layout> {
         match self {
-            Self::Open(content) => content.layout(),
+            Self::Download(content) => content.layout(),
             Self::OnDemand(content) => content.layout(),
         }
     }
@@ -67,7 +67,7 @@ impl ServedContent {
     /// The first fault that anybody met.
     pub fn fault(&self) -> Option<&StorageError> {
         match self {
-            Self::Open(content) => content.fault(),
+            Self::Download(content) => content.fault(),
             Self::OnDemand(content) => content.fault(),
         }
     }
@@ -75,7 +75,7 @@ impl ServedContent {
     /// Reports a fault; true when it is the first, and thereby the one that stays.
     pub fn fail(&self, fault: StorageError) -> bool {
         match self {
-            Self::Open(content) => content.fail(fault),
+            Self::Download(content) => content.fail(fault),
             Self::OnDemand(content) => content.fail(fault),
         }
     }
@@ -86,7 +86,7 @@ impl ServedContent {
     /// What has changed.
     pub fn verify_files(&self) -> Result<(), StorageError> {
         match self {
-            Self::Open(content) => content.verify_files(),
+            Self::Download(content) => content.verify_files(),
             Self::OnDemand(content) => content.verify_files(),
         }
     }
@@ -95,7 +95,7 @@ impl ServedContent {
     pub(super) fn has_newcomers(&self) -> bool {
         match self {
             // What is downloaded is made here.
-            Self::Open(_) => false,
+            Self::Download(_) => false,
             Self::OnDemand(content) => content.has_newcomers(),
         }
     }
@@ -103,7 +103,7 @@ impl ServedContent {
     /// The device that most of it lies on, in the kernel's number.
     pub(super) fn device(&self) -> u64 {
         match self {
-            Self::Open(content) => content.device(),
+            Self::Download(content) => content.device(),
             Self::OnDemand(content) => content.device(),
         }
     }
@@ -111,7 +111,10 @@ impl ServedContent {
     /// How workers come by it.
     pub(super) fn supply(&self, info_hash: InfoHash, torrent_file: Option<&Path>) -> Supply<Content> {
         match self {
-            Self::Open(content) => Supply::Open(Arc::clone(content)),
+            Self::Download(DownloadContent::Open(content)) => Supply::Open(Arc::clone(content)),
+            Self::Download(DownloadContent::ManyFiles(content)) => {
+                Supply::OnDemand(Arc::new(Downloaded(Arc::clone(content))))
+            }
             Self::OnDemand(content) => {
                 let (content, torrent_file) = (Arc::clone(content), torrent_file.map(Path::to_owned));
                 Supply::OnDemand(Arc::new(OnDemand { content, info_hash, torrent_file }))

@@ -10,8 +10,9 @@ use super::patterns::{NoPattern, Patterns};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Metainfo;
 use crate::storage::{
-    Allocation, BootId, Claims, Content, Evidence, FileIndex, FileSelection, Former, Layout, Resume,
-    StorageError, Subset, Verdict, check_some, forget_cached, layout_in, pieces_with_data, resume_path,
+    Allocation, BootId, Claims, DownloadContent, Evidence, FileIndex, FileSelection, Former, Layout, Resume,
+    StorageError, Subset, Target, Verdict, check_some, forget_cached, layout_in, open_files_max,
+    pieces_with_data, resume_path,
 };
 use crate::units::PieceIndex;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub struct DownloadOptions {
     pub overwrite: bool,
     /// Where resume files lie.
     pub state_dir: Option<PathBuf>,
+    /// Files of the torrent that may be open at once; `None` for as many as the process's share.
+    pub open_files_max: Option<usize>,
 }
 
 /// Why nothing can be downloaded.
@@ -115,7 +118,7 @@ impl Planned {
     /// Hashes what has to be, and opens the files for downloading into.
     ///
     /// # Errors
-    /// A file in the way that is not ours: see [`Claims::of`]. What the disk says: see [`Content::create`].
+    /// A file in the way that is not ours: see [`Claims::of`]. What the disk says: see [`DownloadContent::create`].
     pub fn open(
         self,
         on_progress: &(dyn Fn(u64) + Sync),
@@ -153,8 +156,16 @@ impl Planned {
         }
         let as_it_lay = lay.as_ref().map(|(former, pieces)| (pieces, former.selection()));
         let claims = Claims::of_moved(&layout, &options.root, &selection, evidence, as_it_lay)?;
-        let (content, _) = Content::create(layout, &options.root, &selection, options.allocation, &claims)?;
-        let content = content.keeping(&claims)?.closed_elsewhere();
+        let target = Target {
+            root: &options.root,
+            selection: &selection,
+            allocation: options.allocation,
+            claims: &claims,
+            have: &verified,
+            durable: &durable,
+            files_max: options.open_files_max.unwrap_or_else(open_files_max),
+        };
+        let (content, _) = DownloadContent::create(layout, target)?;
         if let Some((former, right)) = &lay {
             let taken = former.take_along(&options.root, right, &expected, &content);
             taken.iter().for_each(|piece| _ = verified.insert(piece));
@@ -181,7 +192,7 @@ impl Planned {
             metainfo,
             torrent_file: None,
             made_here: false,
-            content: ServedContent::Open(Arc::new(content)),
+            content: ServedContent::Download(content),
             is_noted: false,
             verified,
             durable,
@@ -423,7 +434,7 @@ mod tests {
             let root = scratch.path();
             // All pieces that have a byte of `one` or `two` are here; between them lies `small`.
             let (_, checked) = lacking(&torrent, root, &["one", "two"], has_record);
-            let ServedContent::Open(open) = &checked.content else { panic!("it is downloaded") };
+            let ServedContent::Download(open) = &checked.content else { panic!("it is downloaded") };
             let layout = Arc::clone(open.layout());
             for piece in checked.selection.as_ref().unwrap().wanted_pieces(&layout).iter() {
                 let start = piece.0 as usize * 16_384;

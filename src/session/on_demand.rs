@@ -1,4 +1,4 @@
-//! A torrent that is seeded from files which are open only while somebody asks for them.
+//! A torrent that is served from files which are open only while somebody asks for them.
 //!
 //! It keeps what it takes to open them: the content on its shelf, and where the torrent file lies, from which
 //! the info dictionary is read again when a peer asks for it.
@@ -6,7 +6,7 @@
 use super::torrent_file::read_torrent;
 use crate::engine::supply::{ContentSource, LoadedInfo, NotOpened, Opened};
 use crate::id::InfoHash;
-use crate::storage::{Content, Refusal, ShelvedContent, StorageError};
+use crate::storage::{Answer, Content, ManyFiles, Refusal, ShelvedContent, StorageError};
 use crate::units::BlockSpan;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +19,10 @@ pub(super) struct OnDemand {
     /// From where the info dictionary is read; without it that is in memory.
     pub torrent_file: Option<PathBuf>,
 }
+
+/// What the workers open content with that is downloaded, where its files are more than may be open.
+#[derive(Debug)]
+pub(super) struct Downloaded(pub Arc<ManyFiles>);
 
 /// Torrent files are read beside content, as if they lay on a device of their own.
 const TORRENT_FILES: u64 = u64::MAX;
@@ -33,16 +37,7 @@ impl ContentSource<Content> for OnDemand {
     }
 
     fn open(self: Arc<Self>, part: u32, answer: Opened<Content>) {
-        let content = Arc::clone(&self.content);
-        content.open_later(
-            part,
-            Box::new(move |opened| {
-                answer(opened.map_err(|refusal| match refusal {
-                    Refusal::Faulty => NotOpened::Failed,
-                    Refusal::Full => NotOpened::Later,
-                }));
-            }),
-        );
+        Arc::clone(&self.content).open_later(part, told(answer));
     }
 
     fn load_info(self: Arc<Self>, answer: LoadedInfo) {
@@ -56,6 +51,39 @@ impl ContentSource<Content> for OnDemand {
     fn fault(&self) -> Option<String> {
         self.content.fault().map(StorageError::with_cause)
     }
+}
+
+impl ContentSource<Content> for Downloaded {
+    fn part_of(&self, block: BlockSpan) -> u32 {
+        self.0.part_of(block)
+    }
+
+    fn file_count(&self, part: u32) -> usize {
+        self.0.file_count(part)
+    }
+
+    fn open(self: Arc<Self>, part: u32, answer: Opened<Content>) {
+        Arc::clone(&self.0).open_later(part, told(answer));
+    }
+
+    fn load_info(self: Arc<Self>, answer: LoadedInfo) {
+        // It is in memory, from where it came.
+        answer(None);
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.0.fault().map(StorageError::with_cause)
+    }
+}
+
+/// The storage's answer in the engine's words.
+fn told(answer: Opened<Content>) -> Answer {
+    Box::new(move |opened| {
+        answer(opened.map_err(|refusal| match refusal {
+            Refusal::Faulty => NotOpened::Failed,
+            Refusal::Full => NotOpened::Later,
+        }));
+    })
 }
 
 impl OnDemand {

@@ -364,8 +364,8 @@ impl Seeding {
         let metainfo = Arc::new(checked.metainfo);
         let info = metainfo.info();
         let download = wanted.as_ref().filter(|_| is_download).and_then(|wanted| {
-            let ServedContent::Open(content) = &checked.content else { return None };
-            let content = Arc::clone(content);
+            let ServedContent::Download(content) = &checked.content else { return None };
+            let content = content.clone();
             let shape = info.shape();
             let (have, wanted) = (checked.verified.clone(), wanted.clone());
             let first = checked.first.clone().unwrap_or_else(|| Bitfield::none(piece_count));

@@ -4,7 +4,7 @@ use crate::bitfield::SharedBitfield;
 use crate::engine::piece_buffer::PieceBuffer;
 use crate::engine::store::PieceSink;
 use crate::metainfo::Metainfo;
-use crate::storage::{Content, Finisher, PieceJob, PieceOutcome};
+use crate::storage::{DownloadContent, Finisher, PieceJob, PieceOutcome};
 use crate::torrent::PieceResult;
 use crate::units::PieceIndex;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// The way of one torrent's pieces to its files.
 pub struct StorageSink {
-    content: Arc<Content>,
+    content: DownloadContent,
     metainfo: Arc<Metainfo>,
     finisher: Arc<Finisher>,
     stored: Arc<SharedBitfield>,
@@ -22,7 +22,7 @@ impl StorageSink {
     /// Pieces of `metainfo` go into `content`, through these storage threads; those that are there are added to
     /// `stored`, be there an engine left that hears of it or not.
     pub fn new(
-        content: Arc<Content>,
+        content: DownloadContent,
         metainfo: Arc<Metainfo>,
         finisher: Arc<Finisher>,
         stored: Arc<SharedBitfield>,
@@ -49,7 +49,7 @@ impl PieceSink for StorageSink {
             }
             reply(result_of(outcome));
         };
-        let content = Arc::clone(&self.content);
+        let content = self.content.clone();
         let job = PieceJob { content, piece, bytes, expected, want_block_hashes, reply: Box::new(reply) };
         self.finisher.submit(job);
     }

@@ -450,8 +450,10 @@ impl Watch {
     fn sync(&self, kept: &mut Kept) {
         // What is verified now was written before now.
         let pieces = kept.torrent.stored.snapshot();
+        let info_hash = kept.torrent.shared.facts.info_hash;
+        let mut progressed = || self.shared.show(Some(info_hash), STORAGE_END_PATIENCE);
         let synced = match &kept.torrent.content {
-            ServedContent::Open(content) => content.sync(),
+            ServedContent::Download(content) => content.sync(&mut progressed),
             // Nobody writes it.
             ServedContent::OnDemand(_) => Ok(()),
         };
@@ -503,14 +505,14 @@ impl Watch {
         let Some(mut kept) = self.torrents.remove(&info_hash) else { return };
         self.sync(&mut kept);
         let finished = match &kept.torrent.content {
-            ServedContent::Open(content) => content.finish(),
+            ServedContent::Download(content) => content.finish(),
             ServedContent::OnDemand(_) => Ok(()),
         };
         if let Err(error) = &finished {
             tracing::warn!(%error, "the downloaded files could not be looked at");
         }
         let saved = kept.download.as_ref();
-        if let (ServedContent::Open(content), Some(saved)) =
+        if let (ServedContent::Download(content), Some(saved)) =
             (&kept.torrent.content, saved.filter(|it| !it.doubtful))
         {
             let removed =
@@ -549,7 +551,7 @@ impl Watched {
     /// The files as they were when they were opened, or, while pieces are written, as they are now.
     fn fingerprint_now(&self) -> Fingerprint {
         match &self.content {
-            ServedContent::Open(content) => content.fingerprint(),
+            ServedContent::Download(content) => content.fingerprint(),
             ServedContent::OnDemand(content) => content.fingerprint(),
         }
     }
@@ -576,11 +578,11 @@ impl Kept {
             durable: saved.durable.clone(),
             is_clean,
             boot_id: match &self.torrent.content {
-                ServedContent::Open(content) => content.boot_id(),
+                ServedContent::Download(content) => content.boot_id(),
                 ServedContent::OnDemand(_) => None,
             },
             folder: match &self.torrent.content {
-                ServedContent::Open(content) => content.folder(),
+                ServedContent::Download(content) => content.folder(),
                 ServedContent::OnDemand(_) => None,
             },
             selection: saved.selection.clone(),

@@ -27,7 +27,7 @@ use super::selection::{FileSelection, parts_index};
 use super::shelf::Room;
 use crate::time::Instant;
 use crate::units::{BLOCK_LEN, BlockSpan};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -70,16 +70,18 @@ pub struct Content {
     layout: Arc<Layout>,
     root: Root,
     selection: FileSelection,
-    /// By file index from `first_file` on, the parts file behind them; `None` for empty files, padding and what is not wanted.
+    /// By file index from `first_file` on; `None` for empty files, padding and what is not wanted.
     files: Box<[Option<MappedFile>]>,
     first_file: u32,
+    /// What the selection leaves out of border pieces.
+    parts_file: Option<MappedFile>,
     /// Bytes of files that are too many to be open.
     copied: Option<CopiedFiles>,
     fault: Arc<OnceLock<StorageError>>,
     /// The right to have its files open, of content that is opened on demand.
     room: Option<Room>,
-    /// Whether pieces are being written: files then may become younger.
-    is_writable: AtomicBool,
+    /// Whether pieces are being written: files then may become younger. Shared with whoever writes, of a part of content.
+    is_writable: Arc<AtomicBool>,
     /// Whether the folders may have entries that a crash would lose.
     are_folders_unsynced: AtomicBool,
     /// Whoever holds it last need not wait for its files to close.
@@ -95,24 +97,23 @@ impl Content {
     /// length that the layout says. Takes one descriptor and one mapping a file; no content is read. While it is open nobody
     /// downloads into the files.
     pub fn open(layout: Arc<Layout>, root: &Path) -> Result<Self, StorageError> {
-        let due: Vec<Option<u64>> = layout.stored_files().map(|(_, file)| Some(file.len)).collect();
         let all = 0..u32::try_from(layout.files().len()).unwrap_or(u32::MAX);
-        Self::open_some(layout, root, due, all)
+        let lens = Arc::clone(&layout);
+        Self::open_some(layout, root, |file| Some(lens.file(file)?.len), all)
     }
 
-    /// [`Self::open`] of some files, by number, that are `due` to have so many bytes, in the torrent's order (all of its files),
-    /// which need not be what the layout says. Those of `None` are left out: their pieces have no bytes here.
+    /// [`Self::open`] of some files, by number, each of which is `due` to have so many bytes, which need not be what the layout
+    /// says. Those of `None` are left out: their pieces have no bytes here.
     pub(super) fn open_some(
         layout: Arc<Layout>,
         root: &Path,
-        due: impl IntoIterator<Item = Option<u64>>,
+        due: impl Fn(FileIndex) -> Option<u64>,
         some: Range<u32>,
     ) -> Result<Self, StorageError> {
         let root = Root::open_at_once(root)?;
         let mut files: Vec<Option<MappedFile>> = some.clone().map(|_| None).collect();
-        let all = layout.stored_files().zip(due);
-        for ((index, file), due) in all.filter(|((index, _), _)| some.contains(&index.0)) {
-            let Some(due) = due else { continue };
+        for (index, file) in layout.stored_files_of(some.clone()) {
+            let Some(due) = due(index) else { continue };
             let (fd, state) = root.open_file(&file.path)?;
             let path = root.full_path(&file.path);
             if state.len != due {
@@ -128,6 +129,38 @@ impl Content {
         Ok(content)
     }
 
+    /// Maps files of a part of content that pieces still come for, which are open, and `is_writable` until that ends.
+    pub(super) fn map_part(
+        layout: Arc<Layout>,
+        root: Root,
+        selection: FileSelection,
+        some: Range<u32>,
+        opened: Vec<(FileIndex, OwnedFd, FileState)>,
+        is_writable: &Arc<AtomicBool>,
+    ) -> Result<Self, StorageError> {
+        let mut files: Vec<Option<MappedFile>> = some.clone().map(|_| None).collect();
+        let mut parts_file = None;
+        for (index, fd, state) in opened {
+            let path = layout.file(index).map_or_else(PathBuf::new, |file| root.full_path(&file.path));
+            let file = Some(MappedFile::map(fd, state, &path)?);
+            match index.0.checked_sub(some.start).and_then(|slot| files.get_mut(slot as usize)) {
+                Some(slot) => *slot = file,
+                None => parts_file = file,
+            }
+        }
+        let mut content = Self::new(layout, root, selection, files, true);
+        (content.parts_file, content.first_file) = (parts_file, some.start);
+        content.is_writable = Arc::clone(is_writable);
+        Ok(content)
+    }
+
+    /// From now on the files are to be as `states` says.
+    pub(super) fn note(&self, states: impl Fn(FileIndex) -> Option<FileState>) {
+        for (index, file) in self.mapped_files() {
+            states(index).into_iter().for_each(|state| file.note(state));
+        }
+    }
+
     fn new(
         layout: Arc<Layout>,
         root: Root,
@@ -141,10 +174,11 @@ impl Content {
             selection,
             files: files.into_boxed_slice(),
             first_file: 0,
+            parts_file: None,
             copied: None,
             fault: Arc::default(),
             room: None,
-            is_writable: AtomicBool::new(is_writable),
+            is_writable: Arc::new(AtomicBool::new(is_writable)),
             are_folders_unsynced: AtomicBool::new(is_writable),
             is_closed_elsewhere: false,
             is_suspected: AtomicBool::new(false),
@@ -169,7 +203,7 @@ impl Content {
 
     /// The device that most of it lies on, in the kernel's number; zero when it has no files.
     pub fn device(&self) -> u64 {
-        let mapped = self.files.iter().flatten().next().map(|file| file.identity.0);
+        let mapped = self.mapped_files().next().map(|(_, file)| file.identity.0);
         mapped.or_else(|| self.copied.as_ref()?.device()).unwrap_or(0)
     }
 
@@ -188,7 +222,17 @@ impl Content {
     }
 
     fn file(&self, file: FileIndex) -> Option<&MappedFile> {
+        if file == parts_index(&self.layout) {
+            return self.parts_file.as_ref();
+        }
         self.files.get(file.0.checked_sub(self.first_file)? as usize)?.as_ref()
+    }
+
+    /// Every file that is open, the parts file last.
+    fn mapped_files(&self) -> impl Iterator<Item = (FileIndex, &MappedFile)> {
+        let parts = self.parts_file.iter().map(|file| (parts_index(&self.layout), file));
+        let files = (self.first_file..).map(FileIndex).zip(&self.files);
+        files.filter_map(|(index, file)| Some((index, file.as_ref()?))).chain(parts)
     }
 
     /// The folder that it lies in, as the user named it.
@@ -407,8 +451,7 @@ impl Content {
     /// Looks at every file: two system calls each, none of which reads content. Neither reports nor forgets a
     /// fault. Not for data cores.
     pub fn verify_files(&self) -> Result<(), StorageError> {
-        let mut numbers = (self.first_file..).map(FileIndex).take(self.files.len());
-        numbers.try_for_each(|index| self.verify_file(index))
+        self.mapped_files().try_for_each(|(index, _)| self.verify_file(index))
     }
 
     /// Whether the file is still the one that was opened, as long and (unless pieces are being written) as old, and
@@ -491,7 +534,8 @@ impl Drop for Content {
             self.room.iter().for_each(Room::begin_closing);
             let device = self.device();
             // In this order: the files are closed before others may be opened in their place.
-            drop_later(device, Box::new((std::mem::take(&mut self.files), self.room.take())));
+            let files = (std::mem::take(&mut self.files), self.parts_file.take());
+            drop_later(device, Box::new((files, self.room.take())));
         }
     }
 }
@@ -503,6 +547,8 @@ mod write;
 use copied::CopiedFiles;
 
 pub use create::{Allocation, Created};
+pub(super) use create::{create_files, lock_to_read, lock_to_write};
+pub(super) use write::{may_keep, parts_of, write_exactly};
 
 #[cfg(test)]
 mod tests;

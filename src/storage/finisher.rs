@@ -6,7 +6,7 @@
 //! threads of its own, so that one which hangs holds up nobody else's pieces.
 //! Deliberately absent: what becomes of a failed piece, which is the torrent's to decide, and retries of a full disk.
 
-use super::content::Content;
+use super::download::DownloadContent;
 use super::error::StorageError;
 use super::hash::piece_hashes;
 use super::sha1_lanes::LANES;
@@ -32,7 +32,7 @@ pub type Reply = Box<dyn FnOnce(PieceOutcome) + Send>;
 /// A piece that has come whole.
 pub struct PieceJob {
     /// Where it goes.
-    pub content: Arc<Content>,
+    pub content: DownloadContent,
     /// The piece.
     pub piece: PieceIndex,
     /// Its bytes, as many as the piece has, which nobody changes until the answer.

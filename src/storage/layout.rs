@@ -137,10 +137,14 @@ impl Layout {
 
     /// The files that have bytes on disk: neither empty nor padding.
     pub fn stored_files(&self) -> impl Iterator<Item = (FileIndex, &LayoutFile)> {
-        let numbered = self.files.iter().enumerate();
-        numbered
-            .filter(|(_, file)| file.len > 0 && !file.padding)
-            .map(|(index, file)| (FileIndex(index as u32), file))
+        self.stored_files_of(0..u32::try_from(self.files.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Those of them that have these numbers.
+    pub fn stored_files_of(&self, some: Range<u32>) -> impl Iterator<Item = (FileIndex, &LayoutFile)> {
+        let (first, len) = (some.start, some.len());
+        let numbered = (first..).map(FileIndex).zip(self.files.iter().skip(first as usize).take(len));
+        numbered.filter(|(_, file)| file.len > 0 && !file.padding)
     }
 
     /// Number of pieces; zero for a torrent without bytes.

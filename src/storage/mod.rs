@@ -7,6 +7,7 @@
 //! yield raw pointers for the kernel, which answers EFAULT, and hashing reads into buffers.
 
 mod content;
+mod download;
 mod error;
 mod extents;
 mod file_limit;
@@ -17,6 +18,8 @@ mod finisher;
 mod hash;
 mod layout;
 mod locate;
+mod look_round;
+mod many_files;
 mod mapped_file;
 mod moved;
 mod ownership;
@@ -33,6 +36,7 @@ mod shelf;
 mod shortage;
 
 pub use content::{Allocation, Content, Created, IoSlicePtr, PopulateRange};
+pub use download::{DownloadContent, Target};
 pub use error::{Blame, StorageError};
 pub use extents::pieces_with_data;
 pub use file_limit::{DescriptorShares, descriptor_shares, open_files_max, raise_file_limit};
@@ -43,6 +47,7 @@ pub use finisher::{Finisher, FinisherCounters, PieceJob, PieceOutcome, Reply};
 pub use hash::{CheckReport, FileProblem, Subset, check, check_some, hash_pieces, piece_hash, piece_hashes};
 pub use layout::{FileIndex, FileSpan, Layout, LayoutError, LayoutFile, Spans};
 pub use locate::{Links, layout_in, locate};
+pub use many_files::ManyFiles;
 pub use moved::{Former, remove_unused_parts};
 pub use ownership::{
     Claims, DownloadFile, Evidence, FileKind, InTheWay, Permit, Place, Refused, WholeFile, Witness,

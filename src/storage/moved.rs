@@ -6,7 +6,7 @@
 //! selection was, it was the files that are there: another client's copy, or a download whose record is lost. Invariant: nothing is
 //! removed before what it held is in its place and the download has brought that to the disk.
 
-use super::content::Content;
+use super::download::DownloadContent;
 use super::error::StorageError;
 use super::extents::pieces_with_data;
 use super::hash::piece_hash;
@@ -89,7 +89,7 @@ impl Former {
         root: &Path,
         right: &Bitfield,
         expected: &dyn Fn(PieceIndex) -> Option<[u8; 20]>,
-        content: &Content,
+        content: &DownloadContent,
     ) -> Bitfield {
         let layout = content.layout();
         let mut taken = Bitfield::none(layout.piece_count());

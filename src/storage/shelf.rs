@@ -12,6 +12,7 @@ use super::file_threads::{Job, run_later};
 use super::fingerprint::Fingerprint;
 use super::hash::FileProblem;
 use super::layout::{FileIndex, Layout, LayoutFile};
+use super::look_round::LookRound;
 use super::parts::Parts;
 use super::root::{FileState, Root};
 use super::second_look::{Sameness, Sample};
@@ -20,6 +21,7 @@ use crate::limits::{PART_FILES_MAX, ROOM_PATIENCE};
 use crate::units::BlockSpan;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -29,8 +31,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 pub struct ShelvedContent {
     layout: Arc<Layout>,
     root: PathBuf,
-    /// The files that have bytes on disk, in the torrent's order, as they were when they were checked; `None` for those of
-    /// which there is nothing.
+    /// By file number, the files as they were when they were checked; `None` for those of which there is nothing.
     states: Mutex<Arc<[Option<FileState>]>>,
     /// What is wrong with files, in the torrent's order.
     problems: Vec<FileProblem>,
@@ -44,6 +45,8 @@ pub struct ShelvedContent {
     /// What is open of them, by number, while anybody holds it.
     open: Mutex<BTreeMap<u32, Weak<Content>>>,
     shelf: Shelf,
+    next_look: LookRound,
+    newcomers_look: LookRound,
 }
 
 /// Why content was not opened.
@@ -68,7 +71,8 @@ impl ShelvedContent {
     pub fn new(layout: Arc<Layout>, root: PathBuf, shelf: &Shelf) -> Result<Self, StorageError> {
         let folder = Root::open(&root)?;
         let mut problems = Vec::new();
-        let states = layout.stored_files().map(|(index, file)| {
+        let mut states = vec![None; layout.files().len()];
+        for (index, file) in layout.stored_files() {
             let mut note = |error| problems.push(FileProblem { file: index, error });
             let state = match folder.state(&file.path) {
                 Ok(state) => state,
@@ -76,7 +80,7 @@ impl ShelvedContent {
                 Err(error @ (StorageError::SymbolicLink(_) | StorageError::Denied(_))) => return Err(error),
                 Err(error) => {
                     note(error);
-                    return Ok(None);
+                    continue;
                 }
             };
             if state.len != file.len {
@@ -84,14 +88,30 @@ impl ShelvedContent {
                 note(StorageError::Length { path, expected: file.len, found: state.len });
             }
             // Nothing can be mapped of a file without bytes.
-            Ok(Some(state).filter(|state| state.len > 0))
-        });
-        let states = states.collect::<Result<Arc<[Option<FileState>]>, StorageError>>()?;
+            if let Some(slot) = states.get_mut(index.0 as usize) {
+                *slot = Some(state).filter(|state| state.len > 0);
+            }
+        }
+        let states: Arc<[Option<FileState>]> = states.into();
         let device = states.iter().flatten().next().map_or(0, |state| state.identity.0);
         let (states, sample) = (Mutex::new(states), Sample::default());
         let (fault, open, shelf) = (Arc::default(), Mutex::default(), shelf.clone());
         let parts = Parts::of(&layout, shelf.part_files_max());
-        Ok(Self { layout, root, states, problems, device, sample, fault, parts, open, shelf })
+        let (next_look, newcomers_look) = (LookRound::default(), LookRound::default());
+        Ok(Self {
+            layout,
+            root,
+            states,
+            problems,
+            device,
+            sample,
+            fault,
+            parts,
+            open,
+            shelf,
+            next_look,
+            newcomers_look,
+        })
     }
 
     /// The same, with pieces to look at when its files have other numbers than before and are otherwise as they were.
@@ -126,7 +146,9 @@ impl ShelvedContent {
 
     /// The files as they were when this was made, and have to be.
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(self.states().iter().copied(), None)
+        let states = self.states();
+        let of = |file: FileIndex| states.get(file.0 as usize).copied().flatten();
+        Fingerprint::of(self.layout.stored_files().map(|(file, _)| of(file)), None)
     }
 
     /// The number of the part that has to be open for this block. A torrent of few files is one part.
@@ -152,45 +174,52 @@ impl ShelvedContent {
     }
 
     /// Whether every file is still there and as it was: one system call each, none of which opens or reads a file unless the
-    /// file system has numbered its files anew. Neither reports nor forgets a fault. Not for data cores.
+    /// file system has numbered its files anew. Of very many files only some are looked at, others the next time. Neither
+    /// reports nor forgets a fault. Not for data cores.
     ///
     /// # Errors
     /// What has changed.
     pub fn verify_files(&self) -> Result<(), StorageError> {
         let root = Root::open_at_once(&self.root)?;
-        let found = |(_, file): (FileIndex, &LayoutFile)| match root.state(&file.path) {
+        let found = |_, file: &LayoutFile| match root.state(&file.path) {
             Err(StorageError::Missing(path)) => Err(StorageError::Vanished(path)),
             other => other.map(Some),
         };
-        match self.compare(self.layout.stored_files().map(found))? {
+        match self.compare(self.next_look.next(self.file_numbers().end), found)? {
             None => Ok(()),
             Some(renumbered) => self.look_again(&root, &renumbered),
         }
     }
 
-    /// Whether there is something of files of which there was nothing: one system call for each of these. Not for data cores.
+    /// Whether there is something of files of which there was nothing: one system call for each of these; of very many only some are
+    /// looked at, others the next time. Not for data cores.
     pub fn has_newcomers(&self) -> bool {
-        let (states, stored) = (self.states(), self.layout.stored_files());
-        let mut missing = states.iter().zip(stored).filter(|(state, _)| state.is_none()).peekable();
+        let (states, files) = (self.states(), self.newcomers_look.next(self.file_numbers().end));
+        let is_missing = |file: FileIndex| states.get(file.0 as usize).is_some_and(Option::is_none);
+        let mut missing = self.layout.stored_files_of(files).filter(|&(file, _)| is_missing(file)).peekable();
         if missing.peek().is_none() {
             return false;
         }
         let Ok(root) = Root::open_at_once(&self.root) else { return false };
-        missing.any(|(_, (_, file))| root.state(&file.path).is_ok_and(|state| state.len > 0))
+        missing.any(|(_, file)| root.state(&file.path).is_ok_and(|state| state.len > 0))
     }
 
-    /// Compares the files, in the torrent's order, with what they were; the first that has another number and is otherwise as
-    /// it was.
+    fn file_numbers(&self) -> Range<u32> {
+        0..u32::try_from(self.layout.files().len()).unwrap_or(u32::MAX)
+    }
+
+    /// Compares files with what they were; the first that has another number and is otherwise as it was.
     fn compare(
         &self,
-        found: impl Iterator<Item = Result<Option<FileState>, StorageError>>,
+        files: Range<u32>,
+        mut found: impl FnMut(FileIndex, &LayoutFile) -> Result<Option<FileState>, StorageError>,
     ) -> Result<Option<PathBuf>, StorageError> {
         let mut renumbered = None;
-        for ((expected, found), (_, file)) in self.states().iter().zip(found).zip(self.layout.stored_files())
-        {
+        let states = self.states();
+        for (index, file) in self.layout.stored_files_of(files) {
             // What was not there is not looked for.
-            let Some(expected) = *expected else { continue };
-            let Some(found) = found? else { continue };
+            let Some(expected) = states.get(index.0 as usize).copied().flatten() else { continue };
+            let Some(found) = found(index, file)? else { continue };
             let path = || self.root.join(&file.path);
             if expected.compare(found, path)? == Sameness::Renumbered {
                 renumbered.get_or_insert_with(path);
@@ -202,11 +231,11 @@ impl ShelvedContent {
     /// Looks at what some files hold that have other numbers than before, `renumbered` among them, and remembers the numbers.
     fn look_again(&self, root: &Root, renumbered: &Path) -> Result<(), StorageError> {
         let before = self.states();
-        let files = before.iter().zip(self.layout.stored_files());
-        let states = files.map(|(before, (_, file))| before.map(|_| root.state(&file.path)).transpose());
+        let files = before.iter().zip(self.layout.files());
+        let states = files.map(|(before, file)| before.map(|_| root.state(&file.path)).transpose());
         let states = states.collect::<Result<Arc<[Option<FileState>]>, StorageError>>()?;
         // Once more: what has changed since the first look is no question of numbers.
-        self.compare(states.iter().map(|state| Ok(*state)))?;
+        self.compare(self.file_numbers(), |file, _| Ok(states.get(file.0 as usize).copied().flatten()))?;
         if !self.sample.is_found(&self.layout, root)? {
             return Err(StorageError::Replaced(renumbered.to_owned()));
         }
@@ -256,7 +285,8 @@ impl ShelvedContent {
 
     /// Opens and maps every file of a part, or reads them, each of which has to be as it was.
     fn reopen(&self, part: u32, room: Room) -> Result<Content, StorageError> {
-        let due: Vec<Option<u64>> = self.states().iter().map(|state| state.map(|state| state.len)).collect();
+        let states = self.states();
+        let due = |file: FileIndex| Some(states.get(file.0 as usize)?.as_ref()?.len);
         let (layout, part) = (Arc::clone(&self.layout), self.parts.get(part));
         let opened = if part.is_copied {
             Content::copy_part(layout, &self.root, due, part)
@@ -267,8 +297,9 @@ impl ShelvedContent {
             StorageError::Missing(path) => StorageError::Vanished(path),
             other => other,
         })?;
-        let opened = self.layout.stored_files().map(|(index, _)| Ok(content.opened_state(index)));
-        if let Some(renumbered) = self.compare(opened)? {
+        if let Some(renumbered) =
+            self.compare(part.files.clone(), |file, _| Ok(content.opened_state(file)))?
+        {
             self.look_again(&Root::open_at_once(&self.root)?, &renumbered)?;
         }
         Ok(content.with_fault(Arc::clone(&self.fault), room))
@@ -315,8 +346,13 @@ impl Shelf {
         Self(Arc::new(Inner { files_max, files: Mutex::default(), closed: Condvar::new() }))
     }
 
+    /// Files and folders that may be open at once.
+    pub(super) fn files_max(&self) -> usize {
+        self.0.files_max
+    }
+
     /// Files that are opened together, so that several peers' parts may be open at once on every core.
-    fn part_files_max(&self) -> usize {
+    pub(super) fn part_files_max(&self) -> usize {
         (self.0.files_max / 16).clamp(1, PART_FILES_MAX)
     }
 
@@ -326,7 +362,7 @@ impl Shelf {
     }
 
     /// Waits a little for what is being closed.
-    fn room_for(&self, files: usize) -> Option<Room> {
+    pub(super) fn room_for(&self, files: usize) -> Option<Room> {
         let is_full = |counted: &mut Files| {
             counted.closing > 0 && counted.open > 0 && counted.open + files > self.0.files_max
         };

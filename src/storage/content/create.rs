@@ -7,10 +7,10 @@
 
 use super::{Content, MappedFile};
 use crate::storage::error::StorageError;
-use crate::storage::layout::Layout;
+use crate::storage::layout::{FileIndex, Layout, LayoutFile};
 use crate::storage::ownership::{Claim, Claims, Permit};
 use crate::storage::root::{FileState, Root};
-use crate::storage::selection::{FileSelection, parts_index};
+use crate::storage::selection::{FileSelection, Place, parts_index};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
@@ -58,32 +58,58 @@ impl Content {
         claims: &Claims,
     ) -> Result<(Self, Created), StorageError> {
         let root = Root::create(root)?;
-        let mut created = Created::default();
-        let mut files: Vec<Option<MappedFile>> = (0..=layout.files().len()).map(|_| None).collect();
-        let wanted = (0..).map(crate::storage::FileIndex).zip(layout.files());
-        for (index, file) in wanted.filter(|&(index, file)| !file.padding && selection.contains(index)) {
-            let claim = claims.of_file(index);
-            let opened = open(&root, &file.path, file.len, claim, allocation, &mut created)?;
-            if let (Some(slot), Some(mapped)) = (files.get_mut(index.0 as usize), opened) {
-                *slot = Some(mapped);
+        let mut files: Vec<Option<MappedFile>> = (0..layout.files().len()).map(|_| None).collect();
+        let mut parts_file = None;
+        let keep = |place: Place<'_>, fd, state| {
+            let file = MappedFile::map(fd, state, &root.full_path(place.path))?;
+            // What an earlier run wrote may be in memory alone, if that run was killed.
+            file.is_unsynced.store(true, Relaxed);
+            match files.get_mut(place.file.0 as usize) {
+                Some(slot) => *slot = Some(file),
+                None => parts_file = Some(file),
             }
-        }
-        if let Some(parts) = selection.parts_path()
-            && selection.border_pieces(&layout).count() > 0
-        {
-            let mut ignored = Created::default();
-            let index = parts_index(&layout);
-            let claim = claims.of_file(index);
-            let opened = open(&root, parts, layout.total_len(), claim, Allocation::Sparse, &mut ignored)?;
-            if let Some(slot) = files.get_mut(index.0 as usize) {
-                *slot = opened;
-            }
-        }
-        Ok((Self::new(layout, root, selection.clone(), files, true), created))
+            Ok(())
+        };
+        let created = create_files(&layout, &root, selection, allocation, claims, keep)?;
+        let mut content = Self::new(layout, root, selection.clone(), files, true);
+        content.parts_file = parts_file;
+        Ok((content, created))
     }
 }
 
-/// Opens or makes one file of `len` bytes; no mapping for one without bytes.
+/// Opens or makes the selected files one after the other, and the parts file behind them, and hands each that has bytes
+/// over, open and locked. The rest as for [`Content::create`].
+pub(in crate::storage) fn create_files(
+    layout: &Layout,
+    root: &Root,
+    selection: &FileSelection,
+    allocation: Allocation,
+    claims: &Claims,
+    mut keep: impl FnMut(Place<'_>, OwnedFd, FileState) -> Result<(), StorageError>,
+) -> Result<Created, StorageError> {
+    let mut created = Created::default();
+    let wanted = (0..).map(FileIndex).zip(layout.files());
+    for (file, LayoutFile { path, len, .. }) in
+        wanted.filter(|&(index, file)| !file.padding && selection.contains(index))
+    {
+        let claim = claims.of_file(file);
+        if let Some((fd, state)) = open(root, path, *len, claim, allocation, &mut created)? {
+            keep(Place { file, path, file_len: *len, offset: 0 }, fd, state)?;
+        }
+    }
+    if let Some(path) = selection.parts_path()
+        && selection.border_pieces(layout).count() > 0
+    {
+        let (file, file_len) = (parts_index(layout), layout.total_len());
+        let (claim, mut ignored) = (claims.of_file(file), Created::default());
+        if let Some((fd, state)) = open(root, path, file_len, claim, Allocation::Sparse, &mut ignored)? {
+            keep(Place { file, path, file_len, offset: 0 }, fd, state)?;
+        }
+    }
+    Ok(created)
+}
+
+/// Opens or makes one file of `len` bytes; nothing for one without bytes.
 fn open(
     root: &Root,
     relative: &Path,
@@ -91,7 +117,7 @@ fn open(
     claim: Claim,
     allocation: Allocation,
     created: &mut Created,
-) -> Result<Option<MappedFile>, StorageError> {
+) -> Result<Option<(OwnedFd, FileState)>, StorageError> {
     let path = root.full_path(relative);
     let (fd, state) = match claim.permit {
         Permit::Make => root.make_file(relative)?,
@@ -134,21 +160,18 @@ fn open(
     if state.len != len {
         return Err(StorageError::Length { path, expected: len, found: state.len });
     }
-    let file = MappedFile::map(fd, state, &path)?;
-    // What an earlier run wrote may be in memory alone, if that run was killed.
-    file.is_unsynced.store(true, Relaxed);
-    Ok(Some(file))
+    Ok(Some((fd, state)))
 }
 
 /// Keeps others from downloading into the file, and from seeding it, as long as it is open. The lock is the file's (flock(2)),
 /// so it holds under every name. A file system without locks goes without.
-fn lock_to_write(fd: &OwnedFd, path: &Path) -> Result<(), StorageError> {
+pub(in crate::storage) fn lock_to_write(fd: &OwnedFd, path: &Path) -> Result<(), StorageError> {
     lock(fd, path, FlockOperation::NonBlockingLockExclusive)
 }
 
 /// Keeps others from downloading into the file as long as it is open; any number may read it. In place of a lock to write,
 /// it lets others in that read.
-pub(super) fn lock_to_read(fd: &OwnedFd, path: &Path) -> Result<(), StorageError> {
+pub(in crate::storage) fn lock_to_read(fd: &OwnedFd, path: &Path) -> Result<(), StorageError> {
     lock(fd, path, FlockOperation::NonBlockingLockShared)
 }
 

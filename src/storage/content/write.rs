@@ -8,7 +8,7 @@
 use super::Content;
 use super::create::lock_to_read;
 use crate::storage::error::StorageError;
-use crate::storage::layout::FileIndex;
+use crate::storage::layout::{FileIndex, FileSpan, Layout};
 use crate::storage::selection::FileSelection;
 use crate::units::PieceIndex;
 use rustix::fd::AsFd;
@@ -48,23 +48,8 @@ impl Content {
         if !self.is_writable.load(Acquire) {
             return Err(StorageError::NotOpenForWriting(self.root.full_path(Path::new(""))));
         }
-        let block = self.layout.piece_span(piece);
-        if block.len == 0 || block.len as usize != bytes.len() {
-            return Err(StorageError::NotThePiece { piece, expected: block.len, found: bytes.len() });
-        }
-        // Looked at first, so that a piece which cannot be kept leaves nothing behind.
-        let mut rest = bytes;
-        for span in self.layout.spans(block) {
-            let (part, behind) = rest.split_at_checked(span.len as usize).unwrap_or_default();
-            rest = behind;
-            if self.is_padding(span) && part.iter().any(|&byte| byte != 0) {
-                return Err(StorageError::PaddingWithContent(piece));
-            }
-        }
-        let mut rest = bytes;
-        for span in self.layout.spans(block) {
-            let (part, behind) = rest.split_at_checked(span.len as usize).unwrap_or_default();
-            rest = behind;
+        may_keep(&self.layout, piece, bytes)?;
+        for (span, part) in parts_of(&self.layout, piece, bytes) {
             match self.mapped(span) {
                 _ if !is_due(span.file) => {}
                 Some((file, offset)) => {
@@ -88,9 +73,8 @@ impl Content {
     /// it has ever answered [`StorageError::Unsynced`]: the kernel tells once that it has lost something. Waits for
     /// the disk.
     pub fn sync(&self) -> Result<(), StorageError> {
-        for (index, file) in (0..).map(FileIndex).zip(&self.files) {
-            if let Some(file) = file
-                && file.is_unsynced.swap(false, AcqRel)
+        for (index, file) in self.mapped_files() {
+            if file.is_unsynced.swap(false, AcqRel)
                 && let Err(errno) = rustix::fs::fsync(&file.fd)
             {
                 file.is_unsynced.store(true, Release);
@@ -105,24 +89,22 @@ impl Content {
     }
 
     fn sync_folders(&self) -> Result<(), StorageError> {
-        let files = (0..).map(FileIndex).zip(&self.files).filter(|(_, file)| file.is_some());
-        let folders: BTreeSet<&Path> =
-            files.flat_map(|(index, _)| self.relative_path(index).ancestors().skip(1)).collect();
+        let folders: BTreeSet<&Path> = self
+            .mapped_files()
+            .flat_map(|(index, _)| self.relative_path(index).ancestors().skip(1))
+            .collect();
         folders.into_iter().try_for_each(|folder| self.root.sync_folder(folder))
     }
 
     /// Ends the writing: from now on the files are to be as they are now, and [`Self::verify_files`] tells who changes
     /// them. Nothing may be writing any more when this is called; what is written afterwards is refused.
     pub fn finish(&self) -> Result<(), StorageError> {
-        for (index, file) in (0..).map(FileIndex).zip(&self.files) {
-            if let Some(file) = file {
-                let state = file
-                    .state()
-                    .map_err(|errno| StorageError::at("inspect", &self.full_path(index), errno))?;
-                file.note(state);
-                // Nobody writes any more: those who seed the file may come in. Held is held already.
-                let _ = lock_to_read(&file.fd, &self.full_path(index));
-            }
+        for (index, file) in self.mapped_files() {
+            let state =
+                file.state().map_err(|errno| StorageError::at("inspect", &self.full_path(index), errno))?;
+            file.note(state);
+            // Nobody writes any more: those who seed the file may come in. Held is held already.
+            let _ = lock_to_read(&file.fd, &self.full_path(index));
         }
         // Last, so that who finds the writing ended finds the new states, too.
         self.is_writable.store(false, Release);
@@ -135,8 +117,44 @@ impl Content {
     }
 }
 
+/// Whether these bytes can be kept as this piece, looked at first, so that what cannot leaves nothing behind.
+pub(in crate::storage) fn may_keep(
+    layout: &Layout,
+    piece: PieceIndex,
+    bytes: &[u8],
+) -> Result<(), StorageError> {
+    let due = layout.piece_len(piece);
+    if due == 0 || due as usize != bytes.len() {
+        return Err(StorageError::NotThePiece { piece, expected: due, found: bytes.len() });
+    }
+    let is_padding = |span: FileSpan| layout.file(span.file).is_some_and(|file| file.padding);
+    let has_content =
+        |(span, part): (FileSpan, &[u8])| is_padding(span) && part.iter().any(|&byte| byte != 0);
+    if parts_of(layout, piece, bytes).any(has_content) {
+        return Err(StorageError::PaddingWithContent(piece));
+    }
+    Ok(())
+}
+
+/// A piece's bytes, file by file.
+pub(in crate::storage) fn parts_of<'a>(
+    layout: &'a Layout,
+    piece: PieceIndex,
+    mut bytes: &'a [u8],
+) -> impl Iterator<Item = (FileSpan, &'a [u8])> {
+    layout.spans(layout.piece_span(piece)).map(move |span| {
+        let (part, behind) = bytes.split_at_checked(span.len as usize).unwrap_or_default();
+        bytes = behind;
+        (span, part)
+    })
+}
+
 /// Writes all of `bytes` from `offset` on, however short the single writes.
-fn write_exactly(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+pub(in crate::storage) fn write_exactly(
+    fd: impl AsFd,
+    mut bytes: &[u8],
+    mut offset: u64,
+) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(&fd, bytes, offset) {
             // A write of nothing without an error has no reason to ever end.

@@ -348,7 +348,7 @@ fn on_a_small_disk() {
         let (answer, outcome) = std::sync::mpsc::channel();
         let bytes = random(u64::from(piece), LEN);
         let job = PieceJob {
-            content: Arc::clone(&content),
+            content: Arc::clone(&content).into(),
             piece: PieceIndex(piece),
             expected: piece_hash(&bytes),
             bytes: Arc::new(bytes),

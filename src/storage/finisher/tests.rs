@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::bitfield::Bitfield;
-use crate::storage::{Allocation, Claims, Evidence, FileSelection, Layout, LayoutFile, piece_hash};
+use crate::storage::{Allocation, Claims, Content, Evidence, FileSelection, Layout, LayoutFile, piece_hash};
 use std::sync::mpsc;
 
 const PIECES: u32 = 60;
@@ -37,7 +37,7 @@ impl Scratch {
     fn job(&self, piece: u32, reply: impl FnOnce(PieceOutcome) + Send + 'static) -> PieceJob {
         let bytes = self.bytes(piece);
         PieceJob {
-            content: Arc::clone(&self.content),
+            content: Arc::clone(&self.content).into(),
             piece: PieceIndex(piece),
             expected: piece_hash(&bytes),
             bytes: Arc::new(bytes),
@@ -63,7 +63,7 @@ fn every_piece_is_answered_once_and_only_right_ones_are_written() {
             let mut job = scratch.job(piece, move |outcome| answer.send((piece, outcome)).unwrap());
             match piece % 3 {
                 1 => job.expected[0] ^= 1,
-                2 => job.content = Arc::clone(&finished),
+                2 => job.content = Arc::clone(&finished).into(),
                 _ => {}
             }
             finisher.submit(job);
@@ -119,7 +119,7 @@ fn any_number_of_pieces_is_taken_while_none_is_answered() {
         let answer = answer.clone();
         // The hash need not be right.
         finisher.submit(PieceJob {
-            content: Arc::clone(&scratch.content),
+            content: Arc::clone(&scratch.content).into(),
             piece: PieceIndex(1),
             bytes: Arc::clone(&bytes) as Arc<dyn AsRef<[u8]> + Send + Sync>,
             expected: [0; 20],

@@ -261,7 +261,7 @@ impl Look<'_> {
         let folder = file.path.components().next();
         let is_of_folder = |other: &&LayoutFile| other.path.components().next() == folder;
         (len == due || is_prefix)
-            && self.layout.files().iter().filter(is_of_folder).count() > 1
+            && self.layout.files().iter().filter(is_of_folder).nth(1).is_some()
             && *self
                 .is_folder_proven
                 .get_or_init(|| self.are_telling(self.with_lens(self.evidence.have.iter())))
