@@ -1,10 +1,11 @@
 //! Hundreds of torrents in one process that may have few files open: each is served byte for byte and described to
-//! whoever has only its magnet link, and no more of it is open or in memory than peers ask for.
+//! whoever has only its magnet link, and no more of it is open or in memory than peers ask for. And torrents with more files
+//! than a process may have open: seeded, downloaded, interrupted and given on.
 
 mod getting;
 mod support;
 
-use getting::Run;
+use getting::{Album, Run, get, get_in, seedring, with_descriptors};
 use rustix::fs::OFlags;
 use rustix::process::Signal;
 use seedring::id::PeerId;
@@ -72,7 +73,7 @@ impl Library {
     }
 
     fn seed_command(&self) -> Command {
-        let mut seed = getting::seedring("seed");
+        let mut seed = seedring("seed");
         seed.arg("--torrents").arg(self.torrents()).arg("--data").arg(self.data());
         seed.args(["--tracker-port", "0", "--state-dir"]).arg(self.folder.path().join("state"));
         seed
@@ -81,7 +82,7 @@ impl Library {
     /// Seeds all of them in a process that may have few descriptors.
     fn seed(&self) -> Run {
         let seed = self.seed_command();
-        let mut run = Run::start(&mut getting::with_descriptors(&seed, DESCRIPTORS));
+        let mut run = Run::start(&mut with_descriptors(&seed, DESCRIPTORS));
         assert_eq!(run.wait_for("ready")["torrents"], self.works.len(), "{:?}", run.heard.last());
         run
     }
@@ -190,7 +191,7 @@ fn few_descriptors_end_no_torrent() {
     for descriptors in [32, 40, 64] {
         let library = Library::of_many();
         let seed = library.seed_command();
-        let mut run = Run::start(&mut getting::with_descriptors(&seed, descriptors));
+        let mut run = Run::start(&mut with_descriptors(&seed, descriptors));
         assert_eq!(run.wait_for("ready")["torrents"], TORRENTS, "{descriptors}: {:?}", run.heard.last());
         let crowd: Vec<_> = (0..100).map(|_| TcpStream::connect(run.address())).collect();
         for work in &library.works[..6] {
@@ -293,4 +294,119 @@ fn a_torrent_of_more_files_than_may_be_open_is_served_byte_for_byte() {
     assert!(failed["reason"].as_str().is_some_and(|reason| reason.contains(&names[650])), "{failed}");
     let mut other = few.join(run.address());
     assert!(few.fetch(&mut other) == few.content);
+}
+
+/// An album of so many tiny files in folders of a hundred, some of them empty and few of them larger than a piece.
+fn album_of(count: usize, piece_length: usize, len: impl Fn(usize) -> usize) -> Album {
+    let paths: Vec<String> = (0..count).map(|number| format!("{:03}/{number:05}", number / 100)).collect();
+    let files: Vec<(&str, usize)> = paths.iter().map(String::as_str).zip((0..count).map(len)).collect();
+    Album::new_in_memory(5, piece_length, &files)
+}
+
+/// Seeds an album in a process that may have so few descriptors.
+fn seed_with(album: &Album, descriptors: usize, limit: &str) -> Run {
+    let mut command = seedring("seed");
+    command.arg(album.path("album.torrent")).arg("--data").arg(album.path("seeded"));
+    command.args(["--tracker-port", "0", "--upload-limit", limit, "--state-dir"]);
+    let mut run = Run::start(&mut with_descriptors(command.arg(album.path("state-of-seed")), descriptors));
+    run.started();
+    run
+}
+
+/// Descriptors of a process that lead below `folder`, and its mappings of files there.
+fn open_below(process: u32, folder: &Path) -> (usize, usize) {
+    let entries = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let open = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
+    let folder_name = folder.to_string_lossy();
+    let mapped = maps.lines().filter(|line| line.contains(&*folder_name)).count();
+    (open.filter(|path| path.starts_with(folder)).count(), mapped)
+}
+
+/// Waits until at most so many bytes are lacking; looks meanwhile that few of its files are open.
+fn wait_until_left(run: &mut Run, bytes: u64, folder: &Path, files_max: usize) {
+    loop {
+        let left = run.wait_for("status")["download"]["left"].as_u64();
+        let (open, mapped) = open_below(run.id(), folder);
+        assert!(open <= files_max && mapped <= files_max, "{open} are open and {mapped} mapped");
+        if left.is_some_and(|left| left <= bytes) {
+            return;
+        }
+    }
+}
+
+fn ended_well(run: Run) -> Vec<serde_json::Value> {
+    let (status, heard, said) = run.ended();
+    assert!(status.success(), "{said}");
+    heard
+}
+
+#[test]
+fn thirty_thousand_files_come_and_go_on_after_a_kill_and_an_end_with_few_descriptors() {
+    const DESCRIPTORS: usize = 2000;
+    let album = album_of(30_000, 16 << 10, |number| if number % 50 == 7 { 0 } else { 40 + number % 23 });
+    let total = album.content.len() as u64;
+    let out = album.path("out");
+    let seed = seed_with(&album, DESCRIPTORS, "300KB/s");
+    let start =
+        |seed: &Run| Run::start(&mut with_descriptors(&get(&album, Some(seed.address())), DESCRIPTORS));
+    let mut run = start(&seed);
+    wait_until_left(&mut run, total * 3 / 4, &out, DESCRIPTORS / 2);
+    run.signal(Signal::INT);
+    let (status, _, said) = run.ended();
+    assert!(status.code() == Some(1) && said.contains("goes on from here"), "{said}");
+    // After an end in order nothing is looked at.
+    let mut run = start(&seed);
+    let known = run.started()["pieces"].as_u64().unwrap();
+    assert!(known > 0 && run.checked_len() == 0, "{known} pieces, {} checked", run.checked_len());
+    wait_until_left(&mut run, total / 2, &out, DESCRIPTORS / 2);
+    run.kill();
+    drop(seed);
+    // After a kill what was written since the last note is.
+    let seed = seed_with(&album, DESCRIPTORS, "100MB/s");
+    let mut run = start(&seed);
+    assert!(run.started()["pieces"].as_u64().unwrap() >= known && run.checked_len() < total * 3 / 4);
+    ended_well(run);
+    album.assert_downloaded(&out, |_| true);
+    // It is remembered as seeding remembers it.
+    let again = ended_well(start(&seed));
+    assert!(again.iter().all(|event| event["event"] != "checking"), "{again:?}");
+}
+
+#[test]
+fn what_is_left_of_many_files_is_given_on_while_it_comes_and_to_who_wants_some_thousand_of_them() {
+    const DESCRIPTORS: usize = 200;
+    let album = album_of(5000, 32 << 10, |number| if number == 2500 { 300_000 } else { 50 + number % 400 });
+    let path_of = |number: usize| album.path(&format!("seeded/album/{:03}/{number:05}", number / 100));
+    let lost: Vec<(PathBuf, Vec<u8>)> =
+        (4500..4800).map(path_of).map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    lost.iter().for_each(|(path, _)| fs::remove_file(path).unwrap());
+    let seed = seed_with(&album, DESCRIPTORS, "100MB/s");
+    let limited = |command: &Command| Run::start(&mut with_descriptors(command, DESCRIPTORS));
+    // The first has from the seed what is left, and the second has it from the first alone.
+    let mut first = limited(&get_in(&album, Some(seed.address()), "first"));
+    first.started();
+    let mut some = get_in(&album, Some(first.address()), "second");
+    ended_well(limited(some.args(["--only", "0[0-2]?/*"])));
+    album.assert_downloaded(&album.path("second/out"), |path| path < "03");
+    assert!(!first.heard.iter().any(|event| event["event"] == "downloaded"));
+    let (open, mapped) = open_below(first.id(), &album.path("first"));
+    assert!(open <= DESCRIPTORS / 2 && mapped <= DESCRIPTORS / 2, "{open} are open, {mapped} mapped");
+    // Nobody else downloads into the same files meanwhile.
+    let (status, _, said) = limited(&get_in(&album, None, "first")).ended();
+    assert!(status.code() == Some(1) && said.contains("downloaded into, by another process"), "{said}");
+    first.signal(Signal::INT);
+    first.ended();
+    drop(seed);
+    // The rest comes beside it, and what lay at the borders goes where it belongs.
+    lost.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    let seed = seed_with(&album, DESCRIPTORS, "100MB/s");
+    for below in ["first", "second"] {
+        let mut run = limited(&get_in(&album, Some(seed.address()), below));
+        assert!(run.started()["pieces"].as_u64().unwrap() > 10);
+        ended_well(run);
+        album.assert_downloaded(&album.path(below).join("out"), |_| true);
+        let left = fs::read_dir(album.path(below).join("out")).unwrap().count();
+        assert_eq!(left, 1, "no parts file");
+    }
 }

@@ -37,7 +37,16 @@ pub struct Album {
 impl Album {
     /// Random files of these lengths, in the folder `seeded`, and `album.torrent` beside it.
     pub fn new(seed: u64, piece_length: usize, files: &[(&str, usize)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::new_in(tempfile::tempdir().unwrap(), seed, piece_length, files)
+    }
+
+    /// The same where memory serves as a disk, if there is such a place: for very many files.
+    pub fn new_in_memory(seed: u64, piece_length: usize, files: &[(&str, usize)]) -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::new_in(folder.unwrap(), seed, piece_length, files)
+    }
+
+    fn new_in(folder: tempfile::TempDir, seed: u64, piece_length: usize, files: &[(&str, usize)]) -> Self {
         let mut content = vec![0; files.iter().map(|(_, len)| len).sum()];
         Rng::from_seed(seed).fill(&mut content);
         let hashes: Vec<u8> = content.chunks(piece_length).flat_map(piece_hash).collect();
