@@ -11,6 +11,7 @@ use crate::storage::{
     Layout, Links, Resume, Sample, Shelf, ShelvedContent, StorageError, Subset, resume_path,
 };
 use crate::units::{Counted, PieceIndex};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -307,12 +308,14 @@ const NEIGHBOURS_NAMED_MAX: usize = 3;
 /// files nothing else is known against than that they share a piece with it.
 fn problems(layout: &Layout, report: &CheckReport) -> Vec<String> {
     let borders = report.neighbours(layout);
+    let mut by_file: BTreeMap<FileIndex, Vec<FileIndex>> = BTreeMap::new();
+    borders.iter().for_each(|(&neighbour, &of)| by_file.entry(of).or_default().push(neighbour));
     let with_neighbours = |file: FileIndex, problem: String| {
-        let all = borders.iter().filter(|(_, of)| **of == file);
-        let names = all.clone().filter_map(|(neighbour, _)| layout.file(*neighbour));
+        let all = by_file.get(&file).map_or(&[][..], Vec::as_slice);
+        let names = all.iter().filter_map(|neighbour| layout.file(*neighbour));
         let mut named: Vec<String> =
             names.take(NEIGHBOURS_NAMED_MAX).map(|file| file.path.display().to_string()).collect();
-        let count = all.count();
+        let count = all.len();
         if count > named.len() {
             named.push(format!("{} more", count - named.len()));
         }

@@ -5,6 +5,7 @@
 //! only with the very file that was judged.
 
 use super::super::error::StorageError;
+use super::super::fingerprint::FileStamp;
 use super::super::layout::{FileIndex, FileSpan, Layout, LayoutFile};
 use super::super::piece_reader::{PieceReader, read_exactly};
 use super::super::resume::Resume;
@@ -81,16 +82,18 @@ impl Claims {
             Err(StorageError::Missing(_)) => return Ok(Self(claims)),
             Err(error) => return Err(error),
         };
+        // A record of another folder says nothing of this one.
+        let record = evidence.record.filter(|record| {
+            record.folder.as_ref().is_some_and(|folder| root.folder().as_ref() == Some(folder))
+        });
         let look = Look {
             layout,
             root: &root,
             selection,
             evidence,
             is_folder_proven: OnceCell::new(),
-            // A record of another folder says nothing of this one.
-            record: evidence.record.filter(|record| {
-                record.folder.as_ref().is_some_and(|folder| root.folder().as_ref() == Some(folder))
-            }),
+            stamps: record.map(|record| record.stamps(layout)).unwrap_or_default(),
+            record,
         };
         let stored = (0..).map(FileIndex).zip(layout.files());
         for (index, file) in stored.filter(|&(index, file)| !file.padding && selection.contains(index)) {
@@ -137,6 +140,8 @@ struct Look<'a> {
     selection: &'a FileSelection,
     evidence: Evidence<'a>,
     record: Option<&'a Resume>,
+    /// What the record knows of files, by number.
+    stamps: Vec<Option<FileStamp>>,
     /// Whether something in the torrent's folder is proven to be its, once that was asked.
     is_folder_proven: OnceCell<bool>,
 }
@@ -272,7 +277,12 @@ impl Look<'_> {
         self.record.is_some_and(|record| {
             record.selection.contains(index)
                 && state.len == due
-                && record.stamp_of(self.layout, index).is_some_and(|stamp| stamp.is_of(state))
+                && self
+                    .stamps
+                    .get(index.0 as usize)
+                    .copied()
+                    .flatten()
+                    .is_some_and(|stamp| stamp.is_of(state))
         })
     }
 

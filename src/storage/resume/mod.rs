@@ -103,10 +103,13 @@ impl Resume {
         }
     }
 
-    /// The stamp of a file of the layout that this is of.
-    pub(super) fn stamp_of(&self, layout: &Layout, file: FileIndex) -> Option<FileStamp> {
-        let place = layout.stored_files().position(|(index, _)| index == file)?;
-        self.fingerprint.files.get(place).copied().flatten()
+    /// The stamps of the files of the layout that this is of, by file number.
+    pub(super) fn stamps(&self, layout: &Layout) -> Vec<Option<FileStamp>> {
+        let mut stamps = vec![None; layout.files().len()];
+        for ((FileIndex(file), _), stamp) in layout.stored_files().zip(&self.fingerprint.files) {
+            stamps.get_mut(file as usize).into_iter().for_each(|slot| *slot = *stamp);
+        }
+        stamps
     }
 
     /// Whether this is about the torrent as laid out here, every piece was right, and its files are as they were.
