@@ -182,7 +182,7 @@ fn a_check_that_is_broken_off_loses_nothing() {
     // The signal may come too late to break it off.
     let has_begun = heard.iter().any(|event| event["event"] == "started");
     assert_eq!(status.code(), Some(i32::from(!has_begun)), "{said}");
-    assert!(has_begun || said.contains("stopped before it was known what is here"), "{said}");
+    assert!(has_begun || said.contains("stopped before the download began"), "{said}");
     assert_eq!(started_again(&album).0, u64::from(album.layout.piece_count()));
 }
 
@@ -324,5 +324,5 @@ fn content_of_which_nothing_is_right_is_refused_and_not_started() {
     fs::write(album.path("seeded/album/one.flac"), "x").unwrap();
     fs::remove_file(album.path("seeded/album/two.flac")).unwrap();
     let reason = refused();
-    assert!(reason.contains("one.flac has 1 bytes where the torrent has 300000"), "{reason}");
+    assert!(reason.contains("one.flac has 1 byte where the torrent has 300000"), "{reason}");
 }

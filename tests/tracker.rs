@@ -267,7 +267,7 @@ fn pages_for_people_tell_sums_and_no_headers_let_other_sites_read_them() {
         announce_http(tracker.at(V4), request(1, 1)).await;
         let (head, body) = get(tracker.at(V4), "/").await;
         let text = String::from_utf8(body).unwrap();
-        assert!(text.contains("1 torrents, 0 seeds, 1 leeches"), "{text}");
+        assert!(text.contains("1 torrent, 0 seeds, 1 leech"), "{text}");
         assert!(!head.to_lowercase().contains("access-control"), "{head}");
         let (head, body) = get(tracker.at(V4), "/stats").await;
         let stats: serde_json::Value = serde_json::from_slice(&body).unwrap();
