@@ -2,6 +2,10 @@
 
 use crate::time::Duration;
 
+#[path = "limits/magnets.rs"]
+mod magnets;
+pub use magnets::*;
+
 #[path = "limits/trackers.rs"]
 mod trackers;
 pub use trackers::*;
@@ -630,6 +634,9 @@ pub const DEPARTED_MAX: usize = 100_000;
 pub const SECOND_LOOK_PIECES_MAX: usize = 4;
 /// Bytes of those pieces together, if that is more than one piece: what a second look may have to read.
 pub const SECOND_LOOK_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Time between two looks at a torrent's pieces because files were changed without being written to, as it seems: others may
+/// change modes, owners and names as often as they like.
+pub const TOUCHED_LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Time without anything from the peer after which a block that it owes may be asked of one more that gives.
 pub const BLOCK_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// Time between two looks at peers that give and could be asked for more than there is to ask for.
@@ -639,27 +646,6 @@ pub const WISH_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub const BLOCK_DEBT_TIME_MIN: Duration = Duration::from_secs(30);
 /// Longest such time.
 pub const BLOCK_DEBT_TIME_MAX: Duration = Duration::from_secs(10 * 60);
-
-// --- Fetching a torrent by its magnet link ------------------------------------------------------------------
-
-/// Peers dialled or talked to at once for an info dictionary.
-pub const MAGNET_DIALLED_MAX: usize = 50;
-/// Addresses remembered for that; further ones are ignored.
-pub const MAGNET_CANDIDATES_MAX: usize = 2_000;
-/// Dials to one address that is never reached.
-pub const MAGNET_DIALS_PER_PEER_MAX: u32 = 4;
-/// Time until an address is dialled again.
-pub const MAGNET_REDIAL_INTERVAL: Duration = Duration::from_secs(30);
-/// Time for a connection to a peer.
-pub const MAGNET_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time that a peer may give nothing before others have its place.
-pub const MAGNET_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time that sending a few bytes may take.
-pub const MAGNET_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pieces of an info dictionary from one peer that were not asked for or make no sense, before it is left.
-pub const MAGNET_USELESS_MAX: u32 = 50;
-/// Time without progress after which a magnet link is given up.
-pub const MAGNET_PATIENCE: Duration = Duration::from_secs(600);
 
 const _: () = assert!(MAGNET_DIALLED_MAX <= METADATA_PEERS_MAX);
 const _: () = assert!(REQUEST_LEN_MAX.is_multiple_of(crate::units::BLOCK_LEN));

@@ -3,7 +3,7 @@
 //! Candidates come from trackers, peers, the user; how far each source is trusted decides who is forgotten first when
 //! the list is full. Dialled are the user's own first, then those that failed least, then by canonical priority
 //! (BEP 40). Failures are followed by growing patience. A private torrent dials only whom its tracker or the user
-//! named (BEP 27). Addresses inside local networks are taken from peers only when these are there themselves.
+//! named (BEP 27). Addresses inside local networks are taken from peers and trackers only when these are there themselves.
 //!
 //! Peer ids are public, so that anybody can claim one: an id alone closes nothing. Two connections are one peer's when id
 //! and address are the same, as far as ports are known those too; of different addresses both are kept. Even then no
@@ -24,9 +24,11 @@ mod own;
 mod priority;
 mod terms;
 #[cfg(test)]
+mod scope_tests;
+#[cfg(test)]
 mod tests;
 
-pub use address::{PackedAddress, Scope, dialable};
+pub use address::{PackedAddress, Scope, dialable, embedded_v4, party};
 pub use bans::BanReason;
 pub use priority::canonical_priority;
 pub use terms::{Closed, Direction, PeerListSettings, Shown, Source, Standing, Verdict};
@@ -90,7 +92,8 @@ impl PeerList {
     /// Takes a candidate; false when it was known already or is not worth knowing. For what peers name use
     /// [`Self::add_told`].
     pub fn add(&mut self, now: Instant, address: SocketAddr, source: Source) -> bool {
-        self.add_from(now, address, source, Scope::Global)
+        let teller = if let Source::Tracker(scope) = source { scope } else { Scope::Global };
+        self.add_from(now, address, source, teller)
     }
 
     /// Takes a candidate that the peer of `conn` named (BEP 11); false when it was known already, is not worth knowing
@@ -409,12 +412,11 @@ impl PeerList {
 
     fn add_from(&mut self, now: Instant, address: SocketAddr, source: Source, teller: Scope) -> bool {
         let Some(address) = dialable(address) else { return false };
-        if self.own.contains(address) || (self.settings.private && source < Source::Tracker) {
+        if self.own.contains(address) || (self.settings.private && source < Source::Tracker(Scope::Global)) {
             return false;
         }
-        // Who is near may name what is near; who is far away has no business there.
-        let hearsay = matches!(source, Source::Pex | Source::Dht);
-        if hearsay && !self.settings.lan_allowed && Scope::of(address.ip()) > teller {
+        let is_hearsay = matches!(source, Source::Pex | Source::Dht | Source::Tracker(_));
+        if is_hearsay && !self.settings.lan_allowed && !teller.may_name(address.ip()) {
             return false;
         }
         if let Some(known) = self.candidates.get(address) {

@@ -26,7 +26,8 @@ impl OwnAddresses {
         self.known.contains(&address)
     }
 
-    /// Takes an address that is certainly ours; true when priorities have changed with it.
+    /// Takes an address that is certainly ours; true when priorities have changed with it. One on
+    /// loopback says nothing of how others see us.
     pub(super) fn learn(&mut self, address: SocketAddr) -> bool {
         let Some(address) = dialable(address) else { return false };
         if !self.known.contains(&address) {
@@ -34,6 +35,9 @@ impl OwnAddresses {
                 self.known.pop_front();
             }
             self.known.push_back(address);
+        }
+        if Scope::of(address.ip()) == Scope::Loopback {
+            return false;
         }
         let external = &mut self.external[usize::from(address.is_ipv6())];
         // A local address says nothing of how the world sees us once that is known.

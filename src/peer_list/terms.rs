@@ -1,5 +1,6 @@
 //! What is asked of a peer list, and what it answers with.
 
+use super::Scope;
 use crate::id::{ConnId, PeerId};
 use crate::limits;
 use crate::time::Instant;
@@ -16,8 +17,8 @@ pub enum Source {
     Resume,
     /// The peer itself, when it connected to us.
     Incoming,
-    /// A tracker.
-    Tracker,
+    /// A tracker whose address carries so far.
+    Tracker(Scope),
     /// The user, by a magnet link or an option.
     User,
 }
@@ -39,7 +40,7 @@ pub struct PeerListSettings {
     pub dialling_max: usize,
     /// Candidates known.
     pub candidates_max: usize,
-    /// Take addresses in local networks from any peer, not only from local ones.
+    /// Take addresses in local networks from any peer and tracker, not only from local ones.
     pub lan_allowed: bool,
     /// The torrent is private (BEP 27).
     pub private: bool,

@@ -14,7 +14,7 @@ use crate::engine::worker::Worker;
 use crate::engine::zero_copy::ZeroCopyMode;
 use crate::id::{InfoHash, PeerId};
 use crate::peer::TorrentFacts;
-use crate::peer_list::Source;
+use crate::peer_list::{Scope, Source};
 use crate::picker::{Order, PieceShape};
 use crate::pipeline::RateGate;
 use crate::rng::Rng;
@@ -190,7 +190,8 @@ impl LeechRig {
     /// The peer is named as a candidate by a tracker.
     pub fn name(&mut self, address: SocketAddr) {
         let addresses = vec![address];
-        let message = ToWorker::Candidates { torrent: INFO_HASH, addresses, source: Source::Tracker };
+        let message =
+            ToWorker::Candidates { torrent: INFO_HASH, addresses, source: Source::Tracker(Scope::Global) };
         // A full mailbox: it is named another time.
         let _ = self.addresses[usize::from(self.torrent.home)].post(message);
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits::{PEX_FIRST_DELAY, PEX_INTERVAL, PEX_OFFENCES_MAX, PEX_PEERS_MAX};
-use crate::peer_list::{PeerListSettings, Source};
+use crate::peer_list::{PeerListSettings, Scope, Source};
 use crate::picker::{Order, PieceShape};
 use crate::time::Duration;
 use crate::wire::{PexFlags, PexMessage, PexPeer};
@@ -62,7 +62,12 @@ impl Client {
             dialled: dialled.then(|| address(other)),
         };
         if dialled {
-            self.machine.handle_candidate(START, address(other), Source::Tracker, &mut self.rng);
+            self.machine.handle_candidate(
+                START,
+                address(other),
+                Source::Tracker(Scope::Global),
+                &mut self.rng,
+            );
             assert_eq!(self.actions(), [TorrentAction::Dial(address(other))]);
         }
         let conn = conn(other.into());

@@ -8,6 +8,7 @@ use crate::announcer::{AnnounceJob, Announcer, Endpoint, Terms};
 use crate::clock;
 use crate::id::{InfoHash, PeerId};
 use crate::limits;
+use crate::peer_list::Scope;
 use crate::rng::Rng;
 use crate::secret_url::TrackerUrl;
 use crate::time::{Duration, Instant};
@@ -70,6 +71,8 @@ pub struct TrackerEvent {
     pub family: AddressFamily,
     /// What was told.
     pub event: AnnounceEvent,
+    /// How far the address carries that answered, and so whom it may name; the farthest when none did.
+    pub scope: Scope,
     /// Its answer with the peers found, or why there is none; see [`TrackerError::is_family_absent`] for the
     /// errors that are no fault.
     pub outcome: Result<AnnounceResponse, TrackerError>,
@@ -230,7 +233,10 @@ struct Announce {
 
 impl Announce {
     async fn run(mut self) -> Done {
-        let outcome = self.exchange().await;
+        let (outcome, scope) = match self.exchange().await {
+            Ok((response, scope)) => (Ok(response), scope),
+            Err(error) => (Err(error), Scope::Global),
+        };
         let (serial, endpoint) = (self.serial, self.endpoint);
         let done = match &outcome {
             Ok(response) => {
@@ -257,6 +263,7 @@ impl Announce {
             tracker: self.url.clone(),
             family: endpoint.family,
             event: self.event,
+            scope,
             outcome,
         };
         tokio::select! {
@@ -269,7 +276,7 @@ impl Announce {
         done
     }
 
-    async fn exchange(&self) -> Result<AnnounceResponse, TrackerError> {
+    async fn exchange(&self) -> Result<(AnnounceResponse, Scope), TrackerError> {
         let admitted = self.client.admit(self.url.reveal(), self.endpoint.family).await?;
         self.sent.set(true);
         let progress = *self.progress.borrow();

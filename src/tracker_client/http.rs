@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Bytes};
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -29,6 +29,8 @@ const USER_AGENT: &str = concat!("seedring/", env!("CARGO_PKG_VERSION"));
 /// A tracker's body, with the status it came with: some refuse with words and an error status together.
 #[derive(Debug)]
 pub(super) struct Answer {
+    /// Who answered, behind all redirects.
+    pub(super) from: IpAddr,
     status: StatusCode,
     body: Vec<u8>,
 }
@@ -121,9 +123,9 @@ async fn ask(
     target: &Target,
     addresses: &[SocketAddr],
 ) -> Result<Reply, TrackerError> {
-    let stream = connect(config, addresses).await?;
+    let (stream, from) = connect(config, addresses).await?;
     if target.scheme != Scheme::Https {
-        return speak(stream, target).await;
+        return speak(stream, from, target).await;
     }
     // The library's words quote the certificate, a stranger's text, and the host.
     let bad = |why: String| TrackerError::Tls {
@@ -131,11 +133,14 @@ async fn ask(
         why: message_text(why.as_bytes()),
     };
     let name = ServerName::try_from(target.host.clone()).map_err(|error| bad(error.to_string()))?;
-    speak(tls.connect(name, stream).await.map_err(|error| bad(error.to_string()))?, target).await
+    speak(tls.connect(name, stream).await.map_err(|error| bad(error.to_string()))?, from, target).await
 }
 
-/// A connection to the first address that takes one, from the address we are bound to.
-async fn connect(config: &ClientConfig, addresses: &[SocketAddr]) -> Result<TcpStream, TrackerError> {
+/// A connection to the first address that takes one, and that address; from the one we are bound to.
+async fn connect(
+    config: &ClientConfig,
+    addresses: &[SocketAddr],
+) -> Result<(TcpStream, IpAddr), TrackerError> {
     let mut failed = None;
     for &address in addresses {
         let local = config.local(AddressFamily::of(address.ip()));
@@ -145,7 +150,7 @@ async fn connect(config: &ClientConfig, addresses: &[SocketAddr]) -> Result<TcpS
             });
         let socket = bound.map_err(|source| TrackerError::Bind { local: local.ip(), source })?;
         match timeout(config.connect_timeout, socket.connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => return Ok((stream, address.ip())),
             Ok(Err(source)) => failed = Some(TrackerError::Connect { address, source }),
             Err(_) => failed = Some(TrackerError::Timeout(config.connect_timeout)),
         }
@@ -153,8 +158,12 @@ async fn connect(config: &ClientConfig, addresses: &[SocketAddr]) -> Result<TcpS
     Err(failed.unwrap_or(TrackerError::Timeout(config.connect_timeout)))
 }
 
-/// One request and its answer over `stream`.
-async fn speak<S: AsyncRead + AsyncWrite + Unpin>(stream: S, target: &Target) -> Result<Reply, TrackerError> {
+/// One request and its answer over `stream`, which leads to `from`.
+async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    from: IpAddr,
+    target: &Target,
+) -> Result<Reply, TrackerError> {
     let (stream, exceeded) = Bounded::new(stream, limits::TRACKER_CONNECTION_LEN_MAX);
     let broken = |error: hyper::Error| {
         if exceeded.get() {
@@ -185,7 +194,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin>(stream: S, target: &Target) ->
         let response = sender.send_request(request).await.map_err(broken)?;
         match location(&response) {
             Some(location) => Ok(Reply::Redirect(location)),
-            None => read_body(response, broken).await.map(Reply::Answer),
+            None => read_body(response, from, broken).await.map(Reply::Answer),
         }
     };
     let mut conversation = std::pin::pin!(conversation);
@@ -211,6 +220,7 @@ fn location<B>(response: &Response<B>) -> Option<String> {
 
 async fn read_body<B: Body<Data = Bytes, Error = hyper::Error> + Unpin>(
     response: Response<B>,
+    from: IpAddr,
     broken: impl Fn(hyper::Error) -> TrackerError,
 ) -> Result<Answer, TrackerError> {
     let limit = limits::TRACKER_BODY_LEN_MAX;
@@ -228,7 +238,7 @@ async fn read_body<B: Body<Data = Bytes, Error = hyper::Error> + Unpin>(
     }
     let encodings: Vec<&[u8]> =
         parts.headers.get_all(header::CONTENT_ENCODING).iter().map(header::HeaderValue::as_bytes).collect();
-    Ok(Answer { status: parts.status, body: coding::decoded(&encodings.join(&b','), bytes)? })
+    Ok(Answer { from, status: parts.status, body: coding::decoded(&encodings.join(&b','), bytes)? })
 }
 
 /// The `retry in` beside a failure reason (BEP 31): minutes as a number, or `never`.

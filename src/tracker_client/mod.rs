@@ -24,6 +24,7 @@ pub use names::Names;
 use crate::announcer::Failure;
 use crate::id::InfoHash;
 use crate::limits;
+use crate::peer_list::Scope;
 use crate::secret_url::redacted_words;
 use crate::time::Duration;
 use crate::tracker_wire::http::query::{AnnounceQuery, scrape_query};
@@ -330,7 +331,7 @@ impl TrackerClient {
         request: &AnnounceRequest,
     ) -> Result<AnnounceResponse, TrackerError> {
         let admitted = self.admit(url, family).await?;
-        self.announce_admitted(&admitted, request, None).await
+        self.announce_admitted(&admitted, request, None).await.map(|(response, _)| response)
     }
 
     /// Asks the tracker at `url` for the figures of at most [`limits::UDP_SCRAPE_HASHES_MAX`] torrents. It may
@@ -374,12 +375,13 @@ impl TrackerClient {
         Ok(Admitted { pass, target, family })
     }
 
+    /// The answer, and how far the address carries that it came from.
     async fn announce_admitted(
         &self,
         admitted: &Admitted,
         request: &AnnounceRequest,
         tracker_id: Option<Vec<u8>>,
-    ) -> Result<AnnounceResponse, TrackerError> {
+    ) -> Result<(AnnounceResponse, Scope), TrackerError> {
         let Admitted { pass, target, family } = admitted;
         let answer = self.gate.carry(pass, async {
             if target.scheme == Scheme::Udp {
@@ -389,11 +391,11 @@ impl TrackerClient {
             let query = AnnounceQuery { tracker_id, ..AnnounceQuery::new(request.clone()) };
             let target = target.with_query(&query.to_query());
             let body = http::exchange(&self.config, &self.tls, target, *family).await;
-            body.and_then(|body| body.read(response::decode_announce))
+            body.and_then(|body| Ok((body.read(response::decode_announce)?, body.from)))
         });
-        admitted.report(answer.await).map(|mut response| {
+        admitted.report(answer.await).map(|(mut response, from)| {
             response.warning = response.warning.map(|warning| admitted.redacted(&warning));
-            response
+            (response, Scope::of(from))
         })
     }
 }

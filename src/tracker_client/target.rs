@@ -8,10 +8,11 @@
 use super::TrackerError;
 use super::names::Names;
 use crate::limits::{TRACKER_ADDRESSES_MAX, TRACKER_URL_LEN_MAX};
+use crate::peer_list::{Scope, embedded_v4};
 use crate::secret_url::{RedactedUrl, redacted_host};
 use crate::tracker_wire::AddressFamily;
 use crate::units::Counted;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use url::{Host, Url};
 
 /// How a tracker is spoken to.
@@ -167,27 +168,11 @@ fn is_own_machine(ip: IpAddr) -> bool {
 /// Whether `ip` belongs to this machine or this site rather than to the public network.
 pub(super) fn is_inward(ip: IpAddr) -> bool {
     is_own_machine(ip)
+        || Scope::of(ip) != Scope::Global
         || match ip {
-            IpAddr::V4(ip) => {
-                let carrier_nat = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
-                ip.is_private() || carrier_nat || ip.is_broadcast() || ip.is_multicast()
-            }
-            IpAddr::V6(ip) => match embedded_v4(ip) {
-                Some(ip) => is_inward(IpAddr::V4(ip)),
-                None => ip.is_unique_local() || ip.is_multicast() || ip.segments()[0] & 0xffc0 == 0xfec0,
-            },
+            IpAddr::V4(ip) => ip.is_broadcast() || ip.is_multicast(),
+            IpAddr::V6(ip) => ip.is_multicast() || embedded_v4(ip).is_some_and(|ip| is_inward(ip.into())),
         }
-}
-
-/// The IPv4 address inside an IPv6 one: mapped, compatible, NAT64 (RFC 6052) and 6to4.
-fn embedded_v4(ip: std::net::Ipv6Addr) -> Option<Ipv4Addr> {
-    let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
-    match ip.segments() {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
-        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(v4(high, low)),
-        [0x2002, high, low, ..] => Some(v4(high, low)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

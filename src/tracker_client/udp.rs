@@ -14,7 +14,7 @@ use crate::time::Instant;
 use crate::tracker_wire::udp::{ConnectionId, Request, Response, TransactionId, url_data_options};
 use crate::tracker_wire::{AddressFamily, AnnounceRequest, AnnounceResponse, ScrapeEntry};
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -49,12 +49,12 @@ impl Links {
         family: AddressFamily,
         request: &AnnounceRequest,
         alive: &dyn Fn(),
-    ) -> Result<AnnounceResponse, TrackerError> {
+    ) -> Result<(AnnounceResponse, IpAddr), TrackerError> {
         let path = target.path_and_query();
         let options = if path.len() > 1 { url_data_options(path.as_bytes()) } else { Vec::new() };
         match self.exchange(config, target, family, &Question::Announce { request, options }, alive).await? {
-            Response::Announce { response, .. } => Ok(response),
-            other => Err(unexpected(&other)),
+            (Response::Announce { response, .. }, from) => Ok((response, from)),
+            (other, _) => Err(unexpected(&other)),
         }
     }
 
@@ -68,13 +68,13 @@ impl Links {
     ) -> Result<Vec<ScrapeEntry>, TrackerError> {
         let info_hashes = info_hashes.iter().flat_map(|hash| hash.0).collect();
         match self.exchange(config, target, family, &Question::Scrape { info_hashes }, alive).await? {
-            Response::Scrape { entries, .. } => Ok(entries),
-            other => Err(unexpected(&other)),
+            (Response::Scrape { entries, .. }, _) => Ok(entries),
+            (other, _) => Err(unexpected(&other)),
         }
     }
 
     /// Asks, and asks again with doubled patience while nothing comes. Calls `alive` when the tracker gives a connection
-    /// id, however it answers then.
+    /// id, however it answers then. Gives the answer and who gave it.
     async fn exchange(
         &self,
         config: &ClientConfig,
@@ -82,7 +82,7 @@ impl Links {
         family: AddressFamily,
         question: &Question<'_>,
         alive: &dyn Fn(),
-    ) -> Result<Response, TrackerError> {
+    ) -> Result<(Response, IpAddr), TrackerError> {
         let resolving = timeout(config.exchange_timeout, target.resolve(&config.names, family)).await;
         let addresses = resolving.unwrap_or(Err(TrackerError::Timeout(config.exchange_timeout)))?;
         let address = *addresses.first().expect("resolve gives at least one address");
@@ -105,7 +105,7 @@ impl Links {
                 }
                 Ok(Ok(response)) => {
                     self.keep(link);
-                    return Ok(response);
+                    return Ok((response, address.ip()));
                 }
                 Ok(Err(source)) => return Err(TrackerError::Connect { address, source }),
                 Err(_) => {

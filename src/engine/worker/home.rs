@@ -13,7 +13,7 @@ use crate::time::{Duration, Instant};
 use crate::torrent::{Newcomer, PieceResult, TorrentAction, TorrentMachine};
 use crate::units::{BlockSpan, ByteRate, PieceIndex};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -47,10 +47,20 @@ impl Home {
     }
 }
 
+/// Where we are certainly met ourselves. Other addresses of this machine are known once we have met us there.
+fn own_addresses(bind: Option<IpAddr>, port: u16) -> Vec<SocketAddr> {
+    let ips = match bind {
+        Some(ip) if !ip.is_unspecified() => vec![ip],
+        _ => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+    };
+    ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
+}
+
 impl<R: Ring, S: BlockStore> Worker<R, S> {
     pub(super) fn settle_home(&mut self, torrent: &SharedTorrent<S>) {
         let mut machine = TorrentMachine::new(torrent.parameters);
         machine.keep_members(PeerListSettings {
+            own: own_addresses(self.bind, self.port),
             own_port: Some(self.port).filter(|&port| port != 0),
             private: torrent.facts.private,
             ..PeerListSettings::new(torrent.peer_id)

@@ -119,7 +119,7 @@ proptest! {
     #[test]
     fn the_list_does_what_a_plain_vector_would(seed: u64) {
         const SOURCES: [Source; 5] =
-            [Source::Pex, Source::Dht, Source::Resume, Source::Tracker, Source::User];
+            [Source::Pex, Source::Dht, Source::Resume, Source::Tracker(Scope::Global), Source::User];
         let (mut rng, mut oracle, mut now) = (Rng::from_seed(seed), Oracle::new(), START);
         for step in 0..300_u32 {
             now += Duration::from_millis(rng.below(20_000));

@@ -8,6 +8,7 @@
 //! the same client. Deliberately absent: DHT, incoming connections.
 
 mod candidates;
+mod stay;
 mod talk;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ pub use transport::Transport;
 
 use crate::announcer::{Announcer, AnnouncerConfig};
 use crate::clock;
-use crate::limits::{MAGNET_DIALLED_MAX, MAGNET_PATIENCE};
+use crate::limits::MAGNET_PATIENCE;
 use crate::metadata::MetadataAssembly;
 use crate::metainfo::{Magnet, Metainfo, MetainfoError};
 use crate::secret_url::TrackerUrl;
@@ -148,6 +149,8 @@ struct Shared {
     found: RefCell<Option<Box<[u8]>>>,
     progressed_at: Cell<Instant>,
     connected: Cell<usize>,
+    /// Somebody else could be dialled, were there room.
+    others_wait: Cell<bool>,
 }
 
 impl Shared {
@@ -191,6 +194,7 @@ pub async fn fetch(
         found: RefCell::new(None),
         progressed_at: Cell::new(clock::now()),
         connected: Cell::new(0),
+        others_wait: Cell::new(false),
     });
     let mut beside = JoinSet::new();
     let (tracker_events, _commands) =
@@ -257,10 +261,13 @@ impl Fetch {
             if now >= deadline {
                 return Err(self.failure());
             }
-            while self.talks.len() < MAGNET_DIALLED_MAX {
-                let Some(address) = self.candidates.next(now) else { break };
+            while let Some(address) = self.candidates.next(now) {
                 let (shared, serial) = (Rc::clone(&self.shared), self.candidates.dials());
                 self.talks.spawn_local(async move { (address, talk(shared, address, serial).await) });
+            }
+            let others_wait = self.candidates.has_waiting(now);
+            if self.shared.others_wait.replace(others_wait) != others_wait {
+                self.shared.note_change();
             }
             let progress = self.progress();
             if told.replace(progress) != Some(progress) {
@@ -268,7 +275,7 @@ impl Fetch {
             }
             tokio::select! {
                 Some(event) = tracker_events.recv() => self.handle_tracker_event(event),
-                Some(addresses) = names.recv() => self.candidates.add(Source::Stranger, addresses),
+                Some(addresses) = names.recv() => self.candidates.add(Source::Link, addresses),
                 Some(talk) = self.talks.join_next() => {
                     if let Ok((address, ended)) = talk {
                         self.liars += usize::from(ended == Ended::Liar);
@@ -283,7 +290,7 @@ impl Fetch {
 
     fn handle_tracker_event(&mut self, event: TrackerEvent) {
         match event.outcome {
-            Ok(response) => self.candidates.add(Source::Stranger, response.peers),
+            Ok(response) => self.candidates.add(Source::Tracker(event.scope), response.peers),
             Err(error) if error.is_family_absent() => {}
             Err(error) => self.tracker_error = Some(error.to_string()),
         }

@@ -1,12 +1,11 @@
 //! One connection of a fetch, from dialling to its end.
 
 use super::Shared;
+use super::stay::Stay;
 use super::transport::Transport;
 use crate::clock;
 use crate::id::ConnId;
-use crate::limits::{
-    HANDSHAKE_TIMEOUT, KEEP_ALIVE_INTERVAL, MAGNET_IDLE_TIMEOUT, MAGNET_USELESS_MAX, MAGNET_WRITE_TIMEOUT,
-};
+use crate::limits::{KEEP_ALIVE_INTERVAL, MAGNET_USELESS_MAX, MAGNET_WRITE_TIMEOUT};
 use crate::metadata::{MetadataPeer, Outcome, PeerWord};
 use crate::time::Instant;
 use crate::wire::HANDSHAKE_LEN;
@@ -23,7 +22,7 @@ pub(super) enum Ended {
     Unreachable,
     /// The peer went away.
     Left,
-    /// The peer gave nothing for a long time.
+    /// The peer gave nothing for as long as it had.
     Idle,
     /// The peer breaks the protocol, is of another torrent, or is ourselves.
     Useless,
@@ -34,14 +33,18 @@ pub(super) enum Ended {
 /// Dials `address` and takes from it what it gives; one that does not introduce itself is dialled as often as the policy
 /// of encryption has ways to. `serial` is the connection's name, never used twice in a fetch.
 pub(super) async fn talk(shared: Rc<Shared>, address: SocketAddr, serial: u32) -> Ended {
+    let dialled_at = clock::now();
     for (generation, policy) in (0..).zip(shared.encryption.tries()) {
-        let Ok(mut transport) = Transport::connect(address, shared.bind).await else { break };
-        let mut talk = Talk::new(&shared, ConnId { worker: 0, slot: serial, generation });
+        let stay = Stay::new(dialled_at, clock::now());
+        let connecting = Transport::connect(address, shared.bind);
+        let Some(Ok(mut transport)) = unless_outstayed(&shared, stay, connecting).await else { break };
+        let mut talk = Talk::new(&shared, ConnId { worker: 0, slot: serial, generation }, dialled_at);
         if let Some(offered) = policy.offers() {
             let Ok(handshake) = <[u8; HANDSHAKE_LEN]>::try_from(talk.peer.poll_output()) else { break };
-            match transport.encrypt(shared.identity.info_hash, offered, &handshake).await {
-                Ok(encrypted) => transport = encrypted,
-                Err(_) => continue,
+            let encrypting = transport.encrypt(shared.identity.info_hash, offered, &handshake);
+            match unless_outstayed(&shared, talk.stay, encrypting).await {
+                Some(Ok(encrypted)) => transport = encrypted,
+                _ => continue,
             }
         }
         match talk.run(transport).await {
@@ -52,13 +55,28 @@ pub(super) async fn talk(shared: Rc<Shared>, address: SocketAddr, serial: u32) -
     Ended::Unreachable
 }
 
+/// What `step` comes to; `None` when it takes longer than the connection may stay.
+async fn unless_outstayed<T>(shared: &Shared, stay: Stay, step: impl Future<Output = T>) -> Option<T> {
+    let mut step = std::pin::pin!(step);
+    let mut turns = shared.turns.subscribe();
+    loop {
+        let (now, until) = (clock::now(), stay.until(shared.others_wait.get()));
+        if now >= until {
+            return None;
+        }
+        tokio::select! {
+            outcome = &mut step => return Some(outcome),
+            _ = turns.changed() => {}
+            () = tokio::time::sleep(until.since(now)) => {}
+        }
+    }
+}
+
 struct Talk {
     shared: Rc<Shared>,
     conn: ConnId,
     peer: MetadataPeer,
-    opened_at: Instant,
-    /// The peer gave something, or said that it could.
-    useful_at: Instant,
+    stay: Stay,
     sent_at: Instant,
     useless: u32,
     is_counted: bool,
@@ -75,14 +93,13 @@ impl Drop for Talk {
 }
 
 impl Talk {
-    fn new(shared: &Rc<Shared>, conn: ConnId) -> Self {
+    fn new(shared: &Rc<Shared>, conn: ConnId, dialled_at: Instant) -> Self {
         let now = clock::now();
         Self {
             shared: Rc::clone(shared),
             conn,
             peer: MetadataPeer::outgoing(shared.identity.info_hash, shared.identity.peer_id),
-            opened_at: now,
-            useful_at: now,
+            stay: Stay::new(dialled_at, now),
             sent_at: now,
             useless: 0,
             is_counted: false,
@@ -127,22 +144,20 @@ impl Talk {
     }
 
     fn timed_out(&mut self, now: Instant) -> Option<Ended> {
+        let is_over = now >= self.stay.until(self.shared.others_wait.get());
         if self.peer.is_strange() {
-            return (now >= self.opened_at + HANDSHAKE_TIMEOUT).then_some(Ended::Unreachable);
+            return is_over.then_some(Ended::Unreachable);
         }
         if now >= self.sent_at + KEEP_ALIVE_INTERVAL {
             self.peer.keep_alive();
         }
-        (now >= self.useful_at + MAGNET_IDLE_TIMEOUT).then_some(Ended::Idle)
+        is_over.then_some(Ended::Idle)
     }
 
     /// When there may be something to do although nobody said anything.
     fn next_turn(&self) -> Instant {
-        let own = if self.peer.is_strange() {
-            self.opened_at + HANDSHAKE_TIMEOUT
-        } else {
-            (self.useful_at + MAGNET_IDLE_TIMEOUT).min(self.sent_at + KEEP_ALIVE_INTERVAL)
-        };
+        let until = self.stay.until(self.shared.others_wait.get());
+        let own = if self.peer.is_strange() { until } else { until.min(self.sent_at + KEEP_ALIVE_INTERVAL) };
         // What is overdue in the assembly has been looked at in this turn; nothing comes of looking again at once.
         let due = self.shared.assembly.borrow().poll_timeout().filter(|&due| due > clock::now());
         due.map_or(own, |due| own.min(due))
@@ -151,6 +166,7 @@ impl Talk {
     fn ask(&mut self, now: Instant) {
         if let Some(piece) = self.shared.assembly.borrow_mut().pick(now, self.conn) {
             self.peer.request(piece);
+            self.stay.asked(now);
         }
     }
 
@@ -173,7 +189,7 @@ impl Talk {
         match word {
             PeerWord::Introduced => {
                 self.is_counted = true;
-                self.useful_at = now;
+                self.stay.introduced(now);
                 self.shared.connected.set(self.shared.connected.get() + 1);
                 self.shared.note_change();
             }
@@ -181,6 +197,7 @@ impl Talk {
                 if !self.shared.assembly.borrow_mut().handle_peer(self.conn, len) {
                     return Some(Ended::Idle);
                 }
+                self.stay.told(now);
                 self.shared.note_change();
             }
             PeerWord::HasNot => {
@@ -188,6 +205,7 @@ impl Talk {
                 self.shared.note_change();
             }
             PeerWord::Reject(piece) => {
+                self.stay.rejected();
                 self.shared.assembly.borrow_mut().handle_reject(now, self.conn, piece);
                 self.shared.note_change();
             }
@@ -203,7 +221,7 @@ impl Talk {
     fn handle_outcome(&mut self, now: Instant, outcome: Outcome) -> Option<Ended> {
         match outcome {
             Outcome::Kept => {
-                self.useful_at = now;
+                self.stay.gave(now);
                 self.shared.note_progress();
             }
             Outcome::Useless => {

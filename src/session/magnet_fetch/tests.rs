@@ -180,6 +180,7 @@ async fn first_words(policy: Encryption) -> Vec<&'static str> {
         found: RefCell::new(None),
         progressed_at: Cell::new(clock::now()),
         connected: Cell::new(0),
+        others_wait: Cell::new(false),
     };
     assert_eq!(talk(Rc::new(shared), address, 1).await, Ended::Unreachable);
     heard.take()
@@ -257,6 +258,45 @@ fn a_liar_first_and_an_honest_peer_second_give_the_torrent() {
     });
     let metainfo = fetched.expect("io_uring works").metainfo;
     assert_eq!((metainfo.info().name(), metainfo.tiers().len()), ("wanted", 1));
+}
+
+/// Somebody on loopback who takes connections and says nothing, or only who he is.
+async fn silent(address: SocketAddr, is_introduced: bool) -> SocketAddr {
+    let listener = TcpListener::bind(address).await.expect("all of 127/8 is this machine");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    tokio::task::spawn_local(async move {
+        let mut taken = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut theirs = [0; HANDSHAKE_LEN];
+            if is_introduced && stream.read_exact(&mut theirs).await.is_ok() {
+                let theirs = Handshake::decode(&theirs).expect("we speak the protocol");
+                let ours = Handshake { reserved: Reserved::OURS, peer_id: PeerId([b's'; 20]), ..theirs };
+                stream.write_all(&ours.encode()).await.expect("who dials reads");
+            }
+            taken.push(stream);
+        }
+    });
+    address
+}
+
+#[test]
+fn who_only_shakes_hands_leaves_when_somebody_else_waits() {
+    let fetched = service::run(async {
+        let info = info();
+        let mut candidates = Vec::new();
+        for host in 1..=60 {
+            candidates.push(silent(SocketAddr::from(([127, 1, 1, host], 0)), host % 2 == 0).await);
+        }
+        candidates.push(peer(info.clone()).await);
+        let magnet = Magnet {
+            peers: candidates.iter().map(SocketAddr::to_string).collect(),
+            ..Magnet::new(InfoHash::of(&info))
+        };
+        let options = FetchOptions::new(identity(), Encryption::Allow);
+        let fetched = fetch(&magnet, client(), options, &mut |_| {}).await;
+        fetched.expect("the last is honest").metainfo.info_bytes().to_vec()
+    });
+    assert_eq!(fetched.expect("io_uring works"), info());
 }
 
 #[test]

@@ -62,12 +62,12 @@ impl Seeding {
     }
 
     pub(super) fn handle_tracker_event(&mut self, event: TrackerEvent, tell: &mut impl FnMut(SessionEvent)) {
-        let TrackerEvent { info_hash, tracker, event, outcome, .. } = event;
+        let TrackerEvent { info_hash, tracker, event, scope, outcome, .. } = event;
         let error = match outcome {
             Ok(response) => {
                 if event != AnnounceEvent::Stopped && self.torrents.contains_key(&info_hash) {
                     let peers = response.peers.iter().copied().take(CANDIDATES_PER_ANNOUNCE_MAX).collect();
-                    self.engine.add_candidates(info_hash, peers, Source::Tracker);
+                    self.engine.add_candidates(info_hash, peers, Source::Tracker(scope));
                 }
                 None
             }

@@ -10,7 +10,7 @@ use crate::choker::Role;
 use crate::id::PeerId;
 use crate::limits::{CANDIDATES_PER_TORRENT_MAX, DIALLED_PER_TORRENT_MAX, TRACKER_INTERVAL_DEFAULT};
 use crate::peer::{PeerMachine, TorrentFacts};
-use crate::peer_list::{Closed, PeerListSettings, Source};
+use crate::peer_list::{Closed, PeerListSettings, Scope, Source};
 use crate::picker::PieceShape;
 use crate::rng::Rng;
 use crate::swarm_registry::{Announce, SelectedPeers};
@@ -241,7 +241,7 @@ impl Swarm {
             self.events.put(due, Event::AnnounceTimer(number, stay));
         }
         for address in found {
-            node.machine.handle_candidate(self.now, address, Source::Tracker, &mut node.rng);
+            node.machine.handle_candidate(self.now, address, Source::Tracker(Scope::Global), &mut node.rng);
         }
     }
 
