@@ -7,7 +7,7 @@
 
 use super::error::StorageError;
 use super::layout::{FileIndex, Layout};
-use super::root::Root;
+use super::root::{FileState, Root};
 use super::selection::{FileSelection, Place};
 use super::shortage::{is_shortage, outlast};
 use crate::time::Duration;
@@ -74,10 +74,10 @@ impl<'a> PieceReader<'a> {
             };
             let trouble = match read {
                 Ok(None) => continue,
-                Ok(Some(end)) => StorageError::Length {
+                Ok(Some(found)) => StorageError::Length {
                     path: self.root.full_path(place.path),
                     expected: place.file_len,
-                    found: end,
+                    found,
                 },
                 Err(errno) => StorageError::at("read", &self.root.full_path(place.path), errno),
             };
@@ -123,8 +123,8 @@ impl<'a> PieceReader<'a> {
     }
 }
 
-/// Fills `buffer` from `offset` on, however short the single reads. `Some(end)` when the file ends before, at
-/// `end`.
+/// Fills `buffer` from `offset` on, however short the single reads. `Some(len)` when the file ends before: it has
+/// so many bytes, which may be far less than where the reading began.
 pub(super) fn read_exactly(
     fd: &OwnedFd,
     mut buffer: &mut [u8],
@@ -132,7 +132,11 @@ pub(super) fn read_exactly(
 ) -> Result<Option<u64>, Errno> {
     while !buffer.is_empty() {
         match rustix::io::pread(fd, &mut *buffer, offset) {
-            Ok(0) => return Ok(Some(offset)),
+            Ok(0) => {
+                let len = rustix::fs::fstat(fd).map_or(offset, |stat| FileState::of(&stat).len);
+                // It may have grown again meanwhile.
+                return Ok(Some(len.min(offset)));
+            }
             Ok(count) => {
                 offset += count as u64;
                 buffer = buffer.get_mut(count..).unwrap_or_default();

@@ -1,9 +1,12 @@
-//! Files that have other numbers than before, and nothing else that is new.
+//! Files of which something is new that may mean nothing.
 //!
 //! Some file systems (FUSE without `use_ino`, a network mount that came back) number a file anew when the kernel has
-//! forgotten it. Length, last write and last change of the inode are then as they were. Such a file is opened again and
-//! looked at: a few pieces of the torrent, read from the disk as it is now, have to be right. Deliberately absent: any trust
-//! in numbers that are equal while a time or the length is not.
+//! forgotten it. Length, last write and last change of the inode are then as they were. And the time of the last change
+//! alone moves when a file gets another mode, owner or name, but also when it is written to and the time of the last write
+//! is set back (`touch -r`). Such a file is looked at: a few pieces of the torrent, read as they are now, have to be right.
+//! That notices what changes much of a torrent, and not a single piece among thousands; the next start, which has the
+//! torrent's hashes at hand, checks the file whole. Deliberately absent: any trust in numbers that are equal while the time
+//! of the last write or the length is not.
 
 use super::error::StorageError;
 use super::hash::piece_hash;
@@ -62,6 +65,8 @@ pub(super) enum Sameness {
     Same,
     /// It has another number, and nothing else is new: it has to be looked at again.
     Renumbered,
+    /// It is as long as it was and its last write is as old, but it was changed since: it has to be looked at again.
+    Touched,
 }
 
 impl FileState {
@@ -77,7 +82,10 @@ impl FileState {
         if now.len != self.len {
             return Err(StorageError::Length { path: path(), expected: self.len, found: now.len });
         }
-        if now.mtime != self.mtime { Err(StorageError::Modified(path())) } else { Ok(Sameness::Same) }
+        if now.mtime != self.mtime {
+            return Err(StorageError::Modified(path()));
+        }
+        Ok(if now.ctime == self.ctime { Sameness::Same } else { Sameness::Touched })
     }
 }
 
@@ -118,8 +126,13 @@ mod tests {
             FileState { len: 5, mtime: (7, 8), ctime: (9, 10), identity: (1, 2), has_other_names: false };
         let compare = |now: FileState| was.compare(now, PathBuf::new);
         assert_eq!(compare(was), Ok(Sameness::Same));
-        // A changed mode or name alone is nothing new.
-        assert_eq!(compare(FileState { ctime: (11, 0), ..was }), Ok(Sameness::Same));
+        // Another mode or name, or a write whose time was set back.
+        assert_eq!(compare(FileState { ctime: (11, 0), ..was }), Ok(Sameness::Touched));
+        for changed in
+            [FileState { mtime: (7, 9), ctime: (11, 0), ..was }, FileState { mtime: (7, 9), ..was }]
+        {
+            assert!(matches!(compare(changed), Err(StorageError::Modified(_))), "{changed:?}");
+        }
         for identity in [(1, 3), (2, 2)] {
             let renumbered = FileState { identity, ..was };
             assert_eq!(compare(renumbered), Ok(Sameness::Renumbered));

@@ -17,7 +17,9 @@ use super::parts::Parts;
 use super::root::{FileState, Root};
 use super::second_look::{Sameness, Sample};
 use super::shortage::tell_shortage;
-use crate::limits::{PART_FILES_MAX, ROOM_PATIENCE};
+use crate::clock;
+use crate::limits::{PART_FILES_MAX, ROOM_PATIENCE, TOUCHED_LOOK_INTERVAL};
+use crate::time::Instant;
 use crate::units::BlockSpan;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,8 +39,10 @@ pub struct ShelvedContent {
     problems: Vec<FileProblem>,
     /// The device of the first of them.
     device: u64,
-    /// What is looked at when files have other numbers than before.
+    /// What is looked at when files have other numbers than before or were changed.
     sample: Sample,
+    /// When that was last looked at because files were changed.
+    touched_at: Mutex<Option<Instant>>,
     fault: Arc<OnceLock<StorageError>>,
     /// What is opened together.
     parts: Parts,
@@ -47,6 +51,15 @@ pub struct ShelvedContent {
     shelf: Shelf,
     next_look: LookRound,
     newcomers_look: LookRound,
+}
+
+/// A file that has to be looked at again.
+#[derive(Debug)]
+enum News {
+    /// It has another number than before.
+    Renumbered(PathBuf),
+    /// It was changed and not written to, as it seems.
+    Touched(PathBuf),
 }
 
 /// Why content was not opened.
@@ -94,7 +107,7 @@ impl ShelvedContent {
         }
         let states: Arc<[Option<FileState>]> = states.into();
         let device = states.iter().flatten().next().map_or(0, |state| state.identity.0);
-        let (states, sample) = (Mutex::new(states), Sample::default());
+        let (states, sample, touched_at) = (Mutex::new(states), Sample::default(), Mutex::default());
         let (fault, open, shelf) = (Arc::default(), Mutex::default(), shelf.clone());
         let parts = Parts::of(&layout, shelf.part_files_max());
         let (next_look, newcomers_look) = (LookRound::default(), LookRound::default());
@@ -105,6 +118,7 @@ impl ShelvedContent {
             problems,
             device,
             sample,
+            touched_at,
             fault,
             parts,
             open,
@@ -173,21 +187,25 @@ impl ShelvedContent {
         !fault.is_shortage() && self.fault.set(fault).is_ok()
     }
 
-    /// Whether every file is still there and as it was: one system call each, none of which opens or reads a file unless the
-    /// file system has numbered its files anew. Of very many files only some are looked at, others the next time. Neither
-    /// reports nor forgets a fault. Not for data cores.
+    /// Whether every file is still there and as it was: one system call each, none of which opens or reads a file unless one
+    /// has another number than before or was changed without being written to, as it seems. Of very many files only some are
+    /// looked at, others the next time. Neither reports nor forgets a fault. Not for data cores.
     ///
     /// # Errors
     /// What has changed.
     pub fn verify_files(&self) -> Result<(), StorageError> {
+        self.verify_files_at(clock::now())
+    }
+
+    fn verify_files_at(&self, now: Instant) -> Result<(), StorageError> {
         let root = Root::open_at_once(&self.root)?;
         let found = |_, file: &LayoutFile| match root.state(&file.path) {
             Err(StorageError::Missing(path)) => Err(StorageError::Vanished(path)),
             other => other.map(Some),
         };
         match self.compare(self.next_look.next(self.file_numbers().end), found)? {
-            None => Ok(()),
-            Some(renumbered) => self.look_again(&root, &renumbered),
+            Some(news) if self.may_look_again(now, &news) => self.look_again(&root, &news),
+            _ => Ok(()),
         }
     }
 
@@ -208,28 +226,46 @@ impl ShelvedContent {
         0..u32::try_from(self.layout.files().len()).unwrap_or(u32::MAX)
     }
 
-    /// Compares files with what they were; the first that has another number and is otherwise as it was.
+    /// Compares files with what they were: the first that has to be looked at again, one with another number before one that
+    /// was changed.
     fn compare(
         &self,
         files: Range<u32>,
         mut found: impl FnMut(FileIndex, &LayoutFile) -> Result<Option<FileState>, StorageError>,
-    ) -> Result<Option<PathBuf>, StorageError> {
-        let mut renumbered = None;
+    ) -> Result<Option<News>, StorageError> {
+        let (mut renumbered, mut touched) = (None, None);
         let states = self.states();
         for (index, file) in self.layout.stored_files_of(files) {
             // What was not there is not looked for.
             let Some(expected) = states.get(index.0 as usize).copied().flatten() else { continue };
             let Some(found) = found(index, file)? else { continue };
             let path = || self.root.join(&file.path);
-            if expected.compare(found, path)? == Sameness::Renumbered {
-                renumbered.get_or_insert_with(path);
+            match expected.compare(found, path)? {
+                Sameness::Same => {}
+                Sameness::Renumbered => _ = renumbered.get_or_insert_with(|| News::Renumbered(path())),
+                Sameness::Touched => _ = touched.get_or_insert_with(|| News::Touched(path())),
             }
         }
-        Ok(renumbered)
+        Ok(renumbered.or(touched))
     }
 
-    /// Looks at what some files hold that have other numbers than before, `renumbered` among them, and remembers the numbers.
-    fn look_again(&self, root: &Root, renumbered: &Path) -> Result<(), StorageError> {
+    /// Whether it is time to read pieces because of that. Somebody may change a file's mode or names over and over, which
+    /// shall not keep the disk busy; what can be opened under its number has to be looked at before.
+    fn may_look_again(&self, now: Instant, news: &News) -> bool {
+        let mut touched_at = self.touched_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_soon = touched_at.is_some_and(|at| now < at + TOUCHED_LOOK_INTERVAL);
+        match news {
+            News::Renumbered(_) => true,
+            News::Touched(_) if is_soon => false,
+            News::Touched(_) => {
+                *touched_at = Some(now);
+                true
+            }
+        }
+    }
+
+    /// Looks at what some files hold that have other numbers than before, or were changed, and remembers how they are now.
+    fn look_again(&self, root: &Root, news: &News) -> Result<(), StorageError> {
         let before = self.states();
         let files = before.iter().zip(self.layout.files());
         let states = files.map(|(before, file)| before.map(|_| root.state(&file.path)).transpose());
@@ -237,9 +273,12 @@ impl ShelvedContent {
         // Once more: what has changed since the first look is no question of numbers.
         self.compare(self.file_numbers(), |file, _| Ok(states.get(file.0 as usize).copied().flatten()))?;
         if !self.sample.is_found(&self.layout, root)? {
-            return Err(StorageError::Replaced(renumbered.to_owned()));
+            return Err(match news {
+                News::Renumbered(path) => StorageError::Replaced(path.clone()),
+                News::Touched(path) => StorageError::Modified(path.clone()),
+            });
         }
-        tracing::debug!(path = %renumbered.display(), "the file system has numbered it anew; it is what it was");
+        tracing::debug!(?news, "looked at again; it is what it was");
         *self.states.lock().unwrap_or_else(PoisonError::into_inner) = states;
         Ok(())
     }
@@ -297,10 +336,10 @@ impl ShelvedContent {
             StorageError::Missing(path) => StorageError::Vanished(path),
             other => other,
         })?;
-        if let Some(renumbered) =
-            self.compare(part.files.clone(), |file, _| Ok(content.opened_state(file)))?
+        if let Some(news) = self.compare(part.files.clone(), |file, _| Ok(content.opened_state(file)))?
+            && self.may_look_again(clock::now(), &news)
         {
-            self.look_again(&Root::open_at_once(&self.root)?, &renumbered)?;
+            self.look_again(&Root::open_at_once(&self.root)?, &news)?;
         }
         Ok(content.with_fault(Arc::clone(&self.fault), room))
     }
@@ -425,6 +464,7 @@ impl fmt::Debug for Room {
 mod tests {
     use super::*;
     use crate::bitfield::Bitfield;
+    use crate::time::Duration;
     use std::fs;
     use std::time::SystemTime;
 
@@ -550,6 +590,54 @@ mod tests {
             } else {
                 assert!(matches!(content.verify_files(), Err(StorageError::Replaced(_))));
             }
+        }
+    }
+
+    /// Changes a file's bytes, and sets the time of its last write back.
+    fn write_secretly(path: &Path, bytes: &[u8]) {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        let before = file.metadata().unwrap();
+        std::io::Write::write_all(&mut &file, bytes).unwrap();
+        file.set_modified(before.modified().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_changed_and_has_its_time_put_back_is_not_served_on() {
+        for through_opening in [true, false] {
+            let (folder, shelf) = (tempfile::tempdir().unwrap(), Shelf::new(8));
+            let content = shelved(folder.path(), "one", &shelf);
+            let hash = crate::storage::piece_hash(&[7; 100]);
+            let sample = Sample::of(content.layout(), &Bitfield::all(1), |_| Some(hash));
+            let content = Arc::new(Arc::into_inner(content).unwrap().with_sample(sample));
+            write_secretly(&folder.path().join("one"), &[0; 100]);
+            if through_opening {
+                assert_eq!(opened(&content).unwrap_err(), Refusal::Faulty);
+                assert!(matches!(content.fault(), Some(StorageError::Modified(_))));
+            } else {
+                assert!(matches!(content.verify_files(), Err(StorageError::Modified(_))));
+            }
+        }
+    }
+
+    #[test]
+    fn files_with_another_mode_or_name_are_looked_at_once_a_minute_and_served() {
+        let (folder, shelf) = (tempfile::tempdir().unwrap(), Shelf::new(8));
+        let content = shelved(folder.path(), "one", &shelf);
+        let hash = crate::storage::piece_hash(&[7; 100]);
+        let sample = Sample::of(content.layout(), &Bitfield::all(1), |_| Some(hash));
+        let content = Arc::into_inner(content).unwrap().with_sample(sample);
+        let (path, start) = (folder.path().join("one"), clock::now());
+        let ctime = || content.states()[0].unwrap().ctime;
+        let mut noted = ctime();
+        for (change, seconds, is_looked_at) in
+            [(true, 0, true), (true, 1, false), (false, 59, false), (false, 60, true), (false, 61, false)]
+        {
+            if change {
+                let other_name = folder.path().join(format!("name {seconds}"));
+                fs::hard_link(&path, other_name).unwrap();
+            }
+            assert_eq!(content.verify_files_at(start + Duration::from_secs(seconds)), Ok(()));
+            assert_eq!(std::mem::replace(&mut noted, ctime()) != ctime(), is_looked_at, "{seconds} s");
         }
     }
 
