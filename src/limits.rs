@@ -181,6 +181,9 @@ pub const METADATA_PEERS_MAX: usize = 100;
 pub const METADATA_SIZES_MAX: usize = 16;
 /// Bytes held for all of them: two of the longest, so that one that never becomes whole leaves room for another.
 pub const METADATA_HELD_LEN_MAX: usize = 2 * METADATA_LEN_MAX as usize;
+/// Bytes of one dictionary that was wrong once, given by several peers side by side, each all of it; a longer one is taken
+/// from one peer after the other.
+pub const METADATA_FED_LEN_MAX: usize = 4 * 1024 * 1024;
 /// Time in which a dictionary that has memory while others wait for some has to gain a piece a second; otherwise it goes
 /// behind them. Who tells a great length and drips cannot keep the right one out.
 pub const METADATA_TURN: Duration = Duration::from_secs(60);

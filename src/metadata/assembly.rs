@@ -5,17 +5,19 @@
 //! those that are soonest done or refuted first: a heap that nobody feeds, or that has been wrong before, or that is
 //! long, waits for the others, and one that gains hardly anything gives way to who waits. Nothing is ever allocated for a length told, only for bytes that came.
 //!
-//! A whole heap is hashed. When the hash is wrong, all of it is thrown away, and from then on the heap is fed by one
-//! peer at a time: the next wrong hash has exactly one culprit, who is convicted and not asked again. So an honest
-//! peer that stays is heard in the end, and never are wrong bytes returned. At most one request is under way to each
+//! A whole heap is hashed. When the hash is wrong, all of it is thrown away, and from then on each peer feeds a heap of its
+//! own, as many at once as [`METADATA_FED_LEN_MAX`] has room for: the next wrong hash has exactly one culprit, who is
+//! convicted and not asked again. So an honest peer that stays is heard, however slowly others lie, and never are wrong
+//! bytes returned. At most one request is under way to each
 //! peer; one without an answer for ten seconds is asked elsewhere too.
 //!
 //! Sans-IO. Connections are named by the shell, which tells their coming, their going and what they say.
 
 use crate::id::{ConnId, InfoHash};
 use crate::limits::{
-    METADATA_HELD_LEN_MAX, METADATA_LEN_MAX, METADATA_PEERS_MAX, METADATA_REJECT_PATIENCE_MAX,
-    METADATA_REJECT_PATIENCE_MIN, METADATA_REQUEST_TIMEOUT, METADATA_SIZES_MAX, METADATA_TURN,
+    METADATA_FED_LEN_MAX, METADATA_HELD_LEN_MAX, METADATA_LEN_MAX, METADATA_PEERS_MAX,
+    METADATA_REJECT_PATIENCE_MAX, METADATA_REJECT_PATIENCE_MIN, METADATA_REQUEST_TIMEOUT, METADATA_SIZES_MAX,
+    METADATA_TURN,
 };
 use crate::time::Instant;
 use crate::wire::{METADATA_PIECE_LEN, metadata_piece_count};
@@ -88,9 +90,10 @@ struct Asked {
 struct Heap {
     len: u32,
     pieces: BTreeMap<u32, (ConnId, Box<[u8]>)>,
-    /// Wrong hashes so far; after the first one only one peer feeds the heap.
+    /// Wrong hashes so far; after the first one each peer feeds what is its own.
     failures: u32,
-    feeder: Option<ConnId>,
+    /// What each of them has given then.
+    fed: BTreeMap<ConnId, BTreeMap<u32, Box<[u8]>>>,
     /// Within the bound of memory. Others get no piece.
     admitted: bool,
     /// When its present turn began, and the pieces that it had then.
@@ -143,19 +146,20 @@ impl MetadataAssembly {
         }
         let len = peer.len;
         let place = self.heaps.iter().position(|heap| heap.len == len && heap.admitted)?;
-        if self.heaps.get(place)?.failures > 0 && !self.may_feed_alone(now, conn, place) {
-            return None;
-        }
-        let elsewhere: Vec<u32> = self
-            .peers
-            .values()
-            .filter(|other| other.len == len)
-            .filter_map(|other| other.asked.filter(|asked| !asked.lapsed))
-            .map(|asked| asked.piece)
-            .collect();
-        let heap = self.heaps.get(place)?;
-        let piece = (0..metadata_piece_count(len))
-            .find(|piece| !heap.pieces.contains_key(piece) && !elsewhere.contains(piece))?;
+        let mut all = 0..metadata_piece_count(len);
+        let piece = if self.heaps.get(place)?.failures > 0 {
+            if !self.may_feed(now, conn, place) {
+                return None;
+            }
+            let given = self.heaps.get(place)?.fed.get(&conn)?;
+            all.find(|piece| !given.contains_key(piece))?
+        } else {
+            let of_len = self.peers.values().filter(|other| other.len == len);
+            let elsewhere = of_len.filter_map(|other| other.asked.filter(|asked| !asked.lapsed));
+            let elsewhere: Vec<u32> = elsewhere.map(|asked| asked.piece).collect();
+            let heap = self.heaps.get(place)?;
+            all.find(|piece| !heap.pieces.contains_key(piece) && !elsewhere.contains(piece))?
+        };
         self.peers.get_mut(&conn)?.asked = Some(Asked { piece, at: now, lapsed: false });
         Some(piece)
     }
@@ -170,22 +174,31 @@ impl MetadataAssembly {
         let len = peer.len;
         let wanted = piece_len(len, piece);
         let heap = self.heaps.iter_mut().find(|heap| heap.len == len && heap.admitted);
-        let Some(heap) = heap.filter(|heap| heap.feeder.is_none_or(|feeder| feeder == conn)) else {
-            return Outcome::Useless;
-        };
+        let Some(heap) = heap else { return Outcome::Useless };
         if bytes.len() != wanted || total_len.is_some_and(|told| told != len) {
             peer.misses = peer.misses.saturating_add(1);
             return Outcome::Useless;
         }
         peer.misses = 0;
-        if heap.failures > 0 && heap.feeder.is_none() || heap.pieces.contains_key(&piece) {
+        if heap.failures > 0 {
+            let Some(given) = heap.fed.get_mut(&conn) else { return Outcome::Useless };
+            given.insert(piece, bytes.into());
+            if given.len() < metadata_piece_count(len) as usize {
+                return Outcome::Kept;
+            }
+            let whole = heap.fed.remove(&conn).unwrap_or_default();
+            let whole = whole.into_iter().map(|(piece, bytes)| (piece, (conn, bytes))).collect();
+            return self.judge(len, whole);
+        }
+        if heap.pieces.contains_key(&piece) {
             return Outcome::Useless;
         }
         heap.pieces.insert(piece, (conn, bytes.into()));
         if heap.pieces.len() < metadata_piece_count(len) as usize {
             return Outcome::Kept;
         }
-        self.judge(len)
+        let whole = std::mem::take(&mut heap.pieces);
+        self.judge(len, whole)
     }
 
     /// A peer says that it does not give a piece. It is left alone for a while, longer each time.
@@ -213,29 +226,30 @@ impl MetadataAssembly {
 
     /// How far the work is.
     pub fn progress(&self) -> AssemblyProgress {
-        let nearest = self.heaps.iter().max_by_key(|heap| (heap.is_fed(&self.peers), heap.pieces.len()));
+        let nearest = self.heaps.iter().max_by_key(|heap| (heap.is_fed(&self.peers), heap.furthest()));
         AssemblyProgress {
             peers: self.peers.values().filter(|peer| !peer.convicted).count(),
-            pieces: nearest.map_or(0, |heap| heap.pieces.len() as u32),
+            pieces: nearest.map_or(0, |heap| heap.furthest() as u32),
             piece_count: nearest.map_or(0, |heap| metadata_piece_count(heap.len)),
         }
     }
 
     /// Bytes of pieces held: at most [`METADATA_HELD_LEN_MAX`].
     pub fn held_len(&self) -> usize {
-        self.heaps.iter().flat_map(|heap| heap.pieces.values()).map(|(_, bytes)| bytes.len()).sum()
+        let fed = self.heaps.iter().flat_map(|heap| heap.fed.values()).flat_map(BTreeMap::values);
+        let shared = self.heaps.iter().flat_map(|heap| heap.pieces.values()).map(|(_, bytes)| bytes);
+        fed.chain(shared).map(|bytes| bytes.len()).sum()
     }
 
-    /// Hashes a heap that is whole.
-    fn judge(&mut self, len: u32) -> Outcome {
-        let Some(heap) = self.heaps.iter_mut().find(|heap| heap.len == len) else { return Outcome::Useless };
-        let pieces = std::mem::take(&mut heap.pieces);
+    /// Hashes all pieces of a dictionary.
+    fn judge(&mut self, len: u32, pieces: BTreeMap<u32, (ConnId, Box<[u8]>)>) -> Outcome {
         let whole: Vec<u8> = pieces.values().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
         if InfoHash::of(&whole) == self.info_hash {
             return Outcome::Complete(whole.into());
         }
-        heap.failures = heap.failures.saturating_add(1);
-        heap.feeder = None;
+        if let Some(heap) = self.heaps.iter_mut().find(|heap| heap.len == len) {
+            heap.failures = heap.failures.saturating_add(1);
+        }
         let mut suspects: Vec<ConnId> = pieces.values().map(|&(conn, _)| conn).collect();
         suspects.sort_unstable();
         suspects.dedup();
@@ -280,7 +294,7 @@ impl MetadataAssembly {
             if now < heap.turn_began + METADATA_TURN {
                 continue;
             }
-            let gained = heap.pieces.len().saturating_sub(heap.pieces_then) as u64;
+            let gained = heap.held().saturating_sub(heap.pieces_then) as u64;
             if someone_waits && gained < METADATA_TURN.as_secs() {
                 heap.slow_turns = heap.slow_turns.saturating_add(1);
                 changed = true;
@@ -290,38 +304,51 @@ impl MetadataAssembly {
         if changed {
             self.admit();
             // A turn begins when a heap has memory.
-            self.heaps.iter_mut().filter(|heap| heap.pieces.is_empty()).for_each(|heap| heap.begin_turn(now));
+            self.heaps.iter_mut().filter(|heap| heap.held() == 0).for_each(|heap| heap.begin_turn(now));
         }
     }
 
-    /// Whether `conn` is the one peer that feeds a heap that was wrong once; chooses it where there is none, or none
-    /// that still gives.
-    fn may_feed_alone(&mut self, now: Instant, conn: ConnId, place: usize) -> bool {
+    /// Whether `conn` feeds a heap that was wrong once. Lets it where there is room, or in the place of one that gives no
+    /// longer, unless others should come first.
+    fn may_feed(&mut self, now: Instant, conn: ConnId, place: usize) -> bool {
         let Some(heap) = self.heaps.get_mut(place) else { return false };
-        let candidates = self.peers.iter().filter(|(_, peer)| {
+        if heap.fed.contains_key(&conn) {
+            return true;
+        }
+        let peers = &self.peers;
+        let has_stopped = |feeder: &ConnId| peers.get(feeder).is_none_or(Peer::has_stopped);
+        if heap.fed.len() >= heap.feeders_max() && !heap.fed.keys().any(has_stopped) {
+            return false;
+        }
+        let candidates = peers.iter().filter(|(conn, peer)| {
             peer.len == heap.len
                 && !peer.convicted
                 && now >= peer.ready_at
-                && peer.asked.is_none_or(|a| a.lapsed)
+                && peer.asked.is_none_or(|asked| asked.lapsed)
+                && !heap.fed.contains_key(conn)
         });
         // Who gives, before who has stopped to; who was not there when it went wrong, before who was.
-        let best = candidates.min_by_key(|&(&conn, peer)| (peer.has_stopped(), peer.suspicions, conn));
-        let best = best.map(|(&best, _)| best);
-        let feeds =
-            heap.feeder.and_then(|feeder| self.peers.get(&feeder)).is_some_and(|peer| !peer.has_stopped());
-        if !feeds && best != heap.feeder && best == Some(conn) {
-            heap.feeder = best;
-            heap.pieces = BTreeMap::new();
+        let mut candidates: Vec<_> =
+            candidates.map(|(&conn, peer)| (peer.has_stopped(), peer.suspicions, conn)).collect();
+        candidates.sort_unstable();
+        let stopped: Vec<ConnId> = heap.fed.keys().copied().filter(has_stopped).collect();
+        let room = heap.feeders_max().saturating_sub(heap.fed.len());
+        let is_among = |count: usize| candidates.iter().take(count).any(|&(.., one)| one == conn);
+        if !is_among(room + stopped.len()) {
+            return false;
         }
-        heap.feeder == Some(conn)
+        if heap.fed.len() >= heap.feeders_max()
+            && let Some(gone) = stopped.first()
+        {
+            heap.fed.remove(gone);
+        }
+        heap.fed.insert(conn, BTreeMap::new());
+        true
     }
 
-    /// A peer that is to feed a heap alone does so no longer: what it gave is of no use.
+    /// What a peer gave that was to give everything is of no use any more.
     fn dismiss_feeder(&mut self, conn: ConnId) {
-        for heap in self.heaps.iter_mut().filter(|heap| heap.feeder == Some(conn)) {
-            heap.feeder = None;
-            heap.pieces = BTreeMap::new();
-        }
+        self.heaps.iter_mut().for_each(|heap| drop(heap.fed.remove(&conn)));
     }
 
     /// Makes a heap for each length told, and decides which of them share the memory.
@@ -335,15 +362,15 @@ impl MetadataAssembly {
         self.heaps.sort_by_key(|heap| (!heap.is_fed(peers), heap.failures, heap.slow_turns, heap.len));
         let mut reserved = 0;
         for (place, heap) in self.heaps.iter_mut().enumerate() {
-            reserved += heap.len as usize;
+            reserved += heap.len as usize * if heap.failures > 0 { heap.feeders_max() } else { 1 };
             heap.admitted = place < METADATA_SIZES_MAX && reserved <= METADATA_HELD_LEN_MAX;
             if !heap.admitted {
                 heap.pieces = BTreeMap::new();
-                heap.feeder = None;
+                heap.fed = BTreeMap::new();
             }
         }
         // What was wrong is remembered for as long as someone says so; peers are few, and so are lengths.
-        self.heaps.retain(|heap| !heap.pieces.is_empty() || heap.is_told(peers));
+        self.heaps.retain(|heap| heap.held() > 0 || heap.is_told(peers));
     }
 }
 
@@ -367,7 +394,7 @@ impl Heap {
             len,
             pieces: BTreeMap::new(),
             failures: 0,
-            feeder: None,
+            fed: BTreeMap::new(),
             admitted: false,
             turn_began: Instant::ZERO,
             pieces_then: 0,
@@ -376,7 +403,22 @@ impl Heap {
     }
 
     fn begin_turn(&mut self, now: Instant) {
-        (self.turn_began, self.pieces_then) = (now, self.pieces.len());
+        (self.turn_began, self.pieces_then) = (now, self.held());
+    }
+
+    /// Pieces held, those of all who feed it together.
+    fn held(&self) -> usize {
+        self.pieces.len() + self.fed.values().map(BTreeMap::len).sum::<usize>()
+    }
+
+    /// Pieces of what is nearest to being whole.
+    fn furthest(&self) -> usize {
+        self.fed.values().map(BTreeMap::len).max().unwrap_or(0).max(self.pieces.len())
+    }
+
+    /// Peers that may feed it side by side after it was wrong.
+    fn feeders_max(&self) -> usize {
+        (METADATA_FED_LEN_MAX / (self.len as usize).max(1)).clamp(1, METADATA_PEERS_MAX)
     }
 
     fn is_told(&self, peers: &BTreeMap<ConnId, Peer>) -> bool {

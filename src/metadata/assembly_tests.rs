@@ -89,7 +89,7 @@ fn a_wrong_length_is_put_together_apart_and_does_not_block_the_right_one() {
 
 // HOSTILE 17
 #[test]
-fn a_wrong_hash_is_followed_by_one_peer_at_a_time_until_the_liar_is_found() {
+fn after_a_wrong_hash_each_gives_everything_and_the_liar_is_found() {
     let mut assembly = with_peers(&[1, 2]);
     let lie = vec![0; LEN as usize];
     let piece = assembly.pick(Instant::ZERO, conn(1)).unwrap();
@@ -97,15 +97,17 @@ fn a_wrong_hash_is_followed_by_one_peer_at_a_time_until_the_liar_is_found() {
     let wrong = Outcome::Wrong { convicted: None, suspects: vec![conn(1), conn(2)] };
     assert_eq!(feed(&mut assembly, Instant::ZERO, 2, &info()), wrong);
     assert_eq!((assembly.held_len(), assembly.progress().pieces), (0, 0));
-    // Both are suspects; the first by name feeds alone, and it is the liar.
-    assert_eq!(assembly.pick(Instant::ZERO, conn(2)), None);
+    // Both are suspects, and both give all of it now.
+    assert_eq!([1, 2].map(|slot| assembly.pick(Instant::ZERO, conn(slot))), [Some(0), Some(0)]);
+    assembly.handle_data(conn(1), 0, None, &piece_of(&lie, 0));
+    assert_eq!(assembly.handle_data(conn(2), 0, None, &piece_of(&info(), 0)), Outcome::Kept);
     let convicted = Outcome::Wrong { convicted: Some(conn(1)), suspects: vec![] };
     assert_eq!(feed(&mut assembly, Instant::ZERO, 1, &lie), convicted);
     assert_eq!(feed(&mut assembly, Instant::ZERO, 2, &info()), Outcome::Complete(info().into()));
 }
 
 #[test]
-fn a_feeder_that_goes_silent_is_replaced_and_its_pieces_are_not_mixed_with_others() {
+fn a_feeder_that_goes_silent_keeps_nobody_back_and_its_pieces_are_not_mixed_with_others() {
     let mut assembly = with_peers(&[1, 2]);
     let lie = vec![0; LEN as usize];
     let piece = assembly.pick(Instant::ZERO, conn(1)).unwrap();
@@ -113,11 +115,54 @@ fn a_feeder_that_goes_silent_is_replaced_and_its_pieces_are_not_mixed_with_other
     assert!(matches!(feed(&mut assembly, Instant::ZERO, 2, &info()), Outcome::Wrong { .. }));
     let piece = assembly.pick(Instant::ZERO, conn(1)).unwrap();
     assembly.handle_data(conn(1), piece, None, &piece_of(&lie, piece));
+    assert!(assembly.pick(Instant::ZERO, conn(1)).is_some());
+    assert_eq!(feed(&mut assembly, Instant::ZERO, 2, &info()), Outcome::Complete(info().into()));
+}
+
+#[test]
+fn of_a_long_dictionary_one_feeder_is_replaced_when_it_stops_and_memory_stays_bounded() {
+    let len = METADATA_FED_LEN_MAX as u32 + 1;
+    let pieces = metadata_piece_count(len);
+    let mut assembly = MetadataAssembly::new(InfoHash([0; 20]));
+    for slot in [1, 2] {
+        assert!(assembly.handle_peer(conn(slot), len));
+    }
+    let give = |assembly: &mut MetadataAssembly, slot, piece| {
+        assembly.handle_data(conn(slot), piece, None, &vec![slot as u8; piece_len(len, piece)])
+    };
+    let piece = assembly.pick(Instant::ZERO, conn(1)).unwrap();
+    assert_eq!(give(&mut assembly, 1, piece), Outcome::Kept);
+    for _ in 2..pieces {
+        let piece = assembly.pick(Instant::ZERO, conn(2)).unwrap();
+        assert_eq!(give(&mut assembly, 2, piece), Outcome::Kept);
+    }
+    let piece = assembly.pick(Instant::ZERO, conn(2)).unwrap();
+    assert!(matches!(give(&mut assembly, 2, piece), Outcome::Wrong { convicted: None, .. }));
+    // The first by name, until it has stopped.
     for turn in 0..3 {
         assert_eq!(assembly.pick(later(10 * turn), conn(2)), None);
         assert!(assembly.pick(later(10 * turn), conn(1)).is_some());
     }
-    assert_eq!(feed(&mut assembly, later(30), 2, &info()), Outcome::Complete(info().into()));
+    assert_eq!(assembly.pick(later(30), conn(2)), Some(0));
+    assert!(assembly.held_len() <= len as usize);
+}
+
+#[test]
+fn many_slow_liars_do_not_keep_an_honest_peer_back() {
+    let slots: Vec<u32> = (1..=50).collect();
+    let mut assembly = with_peers(&slots);
+    let lie = vec![0; LEN as usize];
+    // All take part in the first, which is wrong.
+    let first: Vec<u32> = slots.iter().map_while(|&slot| assembly.pick(Instant::ZERO, conn(slot))).collect();
+    for (piece, slot) in first.iter().zip(&slots) {
+        assembly.handle_data(conn(*slot), *piece, None, &piece_of(&lie, *piece));
+    }
+    // Each is asked for everything; the liars take their time, and the honest one, the last by name, does not.
+    for &slot in &slots {
+        assert_eq!(assembly.pick(Instant::ZERO, conn(slot)), Some(0), "peer {slot}");
+    }
+    assert_eq!(assembly.handle_data(conn(50), 0, None, &piece_of(&info(), 0)), Outcome::Kept);
+    assert_eq!(feed(&mut assembly, Instant::ZERO, 50, &info()), Outcome::Complete(info().into()));
 }
 
 // HOSTILE 33
