@@ -4,11 +4,13 @@ mod getting;
 
 use getting::{Album, Run, get, get_in, seed, seedring};
 use rustix::process::Signal;
+use seedring::bitfield::Bitfield;
 use seedring::secret_url::Keys;
 use seedring::session::torrent_file::read_torrent;
+use seedring::storage::{FileSelection, Resume, resume_path};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -477,4 +479,110 @@ fn content_that_is_whole_and_may_only_be_read_is_downloaded_already() {
     assert!(out.contains("\"event\":\"downloaded\""), "{out}");
     mode(&album.path("out/album"), 0o755);
     album.assert_downloaded(&album.path("out"), |_| true);
+}
+
+/// Downloads slowly until a record calls some pieces right, of which `is_enough` says whether they are; the run goes on.
+fn half_way(album: &Album, is_enough: impl Fn(&Bitfield) -> bool) -> (Run, Run) {
+    let seed = seed(album, "60KB/s");
+    let mut run = Run::start(&mut get(album, Some(seed.address())));
+    let record = resume_path(&album.path("state"), album.metainfo.info_hash());
+    loop {
+        run.wait_for("status");
+        if Resume::load(&record).is_ok_and(|record| is_enough(&record.verified)) {
+            return (seed, run);
+        }
+    }
+}
+
+#[test]
+fn what_the_user_puts_in_the_place_of_a_killed_download_is_left_alone() {
+    let album = Album::new(3, 16 << 10, &[("film", 1_000_000)]);
+    let (film, precious) = (album.path("out/album/film"), vec![b'x'; 1_000_000]);
+    for is_written_over in [true, false] {
+        let _ = fs::remove_dir_all(album.path("out"));
+        let (seed, mut run) = half_way(&album, |verified| verified.count() >= 2);
+        run.kill();
+        let ours = fs::metadata(&film).unwrap().ino();
+        if is_written_over {
+            // As cp(1) does.
+            fs::write(&film, &precious).unwrap();
+            assert_eq!(fs::metadata(&film).unwrap().ino(), ours);
+        } else {
+            // Some file systems give the number to the next file.
+            fs::remove_file(&film).unwrap();
+            let names: Vec<_> = (0..8).map(|number| album.path("out").join(format!("{number}"))).collect();
+            names.iter().for_each(|name| fs::write(name, &precious).unwrap());
+            let is_ours = |name: &&std::path::PathBuf| fs::metadata(name).unwrap().ino() == ours;
+            fs::rename(names.iter().find(is_ours).unwrap_or(&names[0]), &film).unwrap();
+        }
+        let (code, _, err) = told(&mut plain(&album, &seed));
+        assert_eq!(code, 1, "{err}");
+        assert!(err.contains("film is there already"), "{err}");
+        assert!(fs::read(&film).unwrap() == precious, "it was written over");
+    }
+}
+
+#[test]
+fn what_another_program_writes_into_a_download_is_not_called_downloaded_and_is_mended_by_the_next_run() {
+    let album = Album::new(3, 16 << 10, &[("film", 600_000)]);
+    let (_seed, run) = half_way(&album, |verified| verified.count() >= 2);
+    let all = FileSelection::all();
+    let here = album.right_pieces(&album.path("out"), &all).iter().next().unwrap();
+    let film = fs::OpenOptions::new().write(true).open(album.path("out/album/film")).unwrap();
+    film.write_all_at(b"somebody else's", u64::from(here.0) * (16 << 10)).unwrap();
+    let (status, heard, said) = run.ended();
+    assert!(!status.success(), "{heard:?}");
+    assert!(said.contains("film was written to by another program"), "{said}");
+    assert!(heard.iter().all(|event| event["event"] != "downloaded"), "{heard:?}");
+    let seed = seed(&album, "100MB/s");
+    let (status, _, said) = Run::start(&mut get(&album, Some(seed.address()))).ended();
+    assert!(status.success(), "{said}");
+    album.assert_downloaded(&album.path("out"), |_| true);
+    assert!(!album.path("out/album/film.before-download").exists());
+}
+
+#[test]
+fn a_file_that_only_its_times_show_to_be_touched_is_downloaded_all_the_same() {
+    let album = Album::new(3, 16 << 10, &[("film", 400_000)]);
+    let (_seed, run) = half_way(&album, |verified| verified.count() >= 2);
+    fs::hard_link(album.path("out/album/film"), album.path("watched")).unwrap();
+    let (status, heard, said) = run.ended();
+    assert!(status.success() && said.is_empty(), "{said}");
+    assert!(heard.iter().any(|event| event["event"] == "downloaded"), "{heard:?}");
+    album.assert_downloaded(&album.path("out"), |_| true);
+}
+
+#[test]
+fn a_finished_file_that_was_altered_since_is_kept_before_it_is_mended() {
+    let album = Album::new(3, 16 << 10, &[("disk.img", 600_000)]);
+    let seed = seed(&album, "100MB/s");
+    assert_eq!(told(&mut plain(&album, &seed)).0, 0);
+    let image = album.path("out/album/disk.img");
+    let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+    file.write_all_at(b"what a machine has written", 50_000).unwrap();
+    let used = fs::read(&image).unwrap();
+    let (code, _, err) = told(&mut plain(&album, &seed));
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("disk.img.before-download"), "{err}");
+    assert!(fs::read(album.path("out/album/disk.img.before-download")).unwrap() == used);
+    album.assert_downloaded(&album.path("out"), |_| true);
+}
+
+#[test]
+fn a_limit_on_open_files_that_nothing_can_be_done_with_is_told_and_not_waited_out() {
+    let album = album();
+    let get = get(&album, None);
+    let limited = |limit: &str| {
+        let mut limited = Command::new("sh");
+        limited.args([
+            "-c",
+            &format!("ulimit {limit} && exec \"$0\" \"$@\""),
+            env!("CARGO_BIN_EXE_seedring"),
+        ]);
+        limited.args(get.get_args()).stdin(Stdio::null());
+        told(&mut limited)
+    };
+    let (code, _, err) = limited("-n 20");
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("needs 24 at least") && err.contains("ulimit -n"), "{err}");
 }

@@ -5,7 +5,7 @@ use crate::choker::Slots;
 use crate::engine::listener::Port;
 use crate::engine::{Engine, EngineConfig, EngineEvent, ZeroCopyMode};
 use crate::limits::{CONNECTIONS_PER_PREFIX_MAX, WORKERS_MAX};
-use crate::storage::Content;
+use crate::storage::{Content, descriptors_needed, raise_file_limit};
 use crate::units::ByteRate;
 use crate::wire::Encryption;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -79,6 +79,18 @@ impl EngineArgs {
         download_limit: Option<ByteRate>,
         unnamed_port: UnnamedPort,
     ) -> Result<(Engine<Content>, mpsc::Receiver<EngineEvent>), CommandError> {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let needed = descriptors_needed(self.workers.map_or_else(cores, usize::from));
+        // Waiting for others to close theirs would be in vain.
+        if let Ok(allowed) = raise_file_limit()
+            && allowed < needed
+        {
+            let too_few = format!(
+                "this process may have {allowed} files and sockets open, and needs {needed} at least; raise the limit (ulimit -n, or \
+                 LimitNOFILE= of the service), or say --workers 1"
+            );
+            return Err(too_few.into());
+        }
         let config = EngineConfig {
             bind: self.bind,
             port: Port {

@@ -70,6 +70,8 @@ pub struct UsageError(pub String);
 
 /// Parses the process's arguments and runs the command.
 pub fn main() -> ExitCode {
+    // Before anything is written, be it help or a log.
+    outlive_file_size_limit();
     let matches = Cli::command().try_get_matches().and_then(no_address_for_a_file);
     let cli = matches
         .and_then(|matches| {
@@ -77,7 +79,6 @@ pub fn main() -> ExitCode {
         })
         .unwrap_or_else(|error| without_keys(error).exit());
     log::start();
-    outlive_file_size_limit();
     let result = match cli.command {
         Command::Seed(args) => seed::run(args),
         Command::Get(args) => get::run(args),
@@ -148,6 +149,24 @@ fn is_misuse(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     is_pattern || is_link || is_listener || error.is::<UsageError>()
 }
 
+/// What is lacking where the kernel's own words are all that is known, and the cure. Nothing but a thread that cannot be started
+/// answers EAGAIN and comes as far as here.
+fn lack(errno: i32) -> Option<&'static str> {
+    match errno {
+        libc::EAGAIN => Some(
+            "no thread can be started; raise the limits of this process (ulimit -u and ulimit -v, or TasksMax= and MemoryMax= of \
+             the service)",
+        ),
+        libc::ENOMEM => {
+            Some("no memory is left; raise the limit (ulimit -v, or MemoryMax= of the service), or free some")
+        }
+        libc::EMFILE | libc::ENFILE => Some(
+            "too many files and sockets are open; raise the limit (ulimit -n, or LimitNOFILE= of the service)",
+        ),
+        _ => None,
+    }
+}
+
 /// A reader that has seen enough is no failure.
 fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
@@ -163,7 +182,8 @@ fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
+    let lack = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error).and_then(lack);
+    let mut text = lack.map_or_else(|| error.to_string(), |lack| format!("{lack}: {error}"));
     let mut cause = error.source();
     while let Some(current) = cause {
         let message = current.to_string();

@@ -118,6 +118,8 @@ struct Wanted {
     len: u64,
     /// When everything was here.
     done_at: Option<Instant>,
+    /// Everything has come, and has to be looked at before it counts, since somebody else may have written there.
+    is_doubtful: bool,
 }
 
 impl Seeding {
@@ -423,6 +425,7 @@ impl Seeding {
             uploaded_before: checked.uploaded,
             downloaded_before: checked.downloaded,
             selection: checked.selection,
+            metainfo: wanted.is_some().then_some(metainfo),
         });
         if wanted.is_some() && !is_download {
             self.watcher.finished(info_hash);
@@ -443,6 +446,7 @@ impl Seeding {
             layout: Arc::clone(&layout),
             pieces,
             done_at: (!is_download).then(clock::now),
+            is_doubtful: false,
         });
         if download.is_some() && !is_download {
             tell(SessionEvent::Downloaded { name: name.clone(), info_hash });
@@ -558,6 +562,9 @@ impl Seeding {
         }
         for (info_hash, reason) in failed {
             self.fail(info_hash, reason, tell);
+        }
+        for info_hash in self.watcher.take_finished() {
+            self.handle_finished(info_hash, tell);
         }
         for info_hash in self.watcher.take_changed() {
             tell(SessionEvent::Changed { info_hash });

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::engine::SharedTorrent;
 use crate::id::InfoHash;
 use crate::limits::{DEVICE_LANES_MAX, STORAGE_END_PATIENCE};
+use crate::metainfo::Metainfo;
 use crate::storage::{
     Content, FileSelection, Fingerprint, Resume, StorageError, remove_unused_parts, resume_path,
 };
@@ -68,6 +69,8 @@ pub struct Watched {
     pub downloaded_before: u64,
     /// The files that are wanted, of a torrent that is being downloaded.
     pub selection: Option<FileSelection>,
+    /// The same torrent, for its hashes, of one that is being downloaded.
+    pub metainfo: Option<Arc<Metainfo>>,
 }
 
 enum Message {
@@ -106,6 +109,8 @@ struct FoundOut {
     has_faults: AtomicBool,
     /// Torrents that lack pieces and of which files have come.
     changed: Mutex<BTreeSet<InfoHash>>,
+    /// Downloads that have ended and been looked at.
+    finished: Mutex<BTreeSet<InfoHash>>,
 }
 
 /// What a thread shows others.
@@ -161,6 +166,11 @@ impl Watcher {
     /// again as long as it is so.
     pub fn take_changed(&self) -> BTreeSet<InfoHash> {
         std::mem::take(&mut *self.found.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Downloads that have ended ([`Self::finished`]) and in which nothing was found to be wrong, since this was asked last.
+    pub fn take_finished(&self) -> BTreeSet<InfoHash> {
+        std::mem::take(&mut *self.found.finished.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Looks at the files of all torrents now, not a few at a time.
@@ -495,7 +505,7 @@ impl Watch {
             let fingerprint = kept.torrent.fingerprint_now();
             if let Some(resume) = kept.resume_of_download(is_clean, Some(fingerprint)) {
                 // Of a torrent that failed something may still be written.
-                let is_clean = is_clean && resume.verified == resume.durable;
+                let is_clean = resume.is_clean && resume.verified == resume.durable;
                 self.write(Resume { is_clean, ..resume }, true);
             }
         }
@@ -504,6 +514,26 @@ impl Watch {
     fn finish(&mut self, info_hash: InfoHash) {
         let Some(mut kept) = self.torrents.remove(&info_hash) else { return };
         self.sync(&mut kept);
+        let looked = match &kept.torrent.content {
+            // Of what was all here nothing was written.
+            ServedContent::Download(content)
+                if kept.torrent.stored.count() > kept.torrent.verified.count() =>
+            {
+                let info = kept.torrent.metainfo.as_ref().map(|metainfo| metainfo.info());
+                content.look_for_others(&kept.torrent.stored.snapshot(), |piece| info?.piece_hash(piece))
+            }
+            _ => Ok(()),
+        };
+        if let ServedContent::Download(content) = &kept.torrent.content
+            && let Some(folder) = content.moved_to()
+        {
+            let named = content.root_path().display();
+            tracing::warn!(folder = %folder.display(), "{named} was moved while it was downloaded into; what has come lies there");
+        }
+        if let Err(error) = looked {
+            kept.torrent.content.fail(error);
+            self.shared.found.has_faults.store(true, Release);
+        }
         let finished = match &kept.torrent.content {
             ServedContent::Download(content) => content.finish(),
             ServedContent::OnDemand(_) => Ok(()),
@@ -522,7 +552,9 @@ impl Watch {
             }
         }
         let fingerprint = kept.torrent.fingerprint_now();
-        let is_clean = finished.is_ok() && kept.download.as_ref().is_some_and(|saved| !saved.doubtful);
+        let is_clean = finished.is_ok()
+            && kept.download.as_ref().is_some_and(|saved| !saved.doubtful)
+            && kept.torrent.others_pieces().count() == 0;
         if let Some(resume) = kept.resume_of_download(is_clean, Some(fingerprint.clone())) {
             self.write(resume, true);
         }
@@ -533,6 +565,9 @@ impl Watch {
         let is_whole = kept.download.as_ref().is_some_and(|saved| saved.selection.is_all());
         if is_clean && is_whole && kept.torrent.verified.is_full() {
             kept.download = None;
+        }
+        if kept.torrent.content.fault().is_none() {
+            self.shared.found.finished.lock().unwrap_or_else(PoisonError::into_inner).insert(info_hash);
         }
         self.torrents.insert(info_hash, kept);
     }
@@ -555,6 +590,14 @@ impl Watched {
             ServedContent::OnDemand(content) => content.fingerprint(),
         }
     }
+
+    /// The pieces that somebody else may have written over since they were stored.
+    fn others_pieces(&self) -> Bitfield {
+        match &self.content {
+            ServedContent::Download(content) => content.pieces_others_may_have_changed(),
+            ServedContent::OnDemand(_) => Bitfield::none(self.verified.len()),
+        }
+    }
 }
 
 impl Kept {
@@ -571,12 +614,20 @@ impl Kept {
         let shared = &self.torrent.shared;
         // Before the look at the files: what is written after it changes them again.
         let here = self.torrent.stored.snapshot();
+        let fingerprint = fingerprint.unwrap_or_else(|| self.torrent.fingerprint_now());
+        // After that look: who writes later changes the files' times again.
+        let others = self.torrent.others_pieces();
+        let without = |pieces: &Bitfield| {
+            let mut pieces = pieces.clone();
+            others.iter().for_each(|piece| _ = pieces.remove(piece));
+            pieces
+        };
         Some(Resume {
             info_hash: shared.facts.info_hash,
-            fingerprint: fingerprint.unwrap_or_else(|| self.torrent.fingerprint_now()),
-            verified: if saved.doubtful { saved.durable.clone() } else { here },
-            durable: saved.durable.clone(),
-            is_clean,
+            fingerprint,
+            verified: without(if saved.doubtful { &saved.durable } else { &here }),
+            durable: without(&saved.durable),
+            is_clean: is_clean && others.count() == 0,
             boot_id: match &self.torrent.content {
                 ServedContent::Download(content) => content.boot_id(),
                 ServedContent::OnDemand(_) => None,

@@ -195,9 +195,9 @@ impl Content {
     /// The same, which keeps what files hold before any of it is lost, where `claims` says that this is due.
     ///
     /// # Errors
-    /// The folder cannot be opened.
+    /// The folder cannot be opened, or what has to be kept cannot be.
     pub fn keeping(mut self, claims: &Claims) -> Result<Self, StorageError> {
-        self.aside = Aside::of(&self.layout, self.root.path(), claims)?;
+        self.aside = Aside::of(&self.layout, self.root.path(), &self.selection, claims)?;
         Ok(self)
     }
 
@@ -296,12 +296,23 @@ impl Content {
             }
         };
         let files = self.layout.stored_files().map(|(index, _)| state(index));
-        Fingerprint::of(files, state(parts_index(&self.layout)))
+        let birth = |index: FileIndex| self.file(index)?.birth;
+        let (births, parts) =
+            (self.layout.stored_files().map(|(index, _)| birth(index)), parts_index(&self.layout));
+        let fingerprint = Fingerprint::of(files, state(parts)).born(births, birth(parts));
+        let Some(aside) = self.aside.as_ref().filter(|_| is_writable) else { return fingerprint };
+        let numbers = self.layout.stored_files().map(|(index, _)| index).chain([parts]);
+        fingerprint.with_former(numbers.map(|index| aside.noted(index)))
     }
 
     /// The folder that it lies in, without links; `None` when that cannot be told.
     pub fn folder(&self) -> Option<PathBuf> {
         self.root.folder()
+    }
+
+    /// Where its folder is now when the path that the user named leads there no longer.
+    pub fn moved_to(&self) -> Option<PathBuf> {
+        self.root.moved_to()
     }
 
     /// The life of the page cache that has what is written here.
@@ -542,6 +553,7 @@ impl Drop for Content {
 
 mod copied;
 mod create;
+mod others;
 mod write;
 
 use copied::CopiedFiles;

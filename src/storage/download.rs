@@ -175,6 +175,44 @@ impl DownloadContent {
         }
     }
 
+    /// The pieces that somebody else may have written over since they were written: see
+    /// [`Content::pieces_others_may_have_changed`]. Of more files than may be open each is compared when it is opened again
+    /// instead.
+    pub fn pieces_others_may_have_changed(&self) -> Bitfield {
+        match self {
+            Self::Open(content) => content.pieces_others_may_have_changed(),
+            Self::ManyFiles(content) => Bitfield::none(content.layout().piece_count()),
+        }
+    }
+
+    /// Whether somebody else was seen to write: see [`Content::have_others_written`].
+    pub fn have_others_written(&self) -> bool {
+        matches!(self, Self::Open(content) if content.have_others_written())
+    }
+
+    /// Reads again what somebody else may have written over: see [`Content::look_for_others`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn look_for_others(
+        &self,
+        here: &Bitfield,
+        hash: impl Fn(PieceIndex) -> Option<[u8; 20]>,
+    ) -> Result<(), StorageError> {
+        match self {
+            Self::Open(content) => content.look_for_others(here, hash),
+            Self::ManyFiles(_) => Ok(()),
+        }
+    }
+
+    /// Where its folder is now when the path that the user named leads there no longer.
+    pub fn moved_to(&self) -> Option<PathBuf> {
+        match self {
+            Self::Open(content) => content.moved_to(),
+            Self::ManyFiles(content) => content.moved_to(),
+        }
+    }
+
     /// Ends the writing: see [`Content::finish`].
     ///
     /// # Errors

@@ -90,6 +90,9 @@ pub enum StorageError {
         #[source]
         errno: Errno,
     },
+    /// Pieces of it were right when they were written, and are not any more.
+    #[error("{} was written to by another program while it was downloaded, and is not what the torrent has; end that program, then start again: what is wrong is downloaded anew", .0.display())]
+    WrittenByOthers(PathBuf),
     /// The file system takes no new folders or files there, as /proc.
     #[error("{} cannot be made, since its file system takes no new files or folders there; choose another folder", .0.display())]
     NotMade(PathBuf),

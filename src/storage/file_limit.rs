@@ -23,6 +23,13 @@ pub fn raise_file_limit() -> Result<u64, Errno> {
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
+/// The least that a process with so many workers can do anything with.
+pub fn descriptors_needed(workers: usize) -> u64 {
+    // A file and its folder, a peer, whoever speaks HTTP.
+    let least = 4;
+    (OWN_DESCRIPTORS + OWN_DESCRIPTORS_PER_CORE * workers + least) as u64
+}
+
 /// Who may have how many descriptors. What is left is for everything else: trackers that are asked, logs, resume files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DescriptorShares {

@@ -33,8 +33,11 @@ pub struct FileChange {
     pub ctime_secs: i64,
     /// Nanoseconds after those seconds.
     pub ctime_nanos: u32,
-    /// The inode's number.
+    /// The inode's number, which is given to another file once this one is gone.
     pub inode: u64,
+    /// When the inode was made (statx(2), `stx_btime`), likewise: with the number it tells one file from all others. `None`
+    /// where the file system does not tell, or an earlier version did not ask.
+    pub birth: Option<(i64, u32)>,
 }
 
 /// The state of all files of a torrent that have bytes on disk, and of its parts file.
@@ -71,6 +74,28 @@ impl Fingerprint {
     pub(super) fn of(states: impl Iterator<Item = Option<FileState>>, parts: Option<FileState>) -> Self {
         let files = states.map(|state| state.map(FileStamp::of)).collect();
         Self { files, parts: parts.map(FileStamp::of) }
+    }
+
+    /// With the times at which the files were made, as far as they are told; in the order of [`Self::of`].
+    pub(super) fn born(
+        mut self,
+        files: impl Iterator<Item = Option<(i64, u32)>>,
+        parts: Option<(i64, u32)>,
+    ) -> Self {
+        let stamps = self.files.iter_mut().chain([&mut self.parts]);
+        for (stamp, birth) in stamps.zip(files.chain([parts])) {
+            if let Some(change) = stamp.as_mut().and_then(|stamp| stamp.change.as_mut()) {
+                change.birth = birth;
+            }
+        }
+        self
+    }
+
+    /// With former stamps where there is none; those of the files in the torrent's order, and that of the parts file.
+    pub(super) fn with_former(mut self, former: impl Iterator<Item = Option<FileStamp>>) -> Self {
+        let stamps = self.files.iter_mut().chain([&mut self.parts]);
+        stamps.zip(former).for_each(|(stamp, former)| *stamp = stamp.or(former));
+        self
     }
 
     /// Whether every file is there and as it was.
@@ -122,9 +147,17 @@ impl FileStamp {
         self.change.map(|change| (change.ctime_secs, change.ctime_nanos))
     }
 
-    /// Whether this is of the very file, whatever was written to it since.
-    pub(super) fn is_of(self, file: FileState) -> bool {
-        self.change.is_some_and(|change| change.inode == file.identity.1)
+    /// Whether this is of the very file, made when `birth` says, whatever was written to it since. A time that is not known on
+    /// either side tells nothing.
+    pub(super) fn is_of(self, file: FileState, birth: Option<(i64, u32)>) -> bool {
+        self.change.is_some_and(|then| {
+            then.inode == file.identity.1 && then.birth.zip(birth).is_none_or(|(then, now)| then == now)
+        })
+    }
+
+    /// Whether this is of the very file, and nothing was written to it, nor was it otherwise changed, since.
+    pub(super) fn is_untouched(self, file: FileState, birth: Option<(i64, u32)>) -> bool {
+        self.is_of(file, birth) && self.is_same(Self::of(file))
     }
 
     /// Whether nothing was written since.
@@ -139,7 +172,7 @@ impl FileStamp {
 
     fn of(state: FileState) -> Self {
         let (ctime_secs, ctime_nanos) = state.ctime;
-        let change = Some(FileChange { ctime_secs, ctime_nanos, inode: state.identity.1 });
+        let change = Some(FileChange { ctime_secs, ctime_nanos, inode: state.identity.1, birth: None });
         Self { len: state.len, mtime_secs: state.mtime.0, mtime_nanos: state.mtime.1, change }
     }
 }

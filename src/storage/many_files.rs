@@ -14,13 +14,13 @@ use super::content::{
 use super::error::StorageError;
 use super::file_threads::{drop_later, run_later};
 use super::fingerprint::Fingerprint;
-use super::layout::{FileIndex, Layout};
+use super::layout::{FileIndex, FileSpan, Layout};
 use super::look_round::LookRound;
 use super::ownership::{Aside, Claims, Permit};
 use super::parts::{Part, Parts};
 use super::piece_reader::read_exactly;
 use super::resume::BootId;
-use super::root::{FileState, Root};
+use super::root::{FileState, Root, birth_of};
 use super::selection::{FileSelection, Place, parts_index};
 use super::shelf::{Answer, Refusal, Room, Shelf};
 use super::shortage::tell_shortage;
@@ -48,6 +48,8 @@ pub struct ManyFiles {
     is_written: Box<[bool]>,
     /// Likewise: as it was when it was last closed, or looked at; `None` for what is not on the disk.
     states: Mutex<Box<[Option<FileState>]>>,
+    /// Likewise: when it was made.
+    births: Box<[Option<(i64, u32)>]>,
     handles: Handles,
     /// The file that keeps others from downloading into the same ones: one that lacks pieces, locked against everybody; where none
     /// does, one that others may read.
@@ -100,12 +102,14 @@ impl ManyFiles {
         let slots = layout.files().len() + 1;
         let mut states: Box<[Option<FileState>]> = vec![None; slots].into();
         let mut is_written: Box<[bool]> = vec![false; slots].into();
+        let mut births: Box<[Option<(i64, u32)>]> = vec![None; slots].into();
         let (mut unsynced, mut device) = (BTreeSet::new(), None);
         let (mut written, mut read) = (None, None);
         let keep = |place: Place<'_>, fd, state: FileState| {
             let (file, permit) = (place.file, claims.of_file(place.file).permit);
             device.get_or_insert(state.identity.0);
             states.get_mut(file.0 as usize).into_iter().for_each(|slot| *slot = Some(state));
+            births.get_mut(file.0 as usize).into_iter().for_each(|slot| *slot = birth_of(&fd));
             is_written.get_mut(file.0 as usize).into_iter().for_each(|slot| *slot = permit != Permit::Read);
             let is_unsynced = |piece| known.have.contains(piece) && !known.durable.contains(piece);
             let mut pieces = layout.pieces_of(file).map(PieceIndex);
@@ -126,7 +130,7 @@ impl ManyFiles {
             }
             None => read.map(|fd| Arc::new(Handle::new(fd))),
         };
-        let aside = Aside::of(&layout, root.path(), claims)?;
+        let aside = Aside::of(&layout, root.path(), selection, claims)?;
         let many = Self {
             parts: Parts::of(&layout, shelf.part_files_max()),
             written: known.have.clone().into(),
@@ -136,6 +140,7 @@ impl ManyFiles {
             device: device.unwrap_or_default(),
             is_written,
             states: Mutex::new(states),
+            births,
             room: shelf.room_for(handles.files_max()),
             handles,
             guard,
@@ -170,6 +175,10 @@ impl ManyFiles {
     /// The same without links; `None` when that cannot be told.
     pub(super) fn folder(&self) -> Option<PathBuf> {
         self.root.folder()
+    }
+
+    pub(super) fn moved_to(&self) -> Option<PathBuf> {
+        self.root.moved_to()
     }
 
     /// The life of the page cache that has what is written here.
@@ -222,7 +231,8 @@ impl ManyFiles {
                 self.lock_unsynced().insert(place.file);
                 continue;
             }
-            self.aside.as_ref().map_or(Ok(()), |aside| aside.before_writing(span, part))?;
+            let there = FileSpan { file: place.file, offset: place.offset, len: span.len };
+            self.aside.as_ref().map_or(Ok(()), |aside| aside.before_writing(there, part))?;
             let handle = self.handles.get(place.file, || self.open_to_write(place), self.closing())?;
             handle
                 .write(part, place.offset)
@@ -389,8 +399,15 @@ impl ManyFiles {
         let is_doubtful = |file| aside.is_some_and(|aside| aside.is_doubtful(file));
         let of =
             |file: FileIndex| states.get(file.0 as usize).copied().flatten().filter(|_| !is_doubtful(file));
-        let files = self.layout.stored_files().map(|(file, _)| of(file));
-        Fingerprint::of(files, of(parts_index(&self.layout)))
+        let birth = |file: FileIndex| self.births.get(file.0 as usize).copied().flatten();
+        let (numbers, parts) =
+            (|| self.layout.stored_files().map(|(file, _)| file), parts_index(&self.layout));
+        let fingerprint =
+            Fingerprint::of(numbers().map(of), of(parts)).born(numbers().map(birth), birth(parts));
+        match aside {
+            Some(aside) => fingerprint.with_former(numbers().chain([parts]).map(|file| aside.noted(file))),
+            None => fingerprint,
+        }
     }
 
     /// Looks at some of the files, at others the next time: a few system calls each, none of which reads content. Neither

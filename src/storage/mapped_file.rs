@@ -12,7 +12,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 
 #[derive(Debug)]
 pub(super) struct MappedFile {
@@ -27,6 +27,19 @@ pub(super) struct MappedFile {
     pub(super) residency: Residency,
     /// Written to since it was last brought to the disk, as far as is known.
     pub(super) is_unsynced: AtomicBool,
+    /// When it was made, of one that is open for a download.
+    pub(super) birth: Option<(i64, u32)>,
+    /// What our own writing left behind, of one that is written to.
+    pub(super) wake: Option<Mutex<Wake>>,
+}
+
+/// What our own writing left behind in a file: whatever else is found there is somebody else's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wake {
+    /// Last write and last change after our last write.
+    times: [(i64, u32); 2],
+    /// Somebody else has changed it meanwhile.
+    pub(super) is_crossed: bool,
 }
 
 impl MappedFile {
@@ -48,7 +61,63 @@ impl MappedFile {
             noted: Mutex::new(state),
             residency: Residency::default(),
             is_unsynced: AtomicBool::new(false),
+            birth: None,
+            wake: None,
         })
+    }
+
+    /// From now on what others write is told from what is written through here.
+    pub(super) fn tell_others_writes(&mut self) {
+        self.wake = Some(Mutex::new(Wake { times: times(self.opened()), is_crossed: false }));
+    }
+
+    /// Does a write of ours: a change since the last one that was not ours is noticed. One at a time, as the kernel has it,
+    /// too. What others write in the same instant, in the file system's clock, goes unnoticed.
+    pub(super) fn write(&self, write: impl FnOnce(&OwnedFd) -> Result<(), Errno>) -> Result<(), Errno> {
+        let Some(wake) = &self.wake else { return write(&self.fd) };
+        let mut wake = wake.lock().unwrap_or_else(PoisonError::into_inner);
+        wake.is_crossed |= times(self.state()?) != wake.times;
+        let outcome = write(&self.fd);
+        match self.state() {
+            Ok(state) => wake.times = times(state),
+            // Nothing is known of it any more.
+            Err(_) => wake.is_crossed = true,
+        }
+        outcome
+    }
+
+    /// Whether somebody else has changed it since it was opened, as far as that can be told.
+    pub(super) fn is_crossed(&self) -> bool {
+        let Some(wake) = &self.wake else { return false };
+        let mut wake = wake.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_as_left = || self.state().is_ok_and(|state| times(state) == wake.times);
+        wake.is_crossed = wake.is_crossed || !is_as_left();
+        wake.is_crossed
+    }
+
+    /// Whether that was found already. Looks at nothing and waits for nobody; true while that is being found out.
+    pub(super) fn was_crossed(&self) -> bool {
+        match self.wake.as_ref().map(Mutex::try_lock) {
+            None => false,
+            Some(Ok(wake)) => wake.is_crossed,
+            Some(Err(TryLockError::Poisoned(wake))) => wake.into_inner().is_crossed,
+            Some(Err(TryLockError::WouldBlock)) => true,
+        }
+    }
+
+    /// All that is in it has been looked at while it was in this state, so that it may count as ours.
+    pub(super) fn settle(&self, state: FileState) {
+        if let Some(wake) = &self.wake {
+            *wake.lock().unwrap_or_else(PoisonError::into_inner) =
+                Wake { times: times(state), is_crossed: false };
+        }
+    }
+
+    /// Nothing is known any more of who has written what.
+    pub(super) fn doubt(&self) {
+        if let Some(wake) = &self.wake {
+            wake.lock().unwrap_or_else(PoisonError::into_inner).is_crossed = true;
+        }
     }
 
     /// The address of a byte inside the mapping. Computing it reads nothing.
@@ -75,4 +144,8 @@ impl MappedFile {
     pub(super) fn note(&self, state: FileState) {
         *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = FileState { len: self.len, ..state };
     }
+}
+
+fn times(state: FileState) -> [(i64, u32); 2] {
+    [state.mtime, state.ctime]
 }

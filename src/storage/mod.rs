@@ -39,7 +39,9 @@ pub use content::{Allocation, Content, Created, IoSlicePtr, PopulateRange};
 pub use download::{DownloadContent, Target};
 pub use error::{Blame, StorageError};
 pub use extents::pieces_with_data;
-pub use file_limit::{DescriptorShares, descriptor_shares, open_files_max, raise_file_limit};
+pub use file_limit::{
+    DescriptorShares, descriptor_shares, descriptors_needed, open_files_max, raise_file_limit,
+};
 pub use file_size_limit::outlive_file_size_limit;
 pub use file_threads::Job;
 pub use fingerprint::{FileChange, FileStamp, Fingerprint};

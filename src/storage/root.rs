@@ -10,7 +10,7 @@ use super::error::StorageError;
 use super::shortage::{is_shortage, outlast};
 use crate::limits::SHORTAGE_PATIENCE;
 use crate::time::Duration;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,16 @@ impl Root {
     /// The folder's own path, without links; `None` when it cannot be told.
     pub(super) fn folder(&self) -> Option<PathBuf> {
         std::fs::canonicalize(&self.path).ok()
+    }
+
+    /// Where the folder is now when its path leads to it no longer; `None` when it does, or that cannot be told.
+    pub(super) fn moved_to(&self) -> Option<PathBuf> {
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        let open = rustix::fs::fstat(&self.dir).map(identity).ok()?;
+        if rustix::fs::stat(&self.path).map(identity) == Ok(open) {
+            return None;
+        }
+        std::fs::read_link(format!("/proc/self/fd/{}", self.dir.as_raw_fd())).ok()
     }
 
     /// The number of the folder's mount, which is never given again until the machine restarts; before Linux 6.8 perhaps
@@ -268,6 +278,22 @@ fn open_below(dir: &OwnedFd, relative: &Path, flags: OFlags, mode: Mode) -> Resu
             other => return other,
         }
     }
+}
+
+/// When an open file was made, seconds since 1970 and nanoseconds; `None` where the file system does not tell.
+pub(super) fn birth_of(fd: &OwnedFd) -> Option<(i64, u32)> {
+    let stat = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
+    let is_told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+    is_told.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec))
+}
+
+/// Magic numbers (statfs(2)) of file systems whose files' times others keep: FUSE, NFS, SMB, 9P, Ceph, AFS.
+const REMOTE: [u32; 8] =
+    [0x6573_5546, 0x6969, 0x517B, 0xFF53_4D42, 0xFE53_4D42, 0x0102_1997, 0x00C3_6400, 0x6B41_4653];
+
+/// Whether somebody else than this kernel keeps a file's times; also when that cannot be told.
+pub(super) fn is_remote(fd: &OwnedFd) -> bool {
+    rustix::fs::fstatfs(fd).map_or(true, |stat| REMOTE.contains(&(stat.f_type as u32)))
 }
 
 /// What tells one state of a file from another.

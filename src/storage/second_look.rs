@@ -38,6 +38,11 @@ impl Sample {
         Self(chosen.filter_map(|(_, piece)| Some((piece, hash(piece)?))).collect())
     }
 
+    /// Which pieces they are.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = PieceIndex> {
+        self.0.iter().map(|(piece, _)| *piece)
+    }
+
     /// Whether the files below `root` have these pieces. They are opened for that. It may take long.
     ///
     /// # Errors

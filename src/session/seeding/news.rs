@@ -1,6 +1,7 @@
 //! What engine and trackers tell, as the user hears of it and as the session acts on it.
 
 use super::*;
+use crate::engine::supply::Supply;
 
 impl Seeding {
     pub(super) fn handle_engine_event(&mut self, event: EngineEvent, tell: &mut impl FnMut(SessionEvent)) {
@@ -39,6 +40,27 @@ impl Seeding {
             // Told late, of a torrent that has left.
             return;
         }
+        let is_crossed =
+            matches!(&running.shared.content, Supply::Open(content) if content.have_others_written());
+        self.watcher.finished(info_hash);
+        if is_crossed && let Some(wanted) = &mut running.download {
+            // It counts once the watcher has read it again.
+            wanted.is_doubtful = true;
+            return;
+        }
+        self.count_downloaded(info_hash, tell);
+    }
+
+    /// A download that had ended was looked at, and nothing in it is wrong.
+    pub(super) fn handle_finished(&mut self, info_hash: InfoHash, tell: &mut impl FnMut(SessionEvent)) {
+        let wanted = self.torrents.get_mut(&info_hash).and_then(|running| running.download.as_mut());
+        if wanted.is_some_and(|wanted| std::mem::take(&mut wanted.is_doubtful)) {
+            self.count_downloaded(info_hash, tell);
+        }
+    }
+
+    fn count_downloaded(&mut self, info_hash: InfoHash, tell: &mut impl FnMut(SessionEvent)) {
+        let Some(running) = self.torrents.get_mut(&info_hash) else { return };
         if let Some(wanted) = &mut running.download {
             wanted.done_at = Some(clock::now());
         }
@@ -46,7 +68,6 @@ impl Seeding {
         let is_whole = running.shared.facts.have.is_full();
         // A full channel has an announcer that is leaving already.
         let _ = running.commands.try_send(if is_whole { Command::Completed } else { Command::Paused });
-        self.watcher.finished(info_hash);
         tell(SessionEvent::Downloaded { name: running.name.clone(), info_hash });
     }
 

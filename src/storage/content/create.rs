@@ -9,7 +9,7 @@ use super::{Content, MappedFile};
 use crate::storage::error::StorageError;
 use crate::storage::layout::{FileIndex, Layout, LayoutFile};
 use crate::storage::ownership::{Claim, Claims, Permit};
-use crate::storage::root::{FileState, Root};
+use crate::storage::root::{FileState, Root, birth_of, is_remote};
 use crate::storage::selection::{FileSelection, Place, parts_index};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FallocateFlags, FlockOperation};
@@ -61,7 +61,14 @@ impl Content {
         let mut files: Vec<Option<MappedFile>> = (0..layout.files().len()).map(|_| None).collect();
         let mut parts_file = None;
         let keep = |place: Place<'_>, fd, state| {
-            let file = MappedFile::map(fd, state, &root.full_path(place.path))?;
+            let birth = birth_of(&fd);
+            // Where others keep the times, our own writing moves them later, too.
+            let are_times_ours = claims.of_file(place.file).permit != Permit::Read && !is_remote(&fd);
+            let mut file = MappedFile::map(fd, state, &root.full_path(place.path))?;
+            file.birth = birth;
+            if are_times_ours {
+                file.tell_others_writes();
+            }
             // What an earlier run wrote may be in memory alone, if that run was killed.
             file.is_unsynced.store(true, Relaxed);
             match files.get_mut(place.file.0 as usize) {
@@ -122,7 +129,7 @@ fn open(
     let (fd, state) = match claim.permit {
         Permit::Make => root.make_file(relative)?,
         Permit::Read => root.open_file(relative)?,
-        Permit::Write | Permit::WriteKeeping | Permit::CutOff | Permit::Replace => {
+        Permit::Write | Permit::WriteKeeping | Permit::KeepAndWrite | Permit::CutOff | Permit::Replace => {
             root.open_for_writing(relative)?
         }
     };

@@ -53,10 +53,12 @@ impl Content {
             match self.mapped(span) {
                 _ if !is_due(span.file) => {}
                 Some((file, offset)) => {
-                    self.aside.as_ref().map_or(Ok(()), |aside| aside.before_writing(span, part))?;
+                    let slot = self.slot_of(span).unwrap_or(span.file);
+                    let place = |offset| FileSpan { file: slot, offset, len: span.len };
+                    self.aside.as_ref().map_or(Ok(()), |aside| aside.before_writing(place(offset), part))?;
                     // Set before, too: bytes that an error leaves behind are no reason to forget the file.
                     file.is_unsynced.store(true, Release);
-                    let outcome = write_exactly(&file.fd, part, offset);
+                    let outcome = file.write(|fd| write_exactly(fd, part, offset));
                     file.is_unsynced.store(true, Release);
                     outcome
                         .map_err(|errno| StorageError::writing("write", &self.full_path(span.file), errno))?;

@@ -185,7 +185,7 @@ fn files_may_become_younger_until_the_download_ends() {
     let other = fs::OpenOptions::new().write(true).open(dir.path().join("f")).unwrap();
     other.set_modified(std::time::UNIX_EPOCH).unwrap();
     assert_eq!(content.verify_files(), Ok(()));
-    assert_eq!(content.fingerprint(), Fingerprint::take(&layout, dir.path()).unwrap());
+    assert!(content.fingerprint().vouches_for(&Fingerprint::take(&layout, dir.path()).unwrap()));
     content.write_piece(PieceIndex(0), &[1; 16]).unwrap();
     assert_eq!((content.sync(), content.sync(), content.finish()), (Ok(()), Ok(()), Ok(())));
     assert_eq!(content.verify_files(), Ok(()));

@@ -170,7 +170,7 @@ proptest! {
         }
         prop_assert_eq!(scratch.right(&selection).count(), wanted.count());
         let now = Fingerprint::take_selected(&scratch.layout, scratch.dir.path(), &selection).unwrap();
-        prop_assert_eq!(content.fingerprint(), now);
+        prop_assert!(content.fingerprint().vouches_for(&now));
         prop_assert!(content.write_piece(order[0], scratch.piece(order[0])).is_err(), "the writing has ended");
         prop_assert_eq!(content.fault(), None);
     }

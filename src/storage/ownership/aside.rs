@@ -5,13 +5,19 @@
 //! have changed it since. Refusing it would make repairing another client's copy impossible, where a small file shares its only
 //! piece with a missing one; writing over it would trust a length. So the bytes that come are compared with those that are there.
 //! Where they are the same, or nothing but zeros was there, nothing is lost; before the first others are written, the file as it is
-//! is copied beside itself (`NAME.before-download`) and brought to the disk. Invariant: until then no record calls the file ours,
-//! so that a run that is killed leaves it as doubtful as it was.
+//! is copied beside itself (`NAME.before-download`) and brought to the disk. Invariant: until then no record calls the file ours
+//! in the state that it is in, so that a run that is killed leaves it as doubtful as it was.
+//!
+//! A file that is the torrent's beyond doubt and was altered since it was noted, as a disk image that has been used, is copied at
+//! once: what is known to be wrong there is sure to be lost.
 
 use super::super::error::StorageError;
+use super::super::fingerprint::FileStamp;
 use super::super::layout::{FileIndex, FileSpan, Layout};
 use super::super::piece_reader::read_exactly;
 use super::super::root::Root;
+use super::super::selection::{FileSelection, parts_index};
+use super::content::Claim;
 use super::{Claims, Permit};
 use crate::limits::ASIDE_NAMES_MAX;
 use rustix::io::Errno;
@@ -25,34 +31,59 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug)]
 pub(in crate::storage) struct Aside {
     root: Root,
-    /// Where each lies, and whether it was kept.
-    files: BTreeMap<FileIndex, (PathBuf, Mutex<bool>)>,
+    files: BTreeMap<FileIndex, Doubtful>,
+}
+
+#[derive(Debug)]
+struct Doubtful {
+    path: PathBuf,
+    /// What a record had noted of it before it was changed.
+    noted: Option<FileStamp>,
+    is_kept: Mutex<bool>,
 }
 
 impl Aside {
     /// Of the files of which `claims` says so; `None` when there are none.
     ///
     /// # Errors
-    /// The folder cannot be opened.
+    /// The folder cannot be opened, or what has to be kept cannot be.
     pub(in crate::storage) fn of(
         layout: &Layout,
         root: &Path,
+        selection: &FileSelection,
         claims: &Claims,
     ) -> Result<Option<Self>, StorageError> {
-        let indices = (0..).map(FileIndex).zip(layout.files());
-        let doubtful = indices.filter(|(index, _)| claims.of_file(*index).permit == Permit::WriteKeeping);
-        let files: BTreeMap<_, _> =
-            doubtful.map(|(index, file)| (index, (file.path.clone(), Mutex::new(false)))).collect();
-        if files.is_empty() {
-            return Ok(None);
+        let files = (0..).map(FileIndex).zip(layout.files().iter().map(|file| file.path.as_path()));
+        let indices = files.chain(selection.parts_path().map(|path| (parts_index(layout), path)));
+        let mut aside = None;
+        for (index, path) in indices {
+            let Claim { permit, noted, .. } = claims.of_file(index);
+            if !matches!(permit, Permit::WriteKeeping | Permit::KeepAndWrite) {
+                continue;
+            }
+            let aside = match &mut aside {
+                Some(aside) => aside,
+                none => none.insert(Self { root: Root::open(root)?, files: BTreeMap::new() }),
+            };
+            let is_kept = permit == Permit::KeepAndWrite;
+            if is_kept {
+                let (fd, _) = aside.root.open_file(path)?;
+                aside.keep(path, File::from(fd))?;
+            }
+            let doubtful = Doubtful { path: path.to_owned(), noted, is_kept: Mutex::new(is_kept) };
+            aside.files.insert(index, doubtful);
         }
-        Ok(Some(Self { root: Root::open(root)?, files }))
+        Ok(aside)
     }
 
     /// Whether a file may still hold what is somebody else's and nowhere kept.
     pub(in crate::storage) fn is_doubtful(&self, file: FileIndex) -> bool {
-        let is_kept = |kept: &Mutex<bool>| *kept.lock().unwrap_or_else(PoisonError::into_inner);
-        self.files.get(&file).is_some_and(|(_, kept)| !is_kept(kept))
+        self.files.get(&file).is_some_and(|it| !*it.is_kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is to be noted of such a file: what had been, so that it counts as changed since.
+    pub(in crate::storage) fn noted(&self, file: FileIndex) -> Option<FileStamp> {
+        self.files.get(&file).filter(|_| self.is_doubtful(file))?.noted
     }
 
     /// To be called before `bytes` are written there; keeps the file when something of it would be lost. May wait for the disk.
@@ -64,7 +95,7 @@ impl Aside {
         span: FileSpan,
         bytes: &[u8],
     ) -> Result<(), StorageError> {
-        let Some((path, is_kept)) = self.files.get(&span.file) else { return Ok(()) };
+        let Some(Doubtful { path, is_kept, .. }) = self.files.get(&span.file) else { return Ok(()) };
         // Held while it is copied, so that nobody writes meanwhile.
         let mut is_kept = is_kept.lock().unwrap_or_else(PoisonError::into_inner);
         if *is_kept {
@@ -77,19 +108,14 @@ impl Aside {
             .map_err(|errno| StorageError::at("read", &self.root.full_path(path), errno))?;
         let is_lost = there.iter().zip(bytes).any(|(there, new)| there != new && *there != 0);
         if is_lost {
-            let kept = self.keep(path, File::from(fd))?;
+            self.keep(path, File::from(fd))?;
             *is_kept = true;
-            let (path, kept) = (self.root.full_path(path), self.root.full_path(&kept));
-            tracing::warn!(
-                path = %path.display(), kept = %kept.display(),
-                "the file is not what the torrent has; it is kept under another name and downloaded"
-            );
         }
         Ok(())
     }
 
-    /// Copies a file beside itself, under a name that is free.
-    fn keep(&self, path: &Path, mut file: File) -> Result<PathBuf, StorageError> {
+    /// Copies a file beside itself, under a name that is free, and says so.
+    fn keep(&self, path: &Path, mut file: File) -> Result<(), StorageError> {
         for number in 1..=ASIDE_NAMES_MAX {
             let mut name = path.file_name().unwrap_or_default().to_owned();
             name.push(".before-download");
@@ -119,7 +145,14 @@ impl Aside {
                 // It will be tried again, and half copies are not to pile up. That it cannot be removed is no worse than that.
                 let _ = self.root.remove_file(&beside);
             }
-            return copied.map(|()| beside);
+            if copied.is_ok() {
+                let (path, kept) = (self.root.full_path(path), self.root.full_path(&beside));
+                tracing::warn!(
+                    path = %path.display(), kept = %kept.display(),
+                    "the file is not what the torrent has; it is kept under another name and downloaded"
+                );
+            }
+            return copied;
         }
         Err(StorageError::NotOurs(self.root.full_path(path)))
     }

@@ -8,8 +8,8 @@ use super::super::error::StorageError;
 use super::super::fingerprint::FileStamp;
 use super::super::layout::{FileIndex, FileSpan, Layout, LayoutFile};
 use super::super::piece_reader::{PieceReader, read_exactly};
-use super::super::resume::Resume;
-use super::super::root::{FileState, Root};
+use super::super::resume::{BootId, Resume};
+use super::super::root::{FileState, Root, birth_of};
 use super::super::selection::{FileSelection, intersection, parts_index};
 use super::{DownloadFile, InTheWay, Permit, Witness, may_write};
 use crate::bitfield::Bitfield;
@@ -45,6 +45,8 @@ pub(in crate::storage) struct Claim {
     pub(in crate::storage) permit: Permit,
     /// Device and inode; `None` where nothing lay.
     pub(in crate::storage) identity: Option<(u64, u64)>,
+    /// What the record has noted of a file that was changed since.
+    pub(in crate::storage) noted: Option<FileStamp>,
 }
 
 impl Claims {
@@ -93,7 +95,9 @@ impl Claims {
             evidence,
             is_folder_proven: OnceCell::new(),
             stamps: record.map(|record| record.stamps(layout)).unwrap_or_default(),
+            known: evidence.record.map(|record| record.stamps(layout)).unwrap_or_default(),
             record,
+            claimed: evidence.record.map(|record| claimed(record, &root)),
         };
         let stored = (0..).map(FileIndex).zip(layout.files());
         for (index, file) in stored.filter(|&(index, file)| !file.padding && selection.contains(index)) {
@@ -103,6 +107,8 @@ impl Claims {
             let claim = look.judge(&file.path, file.len, lacks_pieces, |state, fd| {
                 look.witness(index, file.len, state, fd)
             })?;
+            let noted = of_file(&look.stamps, index);
+            let claim = Claim { noted, ..claim };
             claims.get_mut(index.0 as usize).into_iter().for_each(|slot| *slot = claim);
         }
         let border = selection.border_pieces(layout);
@@ -118,6 +124,8 @@ impl Claims {
             let claim = look.judge(path, layout.total_len(), lacks_pieces, |state, fd| {
                 look.parts_witness(path, &good, state, fd)
             })?;
+            let noted = look.record.and_then(|record| record.fingerprint.parts);
+            let claim = Claim { noted, ..claim };
             claims.get_mut(parts_index(layout).0 as usize).into_iter().for_each(|slot| *slot = claim);
         }
         Ok(Self(claims))
@@ -131,7 +139,7 @@ impl Claims {
 
 impl Claim {
     /// Nothing lay there.
-    const NOTHING: Self = Self { permit: Permit::Make, identity: None };
+    const NOTHING: Self = Self { permit: Permit::Make, identity: None, noted: None };
 }
 
 struct Look<'a> {
@@ -142,6 +150,11 @@ struct Look<'a> {
     record: Option<&'a Resume>,
     /// What the record knows of files, by number.
     stamps: Vec<Option<FileStamp>>,
+    /// Likewise of a record that may be of another folder, or of none.
+    known: Vec<Option<FileStamp>>,
+    /// The pieces that have to be right if nobody has written over them since the record, be it of this folder or, without a
+    /// folder, of what was only seeded.
+    claimed: Option<&'a Bitfield>,
     /// Whether something in the torrent's folder is proven to be its, once that was asked.
     is_folder_proven: OnceCell<bool>,
 }
@@ -183,7 +196,7 @@ impl Look<'_> {
             }
         };
         match may_write(found) {
-            Ok(permit) => Ok(Claim { permit, identity }),
+            Ok(permit) => Ok(Claim { permit, identity, noted: None }),
             Err(refused) => Err(refused.of_download(&full(), len, due)),
         }
     }
@@ -196,11 +209,18 @@ impl Look<'_> {
         state: FileState,
         fd: &OwnedFd,
     ) -> Result<Option<Witness>, StorageError> {
-        if self.is_named(index, due, state) {
+        let birth = birth_of(fd);
+        let naming = self.naming(index, due, state, birth);
+        if naming == Naming::AsItWas {
             return Ok(Some(Witness::Record));
         }
+        let is_altered = self.is_altered(index, due, state, birth);
         if self.has_telling_piece(index, due) {
-            return Ok(Some(Witness::Piece));
+            return Ok(Some(match naming {
+                _ if is_altered => Witness::Altered,
+                Naming::Not => Witness::Piece,
+                _ => Witness::Record,
+            }));
         }
         let start = self.layout.start_of(index).unwrap_or_default();
         let is_lost =
@@ -210,6 +230,9 @@ impl Look<'_> {
             })?;
         if !is_lost {
             return Ok(Some(Witness::NothingToLose));
+        }
+        if naming == Naming::Touched && !is_altered {
+            return Ok(Some(Witness::Touched));
         }
         Ok(self.is_among_proven(index, due, state.len).then_some(Witness::Folder))
     }
@@ -224,16 +247,22 @@ impl Look<'_> {
         fd: &OwnedFd,
     ) -> Result<Option<Witness>, StorageError> {
         let named = self.record.and_then(|record| record.fingerprint.parts);
-        if state.len == self.layout.total_len() && named.is_some_and(|stamp| stamp.is_of(state)) {
+        let naming = Naming::of(named, self.layout.total_len(), state, birth_of(fd));
+        if naming == Naming::AsItWas {
             return Ok(Some(Witness::Record));
         }
+        // Of its pieces others have parts in files, so that a wrong one says nothing against it.
         if self.has_telling_border(good) {
-            return Ok(Some(Witness::Piece));
+            return Ok(Some(if naming == Naming::Not { Witness::Piece } else { Witness::Record }));
         }
         let is_lost = self
             .has_something_to_lose(0, good, state.len, fd)
             .map_err(|errno| StorageError::at("read", &self.root.full_path(path), errno))?;
-        Ok((!is_lost).then_some(Witness::NothingToLose))
+        Ok(match naming {
+            _ if !is_lost => Some(Witness::NothingToLose),
+            Naming::Touched => Some(Witness::Touched),
+            _ => None,
+        })
     }
 
     /// Whether good pieces have a block of bytes in the parts file that are not one repeated.
@@ -273,28 +302,43 @@ impl Look<'_> {
     }
 
     /// Whether the record names this very file, as long as it was made.
-    fn is_named(&self, index: FileIndex, due: u64, state: FileState) -> bool {
-        self.record.is_some_and(|record| {
-            record.selection.contains(index)
-                && state.len == due
-                && self
-                    .stamps
-                    .get(index.0 as usize)
-                    .copied()
-                    .flatten()
-                    .is_some_and(|stamp| stamp.is_of(state))
+    fn naming(&self, index: FileIndex, due: u64, state: FileState, birth: Option<(i64, u32)>) -> Naming {
+        let record = self.record.filter(|record| record.selection.contains(index));
+        Naming::of(record.and_then(|_| of_file(&self.stamps, index)), due, state, birth)
+    }
+
+    /// Whether a piece that lies whole in this very file was right when it was noted and is wrong now. Zeros are not: no byte of
+    /// them is anybody's, and disks that lose what they had called written leave them behind. Reads until it is so.
+    fn is_altered(&self, index: FileIndex, due: u64, state: FileState, birth: Option<(i64, u32)>) -> bool {
+        let Some((record, claimed)) = self.evidence.record.zip(self.claimed) else { return false };
+        let is_of_it = of_file(&self.known, index).is_some_and(|stamp| stamp.is_of(state, birth));
+        if !is_of_it || !record.selection.contains(index) {
+            return false;
+        }
+        let never = std::sync::atomic::AtomicBool::new(false);
+        let mut reader = PieceReader::new(self.layout, self.root, self.selection, &never);
+        let mut bytes = Vec::new();
+        self.inside(index, due).filter(|&piece| claimed.contains(piece)).any(|piece| {
+            bytes.resize(self.layout.piece_len(piece) as usize, 0);
+            !self.evidence.have.contains(piece)
+                && reader.read(piece, &mut bytes)
+                && bytes.iter().any(|&byte| byte != 0)
         })
+    }
+
+    /// The pieces that lie whole in a file of so many bytes.
+    fn inside(&self, index: FileIndex, len: u64) -> impl Iterator<Item = PieceIndex> + use<> {
+        let start = self.layout.start_of(index).unwrap_or_default();
+        let piece_length = u64::from(self.layout.piece_length());
+        let inside = start.div_ceil(piece_length)..(start + len) / piece_length;
+        inside.filter_map(|piece| u32::try_from(piece).ok().map(PieceIndex))
     }
 
     /// Whether good pieces that are not one byte repeated lie whole in the file, a block of them at least: less may be
     /// the beginning of a text that everybody has, with the user's own lines behind it. The last piece of a torrent may be
     /// a few bytes long, and counts only when it is as long as the others.
     fn has_telling_piece(&self, index: FileIndex, len: u64) -> bool {
-        let start = self.layout.start_of(index).unwrap_or_default();
-        let piece_length = u64::from(self.layout.piece_length());
-        let inside = start.div_ceil(piece_length)..(start + len) / piece_length;
-        let inside = inside.filter_map(|piece| u32::try_from(piece).ok().map(PieceIndex));
-        let good = inside.filter(|piece| self.evidence.have.contains(*piece));
+        let good = self.inside(index, len).filter(|piece| self.evidence.have.contains(*piece));
         self.are_telling(self.with_lens(good))
     }
 
@@ -351,6 +395,38 @@ impl Look<'_> {
         }
         Ok(false)
     }
+}
+
+/// What a record says of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Naming {
+    /// It is not of that file, but of another that lay there, or of none.
+    Not,
+    /// It is of the very file, which was changed since, by us or by others.
+    Touched,
+    /// It is of the very file, and that is as it was.
+    AsItWas,
+}
+
+impl Naming {
+    fn of(noted: Option<FileStamp>, due: u64, state: FileState, birth: Option<(i64, u32)>) -> Self {
+        match noted {
+            Some(stamp) if state.len == due && stamp.is_untouched(state, birth) => Self::AsItWas,
+            Some(stamp) if state.len == due && stamp.is_of(state, birth) => Self::Touched,
+            _ => Self::Not,
+        }
+    }
+}
+
+fn of_file(stamps: &[Option<FileStamp>], index: FileIndex) -> Option<FileStamp> {
+    stamps.get(index.0 as usize).copied().flatten()
+}
+
+/// What the record calls right and has to be right wherever nobody else has written: after an end in order or within one
+/// life of the page cache all of it, otherwise what the disk had.
+fn claimed<'a>(record: &'a Resume, root: &Root) -> &'a Bitfield {
+    let is_same_boot = record.boot_id.is_some() && record.boot_id == BootId::of_root(root);
+    if record.is_clean || is_same_boot { &record.verified } else { &record.durable }
 }
 
 /// Whether all bytes of the range are zero, those behind the file's end included.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::id::InfoHash;
 use crate::rng::Rng;
-use crate::storage::{Allocation, Content, FileIndex, LayoutFile};
+use crate::storage::{Allocation, Content, FileIndex, Fingerprint, LayoutFile};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -198,15 +198,29 @@ fn a_record_names_the_very_file_in_the_very_folder_and_no_other() {
         scratch.claims(evidence).map(|claims| claims.of_file(FileIndex(0)).permit)
     };
     let not_ours = Err(StorageError::NotOurs(scratch.path("f")));
-    // The half of a piece that a kill has left.
+    // As it was made; what is zero may be written anyway, so that this needs a byte, and a record that has seen it.
+    let mut bytes = vec![0; 3 * PIECE];
+    bytes[7] = 7;
+    fs::write(scratch.path("f"), &bytes).unwrap();
+    let seen = Resume {
+        fingerprint: {
+            let born = record.fingerprint.files[0].unwrap().change.unwrap().birth;
+            let now = Fingerprint::take(&scratch.layout, scratch.dir.path()).unwrap();
+            now.born([born].into_iter(), None)
+        },
+        ..record.clone()
+    };
+    assert_eq!(judged(&seen), Ok(Permit::Write));
+    // The half of a piece that a kill has left, or what somebody has written over it: whose it is will show.
     fs::write(scratch.path("f"), vec![b'x'; 3 * PIECE]).unwrap();
-    assert_eq!(judged(&record), Ok(Permit::Write));
+    assert_eq!(judged(&record), Ok(Permit::WriteKeeping));
+    assert_eq!(judged(&seen), Ok(Permit::WriteKeeping));
     let elsewhere = Resume { folder: Some("/elsewhere".into()), ..record.clone() };
     assert_eq!(judged(&elsewhere), not_ours);
     assert_eq!(judged(&Resume { folder: None, ..record.clone() }), not_ours);
     // Linked elsewhere while it comes, it is ours all the same.
     fs::hard_link(scratch.path("f"), scratch.path("watched")).unwrap();
-    assert_eq!(judged(&record), Ok(Permit::Write));
+    assert_eq!(judged(&record), Ok(Permit::WriteKeeping));
     // Another file of that name and length.
     fs::write(scratch.path("new"), vec![b'x'; 3 * PIECE]).unwrap();
     fs::rename(scratch.path("new"), scratch.path("f")).unwrap();
@@ -511,7 +525,7 @@ fn a_parts_file_is_ours_when_a_record_names_it_a_good_piece_lies_in_it_or_nothin
     let mut bytes = scratch.bytes.clone();
     bytes[5 * PIECE + 200..5 * PIECE + 300].fill(7);
     fs::write(&parts, &bytes).unwrap();
-    assert_eq!(judge_parts(&scratch, &only, &[], Some(&record)), Ok(Permit::Write));
+    assert_eq!(judge_parts(&scratch, &only, &[], Some(&record)), Ok(Permit::WriteKeeping));
     assert_eq!(judge_parts(&scratch, &only, &[], None), Err(StorageError::NotOurs(parts.clone())));
     // The first is good once the file that it shares is there, and has more than a block in the parts file.
     fs::create_dir_all(scratch.path("a")).unwrap();
@@ -522,4 +536,113 @@ fn a_parts_file_is_ours_when_a_record_names_it_a_good_piece_lies_in_it_or_nothin
     fs::write(&other, &bytes).unwrap();
     fs::rename(&other, &parts).unwrap();
     assert_eq!(judge_parts(&scratch, &only, &[], Some(&record)), Err(StorageError::NotOurs(parts)));
+}
+
+/// A record of the one file `f` that calls these pieces right, the first of them brought to the disk, in this boot or another.
+fn noted(scratch: &Scratch, right: &[u32], is_same_boot: bool, is_clean: bool) -> Resume {
+    let (verified, durable) = (scratch.have(right), scratch.have(if is_clean { right } else { &right[..1] }));
+    let boot_id = is_same_boot.then(|| crate::storage::BootId::of(scratch.dir.path())).flatten();
+    Resume { verified, durable, boot_id, is_clean, ..scratch.record() }
+}
+
+fn judge_noted(scratch: &Scratch, have: &[u32], record: &Resume) -> Result<Permit, StorageError> {
+    let have = scratch.have(have);
+    let claims = scratch.claims(Evidence { have: &have, record: Some(record), overwrite: false })?;
+    Ok(claims.of_file(FileIndex(0)).permit)
+}
+
+#[test]
+fn a_file_that_was_given_the_number_of_ours_is_not_ours() {
+    let scratch = scratch(&[("f", 3 * PIECE)]);
+    let record = scratch.record();
+    fs::write(scratch.path("f"), vec![b'x'; 3 * PIECE]).unwrap();
+    let born = |birth| {
+        let mut record = record.clone();
+        let stamp = record.fingerprint.files[0].as_mut().unwrap();
+        stamp.change.as_mut().unwrap().birth = birth;
+        record
+    };
+    let not_ours = Err(StorageError::NotOurs(scratch.path("f")));
+    if record.fingerprint.files[0].unwrap().change.unwrap().birth.is_some() {
+        assert_eq!(judge_noted(&scratch, &[], &born(Some((1, 2)))), not_ours);
+    }
+    // An earlier version did not ask: nothing else speaks against it, and nothing is lost.
+    assert_eq!(judge_noted(&scratch, &[], &born(None)), Ok(Permit::WriteKeeping));
+}
+
+#[test]
+fn a_record_is_no_witness_for_a_file_whose_noted_pieces_are_all_wrong() {
+    let scratch = scratch(&[("f", 4 * PIECE)]);
+    for (is_same_boot, is_clean) in [(true, false), (false, false), (true, true), (false, true)] {
+        let record = noted(&scratch, &[1, 2], is_same_boot, is_clean);
+        fs::write(scratch.path("f"), vec![b'x'; 4 * PIECE]).unwrap();
+        let refused = judge_noted(&scratch, &[], &record);
+        assert_eq!(refused, Err(StorageError::NotOurs(scratch.path("f"))), "{is_same_boot} {is_clean}");
+        fs::remove_file(scratch.path("f")).unwrap();
+    }
+}
+
+#[test]
+fn after_a_kill_the_noted_pieces_are_witnesses_and_what_a_disk_has_lost_is_no_reason_against_it() {
+    let scratch = scratch(&[("f", 4 * PIECE)]);
+    // The disk has the first, and the page cache had the second, too.
+    let [this_boot, other_boot] = [true, false].map(|same| noted(&scratch, &[1, 2], same, false));
+    let mut bytes = vec![0; 4 * PIECE];
+    bytes[PIECE..3 * PIECE].copy_from_slice(&scratch.bytes[PIECE..3 * PIECE]);
+    bytes[4 * PIECE - 1] = 9;
+    fs::write(scratch.path("f"), &bytes).unwrap();
+    for record in [&this_boot, &other_boot] {
+        assert_eq!(judge_noted(&scratch, &[1, 2], record), Ok(Permit::Write));
+    }
+    // What was not on the disk yet may be anything after a power failure, and nothing but right before that.
+    bytes[2 * PIECE] ^= 1;
+    fs::write(scratch.path("f"), &bytes).unwrap();
+    assert_eq!(judge_noted(&scratch, &[1], &other_boot), Ok(Permit::Write));
+    assert_eq!(judge_noted(&scratch, &[1], &this_boot), Ok(Permit::KeepAndWrite));
+    // A disk that has lost even what it had called written: zeros are nobody's.
+    bytes[PIECE..3 * PIECE].fill(0);
+    fs::write(scratch.path("f"), &bytes).unwrap();
+    for record in [&this_boot, &other_boot] {
+        assert_eq!(judge_noted(&scratch, &[], record), Ok(Permit::WriteKeeping));
+    }
+}
+
+#[test]
+fn a_finished_file_that_was_used_and_altered_since_is_kept_before_it_is_made_what_it_was() {
+    let scratch = scratch(&[("f", 4 * PIECE)]);
+    let record = noted(&scratch, &[0, 1, 2, 3], true, true);
+    let mut used = scratch.file(0);
+    used[2 * PIECE] ^= 1;
+    fs::write(scratch.path("f"), &used).unwrap();
+    for record in [record.clone(), Resume { folder: None, ..record }] {
+        let have = scratch.have(&[0, 1, 3]);
+        let claims =
+            scratch.claims(Evidence { have: &have, record: Some(&record), overwrite: false }).unwrap();
+        assert_eq!(claims.of_file(FileIndex(0)).permit, Permit::KeepAndWrite);
+        let (layout, all) = (Arc::clone(&scratch.layout), FileSelection::all());
+        let (content, _) =
+            Content::create(layout, scratch.dir.path(), &all, Allocation::Sparse, &claims).unwrap();
+        let content = content.keeping(&claims).unwrap();
+        assert!(content.fingerprint().files[0].is_some(), "nothing is doubtful any more");
+        drop(content);
+        assert_eq!(fs::read(scratch.path("f.before-download")).unwrap(), used);
+        fs::remove_file(scratch.path("f.before-download")).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_may_be_somebody_elses_is_noted_as_it_was_noted_before_until_something_is_written() {
+    let scratch = scratch(&[("f", 4 * PIECE)]);
+    let record = scratch.record();
+    fs::write(scratch.path("f"), vec![b'x'; 4 * PIECE]).unwrap();
+    let have = scratch.have(&[]);
+    let claims = scratch.claims(Evidence { have: &have, record: Some(&record), overwrite: false }).unwrap();
+    let (layout, all) = (Arc::clone(&scratch.layout), FileSelection::all());
+    let (content, _) =
+        Content::create(layout, scratch.dir.path(), &all, Allocation::Sparse, &claims).unwrap();
+    let content = content.keeping(&claims).unwrap();
+    assert_eq!(content.fingerprint(), record.fingerprint);
+    content.write_piece(PieceIndex(1), &scratch.bytes[PIECE..2 * PIECE]).unwrap();
+    assert_eq!(fs::read(scratch.path("f.before-download")).unwrap(), vec![b'x'; 4 * PIECE]);
+    assert_ne!(content.fingerprint(), record.fingerprint);
 }

@@ -10,8 +10,10 @@
 //! | a symbolic link, wherever it leads | refused: nothing is written through a link, and no link is replaced |
 //! | a folder, FIFO, socket or device | refused |
 //! | a file of a download of which no piece is missing, and as long as it is to be | opened for reading only |
-//! | a file of a download that lacks a piece, and a resume record names it (same folder, same inode) | written |
-//! | the same without a record, and a good piece that tells something lies whole inside it | written, unless it has other names (hard links), which would change with it |
+//! | a file of a download that lacks a piece, and a resume record names it (same folder, same inode, made then), and nothing speaks against that | written |
+//! | the same, it was changed since, and no piece of it tells anything | written; what it holds is kept aside before any of it is lost |
+//! | a file that a record calls right where it is wrong, and a good piece that tells something lies in it | written, unless it has other names; what it holds is kept aside first |
+//! | a file without a record of it, and a good piece that tells something lies whole inside it | written, unless it has other names (hard links), which would change with it |
 //! | the same, and there is nothing to lose: every byte outside of good pieces is zero | the same |
 //! | the same, and a witness for its folder says that it is the torrent's beyond reasonable doubt | the same; what it holds is kept aside before any of it is lost |
 //! | any other file in a download's way | refused |
@@ -20,6 +22,9 @@
 //! | a torrent, figure or record where one is to be written | replaced |
 //! | the same inside the content that the torrent is of | replaced only when it is a torrent of that content's name |
 //! | any other file where one of these is to be written | refused |
+//!
+//! What speaks for a record is that the file is as it was noted, or has good pieces; what speaks against it is a piece that it calls
+//! right and that is wrong now.
 //!
 //! The parts file of a download of some files (`storage::selection`) is judged as any other: its name is the info-hash's, which
 //! everybody knows, and says nothing. It is removed only when all that it holds is in the files, too.
@@ -41,6 +46,7 @@ pub(super) use aside::Aside;
 pub(super) use content::Claim;
 pub use content::{Claims, Evidence};
 pub use replace::{FileKind, Place, WriteError, look_at_place, replace_file};
+pub(super) use replace::{put_aside, remove_record};
 
 /// What lies where something is to be written, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +83,12 @@ pub struct DownloadFile {
 /// What says that a file is ours to write to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Witness {
-    /// A resume record of the torrent names the very file.
+    /// A resume record of the torrent names the very file, and nothing in it speaks against that.
     Record,
+    /// The same, but somebody has changed it since, be it ourselves before a kill, and no piece of it tells whose it is.
+    Touched,
+    /// Good pieces lie in it, and others are wrong that a record calls right: somebody has written over them since.
+    Altered,
     /// Good pieces, not of one byte repeated, lie whole inside it, a block (16 KiB) of them at least.
     Piece,
     /// Every byte outside of good pieces is zero.
@@ -108,7 +118,9 @@ pub enum Permit {
     Write,
     /// The same, and keep what it holds before any of it is lost.
     WriteKeeping,
-    /// The same, after cutting it off to its due length.
+    /// The same, once all that it holds was kept.
+    KeepAndWrite,
+    /// The same as writing, after cutting it off to its due length.
     CutOff,
     /// Put the new one into its place.
     Replace,
@@ -161,9 +173,12 @@ fn may_download_into(file: DownloadFile) -> Result<Permit, Refused> {
         None if file.overwrite => Err(Refused::OtherNames),
         None => Err(Refused::NotOurs),
         Some(Witness::Record) => Ok(Permit::Write),
+        // Whatever other names it has, what they had is kept.
+        Some(Witness::Touched) => Ok(Permit::WriteKeeping),
         Some(_) if file.has_other_names => Err(Refused::OtherNames),
         Some(Witness::Piece | Witness::NothingToLose) => Ok(Permit::Write),
         Some(Witness::Folder) => Ok(Permit::WriteKeeping),
+        Some(Witness::Altered) => Ok(Permit::KeepAndWrite),
     }
 }
 
@@ -229,15 +244,25 @@ mod tests {
 
     #[test]
     fn a_witness_lets_a_download_go_on_but_only_a_record_vouches_for_other_names() {
-        for witness in [Witness::Record, Witness::Piece, Witness::NothingToLose, Witness::Folder] {
+        for witness in [
+            Witness::Record,
+            Witness::Touched,
+            Witness::Altered,
+            Witness::Piece,
+            Witness::NothingToLose,
+            Witness::Folder,
+        ] {
             for len in [0, 9, 10] {
                 let file = DownloadFile { len, witness: Some(witness), ..download() };
-                let keeps = witness == Witness::Folder;
-                let permit = if keeps { Permit::WriteKeeping } else { Permit::Write };
+                let permit = match witness {
+                    Witness::Folder | Witness::Touched => Permit::WriteKeeping,
+                    Witness::Altered => Permit::KeepAndWrite,
+                    _ => Permit::Write,
+                };
                 assert_eq!(judged(file), Ok(permit), "{witness:?} {len}");
                 let linked = judged(DownloadFile { has_other_names: true, ..file });
-                let by_record = witness == Witness::Record;
-                assert_eq!(linked, if by_record { Ok(Permit::Write) } else { Err(Refused::OtherNames) });
+                let by_record = matches!(witness, Witness::Record | Witness::Touched);
+                assert_eq!(linked, if by_record { Ok(permit) } else { Err(Refused::OtherNames) });
             }
             let longer = DownloadFile { len: 11, witness: Some(witness), ..download() };
             assert_eq!(judged(longer), Err(Refused::TooLong));

@@ -6,7 +6,7 @@
 use super::super::resume::Resume;
 use super::{InTheWay, Permit, Refused, WholeFile, may_write};
 use crate::clock;
-use crate::limits::{FIGURE_MARK_WITHIN, RESUME_FILE_LEN_MAX, TORRENT_FILE_LEN_MAX};
+use crate::limits::{ASIDE_NAMES_MAX, FIGURE_MARK_WITHIN, RESUME_FILE_LEN_MAX, TORRENT_FILE_LEN_MAX};
 use crate::metainfo::Metainfo;
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -23,6 +23,8 @@ pub enum FileKind {
     Figure,
     /// A resume record: replaces one that can be read.
     Record,
+    /// What a kill has left of a record's writing, or a record of another version: replaces what begins as records do.
+    AnyRecord,
 }
 
 /// Where a file is to be written.
@@ -80,7 +82,7 @@ impl FileKind {
         match self {
             Self::Torrent => "torrent",
             Self::Figure => "figure made by seedring",
-            Self::Record => "resume record",
+            Self::Record | Self::AnyRecord => "resume record",
         }
     }
 
@@ -93,6 +95,7 @@ impl FileKind {
                 bytes.windows(mark.len()).any(|part| part == mark)
             }
             Self::Record => Resume::decode(bytes).is_ok(),
+            Self::AnyRecord => Resume::may_begin_with(bytes),
         }
     }
 
@@ -101,7 +104,7 @@ impl FileKind {
         match self {
             Self::Torrent => TORRENT_FILE_LEN_MAX + 1,
             Self::Figure => FIGURE_MARK_WITHIN,
-            Self::Record => RESUME_FILE_LEN_MAX + 1,
+            Self::Record | Self::AnyRecord => RESUME_FILE_LEN_MAX + 1,
         }
     }
 }
@@ -123,10 +126,6 @@ pub fn look_at_place(place: Place<'_>) -> Result<Permit, WriteError> {
 pub fn replace_file(place: Place<'_>, bytes: &[u8], durably: bool) -> Result<Permit, WriteError> {
     look_at_place(place)?;
     let beside = place.beside();
-    if place.kind == FileKind::Record {
-        // What an earlier run left, removed rather than written into: it may have other names.
-        let _ = std::fs::remove_file(&beside);
-    }
     let written = write_new(&beside, bytes, durably).map_err(|source| place.failed(source));
     let placed = written.and_then(|()| put(&beside, place));
     if placed.is_err() {
@@ -138,6 +137,41 @@ pub fn replace_file(place: Place<'_>, bytes: &[u8], durably: bool) -> Result<Per
         synced.map_err(|source| place.failed(source))?;
     }
     placed
+}
+
+/// Moves what is no record that can be read out of a record's way, to `….bak`, or `….bak-2` and so on when somebody else's file
+/// has that name.
+///
+/// # Errors
+/// No name is free, or it cannot be moved.
+pub(in crate::storage) fn put_aside(path: &Path) -> io::Result<()> {
+    for number in 1..=ASIDE_NAMES_MAX {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".bak");
+        if number > 1 {
+            name.push(format!("-{number}"));
+        }
+        let to = Path::new(&name);
+        let moved = match look_at_place(Place { path: to, kind: FileKind::AnyRecord, content: None }) {
+            Ok(Permit::Replace) => std::fs::rename(path, to),
+            Ok(_) => rename_new(path, to),
+            Err(WriteError::Io { source, .. }) => Err(source),
+            Err(_) => continue,
+        };
+        match moved {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            moved => return moved,
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Removes a record, or what a kill has left of one, and nothing else; whether nothing is there now.
+pub(in crate::storage) fn remove_record(path: &Path) -> bool {
+    match look_at_place(Place { path, kind: FileKind::AnyRecord, content: None }) {
+        Ok(Permit::Replace) => std::fs::remove_file(path).is_ok(),
+        other => other.is_ok(),
+    }
 }
 
 /// Puts what was written beside into its place, as far as that is allowed now.
@@ -229,13 +263,17 @@ impl Place<'_> {
         folder.starts_with(&content) && !is_of_it()
     }
 
-    /// Where it is written first. The name's own length may be the most a name can have, so it is not part of this one; but
-    /// records are written all the time, and a kill is not to leave a file behind each time.
+    /// Where it is written first, under a name that nothing has. The name's own length may be the most a name can have, so it is
+    /// not part of this one; but records are written all the time, and a kill is not to leave a file behind each time, so their
+    /// name is the same each time, unless somebody else's file has it.
     fn beside(self) -> PathBuf {
         if self.kind == FileKind::Record {
             let mut name = self.path.as_os_str().to_owned();
             name.push(".tmp");
-            return name.into();
+            // What an earlier run left, removed rather than written into: it may have other names.
+            if remove_record(Path::new(&name)) {
+                return name.into();
+            }
         }
         let [a, b, c, d] = clock::random_bytes();
         self.path.with_file_name(format!(".seedring-{a:02x}{b:02x}{c:02x}{d:02x}.part"))

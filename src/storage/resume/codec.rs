@@ -35,11 +35,15 @@ const TAG_CHANGES: u32 = 12;
 const TAG_PARTS_CHANGE: u32 = 13;
 const TAG_FOLDER: u32 = 14;
 const TAG_SERIAL: u32 = 15;
+const TAG_BIRTHS: u32 = 16;
+const TAG_PARTS_BIRTH: u32 = 17;
 
 /// Bytes of one file's stamp: there or not, length, seconds, nanoseconds.
 const STAMP_LEN: usize = 1 + 8 + 8 + 4;
 /// Bytes of what nobody can put back of it: kept or not, seconds, nanoseconds, inode.
 const CHANGE_LEN: usize = 1 + 8 + 4 + 8;
+/// Bytes of when it was made: known or not, seconds, nanoseconds.
+const BIRTH_LEN: usize = 1 + 8 + 4;
 
 impl Resume {
     /// The file's content.
@@ -79,6 +83,12 @@ impl Resume {
         if self.fingerprint.parts.is_some_and(|stamp| stamp.change.is_some()) {
             record(TAG_PARTS_CHANGE, &encode_changes(&[self.fingerprint.parts]));
         }
+        if self.fingerprint.files.iter().any(|stamp| birth_of(stamp).is_some()) {
+            record(TAG_BIRTHS, &encode_births(&self.fingerprint.files));
+        }
+        if birth_of(&self.fingerprint.parts).is_some() {
+            record(TAG_PARTS_BIRTH, &encode_births(&[self.fingerprint.parts]));
+        }
         if let Some(folder) = &self.folder {
             record(TAG_FOLDER, folder.as_os_str().as_bytes());
         }
@@ -88,6 +98,12 @@ impl Resume {
         let checksum = piece_hash(&bytes);
         bytes.extend(checksum);
         bytes
+    }
+
+    /// Whether a file with these bytes may be a record, of whichever version, or what a kill or a power failure has left of one.
+    pub(in crate::storage) fn may_begin_with(bytes: &[u8]) -> bool {
+        let (head, _) = bytes.split_at(bytes.len().min(MAGIC.len()));
+        MAGIC.starts_with(head) || bytes.iter().all(|&byte| byte == 0)
     }
 
     /// Reads the file's content.
@@ -142,6 +158,12 @@ impl Resume {
         }
         if let Some(payload) = records.payload(TAG_PARTS_CHANGE) {
             add_changes(std::slice::from_mut(&mut fingerprint.parts), payload)?;
+        }
+        if let Some(payload) = records.payload(TAG_BIRTHS) {
+            add_births(&mut fingerprint.files, payload)?;
+        }
+        if let Some(payload) = records.payload(TAG_PARTS_BIRTH) {
+            add_births(std::slice::from_mut(&mut fingerprint.parts), payload)?;
         }
         let folder = records.payload(TAG_FOLDER).map(|bytes| PathBuf::from(OsStr::from_bytes(bytes)));
         Some(Self {
@@ -233,6 +255,7 @@ fn add_changes(stamps: &mut [Option<FileStamp>], bytes: &[u8]) -> Option<()> {
             ctime_secs: i64::from_le_bytes(*secs),
             ctime_nanos: u32::from_le_bytes(*nanos),
             inode: u64::from_le_bytes(rest.try_into().ok()?),
+            birth: None,
         };
         if let Some(stamp) = stamp {
             stamp.change = (is_kept != 0).then_some(kept);
@@ -244,11 +267,43 @@ fn add_changes(stamps: &mut [Option<FileStamp>], bytes: &[u8]) -> Option<()> {
 fn encode_changes(stamps: &[Option<FileStamp>]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(stamps.len() * CHANGE_LEN);
     for change in stamps.iter().map(|stamp| stamp.and_then(|stamp| stamp.change)) {
-        let kept = change.unwrap_or(FileChange { ctime_secs: 0, ctime_nanos: 0, inode: 0 });
+        let kept = change.unwrap_or(FileChange { ctime_secs: 0, ctime_nanos: 0, inode: 0, birth: None });
         bytes.push(u8::from(change.is_some()));
         bytes.extend(kept.ctime_secs.to_le_bytes());
         bytes.extend(kept.ctime_nanos.to_le_bytes());
         bytes.extend(kept.inode.to_le_bytes());
+    }
+    bytes
+}
+
+fn birth_of(stamp: &Option<FileStamp>) -> Option<(i64, u32)> {
+    stamp.and_then(|stamp| stamp.change)?.birth
+}
+
+/// Adds to stamps what [`encode_births`] wrote of them; `None` when it is of other stamps.
+fn add_births(stamps: &mut [Option<FileStamp>], bytes: &[u8]) -> Option<()> {
+    let (births, rest) = bytes.as_chunks::<BIRTH_LEN>();
+    if !rest.is_empty() || births.len() != stamps.len() {
+        return None;
+    }
+    for (stamp, birth) in stamps.iter_mut().zip(births) {
+        let (&is_known, rest) = birth.split_first()?;
+        let (secs, rest) = rest.split_first_chunk()?;
+        let birth = (i64::from_le_bytes(*secs), u32::from_le_bytes(rest.try_into().ok()?));
+        if let Some(change) = stamp.as_mut().and_then(|stamp| stamp.change.as_mut()) {
+            change.birth = (is_known != 0).then_some(birth);
+        }
+    }
+    Some(())
+}
+
+fn encode_births(stamps: &[Option<FileStamp>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(stamps.len() * BIRTH_LEN);
+    for birth in stamps.iter().map(birth_of) {
+        let (secs, nanos) = birth.unwrap_or_default();
+        bytes.push(u8::from(birth.is_some()));
+        bytes.extend(secs.to_le_bytes());
+        bytes.extend(nanos.to_le_bytes());
     }
     bytes
 }

@@ -6,7 +6,9 @@
 //! Each has a number, and of those that can be read the later counts.
 
 use super::super::error::StorageError;
-use super::super::ownership::{FileKind, Place, WriteError, look_at_place, replace_file};
+use super::super::ownership::{
+    FileKind, Place, WriteError, look_at_place, put_aside, remove_record, replace_file,
+};
 use super::super::shortage::{is_shortage, is_shortage_of, outlast};
 use super::Resume;
 use crate::id::InfoHash;
@@ -44,12 +46,13 @@ pub enum ResumeProblem {
 
 impl Resume {
     /// Writes the record, durably and all or nothing: a crash at any moment leaves the old one or the new one. Folders
-    /// on the way are made. What lies there and is no record that can be read is kept beside, as `….bak`. Waits for the
+    /// on the way are made. What lies there and is no record that can be read is kept beside, as `….bak`, or
+    /// `….bak-2` and so on where somebody else's file has that name. Waits for the
     /// disk; one record is not to be written by two threads at once.
     pub fn save(&self, path: &Path) -> Result<(), StorageError> {
         self.write(path, path, true)?;
         // Older, and no use any more; should it come back after a crash, its number says so.
-        let _ = std::fs::remove_file(quick_path(path));
+        remove_record(&quick_path(path));
         Ok(())
     }
 
@@ -72,7 +75,7 @@ impl Resume {
         let place = Place { path: to, kind: FileKind::Record, content: None };
         if look_at_place(place).is_err() {
             // Best effort: what cannot be moved away is told below.
-            let _ = std::fs::rename(to, with_suffix(to, ".bak"));
+            let _ = put_aside(to);
         }
         let bytes = self.encode_numbered(serial);
         let is_short =

@@ -12,7 +12,7 @@ use std::fs;
 fn resume() -> Resume {
     let mut verified = Bitfield::none(13);
     verified.insert(PieceIndex(12));
-    let change = Some(FileChange { ctime_secs: -6, ctime_nanos: 1, inode: 12 });
+    let change = Some(FileChange { ctime_secs: -6, ctime_nanos: 1, inode: 12, birth: Some((3, 4)) });
     let stamp = FileStamp { len: 77, mtime_secs: -5, mtime_nanos: 999_999_999, change };
     let info_hash = InfoHash([7; 20]);
     Resume {
@@ -226,10 +226,77 @@ fn a_crash_between_write_and_rename_leaves_the_old_file() {
     let path = dir.path().join("x.resume");
     resume().save(&path).unwrap();
     // What a crash in the middle of the next save leaves behind.
-    fs::write(dir.path().join("x.resume.tmp"), b"half").unwrap();
-    assert_eq!(Resume::load(&path), Ok(resume()));
+    let whole = resume().encode();
+    for half in [&whole[..100], &whole[..5], &[], &[0; 40]] {
+        fs::write(dir.path().join("x.resume.tmp"), half).unwrap();
+        assert_eq!(Resume::load(&path), Ok(resume()));
+        resume().save(&path).unwrap();
+        assert!(!dir.path().join("x.resume.tmp").exists());
+    }
+}
+
+#[test]
+fn somebody_elses_files_beside_a_record_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, at) = (dir.path().join("x.resume"), |name: &str| dir.path().join(name));
+    let own = [
+        ("x.resume.bak", "older diary"),
+        ("x.resume.tmp", "notes"),
+        ("x.resume.quick.tmp", "more"),
+        ("x.resume.quick.bak", "letters"),
+    ];
+    own.iter().for_each(|(name, bytes)| fs::write(at(name), bytes).unwrap());
+    fs::write(&path, "diary").unwrap();
+    fs::write(at("x.resume.quick"), "a poem").unwrap();
+    resume().save_quick(&path).unwrap();
     resume().save(&path).unwrap();
-    assert!(!dir.path().join("x.resume.tmp").exists());
+    resume().save_quick(&path).unwrap();
+    assert_eq!(Resume::load(&path), Ok(resume()));
+    for (name, bytes) in own.iter().chain(&[("x.resume.bak-2", "diary"), ("x.resume.quick.bak-2", "a poem")])
+    {
+        assert_eq!(fs::read_to_string(at(name)).unwrap(), *bytes, "{name}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 8, "nothing temporary is left");
+    fs::write(at("x.resume.quick"), "a letter").unwrap();
+    resume().save(&path).unwrap();
+    assert_eq!(
+        fs::read(at("x.resume.quick")).unwrap(),
+        b"a letter",
+        "no quick record is there to be removed"
+    );
+    // A record of a later version takes the place of one that was put aside before, and of nothing else.
+    let newer = |number| {
+        let mut newer = resume().encode();
+        newer[8] = number;
+        newer
+    };
+    for number in [2, 3] {
+        fs::write(&path, newer(number)).unwrap();
+        resume().save(&path).unwrap();
+    }
+    assert_eq!(fs::read(at("x.resume.bak-3")).unwrap(), newer(3));
+    assert!(!at("x.resume.bak-4").exists());
+}
+
+#[test]
+fn a_record_without_the_times_of_birth_is_read_as_one_that_does_not_know_them() {
+    let bytes = resume().encode();
+    let mut earlier = bytes[..12].to_vec();
+    let mut rest = &bytes[12..bytes.len() - CHECKSUM_LEN];
+    while !rest.is_empty() {
+        let (record, behind) = rest.split_at(12 + rest[4] as usize);
+        if rest[0] <= 15 {
+            earlier.extend(record);
+        }
+        rest = behind;
+    }
+    let checksum = crate::storage::piece_hash(&earlier);
+    earlier.extend(checksum);
+    let mut expected = resume();
+    let stamps = expected.fingerprint.files.iter_mut().chain([&mut expected.fingerprint.parts]);
+    stamps.flatten().for_each(|stamp| stamp.change.as_mut().unwrap().birth = None);
+    assert_ne!(expected, resume());
+    assert_eq!(Resume::decode(&earlier), Ok(expected));
 }
 
 #[test]
@@ -247,7 +314,7 @@ proptest! {
         (uploaded, downloaded, is_clean) in any::<(u64, u64, bool)>(),
         (pieces, durable) in (0u32..100, 0u32..100),
         stamps in prop::collection::vec(
-            prop::option::of((any::<u64>(), any::<i64>(), any::<u32>(), any::<Option<(i64, u32, u64)>>())),
+            prop::option::of((any::<u64>(), any::<i64>(), any::<u32>(), any::<Option<(i64, u32, u64, Option<(i64, u32)>)>>())),
             0..9,
         ),
         folder: Option<String>,
@@ -256,10 +323,11 @@ proptest! {
     ) {
         let stamps = stamps.into_iter().map(|stamp| {
             stamp.map(|(len, mtime_secs, mtime_nanos, change)| {
-                let change = change.map(|(ctime_secs, ctime_nanos, inode)| FileChange {
+                let change = change.map(|(ctime_secs, ctime_nanos, inode, birth)| FileChange {
                     ctime_secs,
                     ctime_nanos,
                     inode,
+                    birth,
                 });
                 FileStamp { len, mtime_secs, mtime_nanos, change }
             })
