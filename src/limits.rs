@@ -226,10 +226,14 @@ pub const PEER_EVENTS_UNSENT_MAX: usize = 4_096;
 // --- Encrypted handshakes ----------------------------------------------------------------------------------
 
 /// Public keys that a worker answers in a second, two powers of 768 bits each: about a tenth of a core. Peers beyond that
-/// wait, and are closed when their time for the handshake is over; who speaks plaintext is not delayed.
+/// wait, those whose site was answered least lately first, and are closed when their time for the handshake is over; who
+/// speaks plaintext is not delayed.
 pub const MSE_ANSWERS_MAX: u32 = 400;
-/// Those of one address prefix (/24, /64), loopback exempt.
+/// Those of one site (/24, /48), loopback exempt.
 pub const MSE_ANSWERS_PER_PREFIX_MAX: u32 = 40;
+/// Time in which a part of them is answered: so long does a site wait that has asked for nothing lately, and the work of one
+/// such turn delays others by a few milliseconds.
+pub const MSE_ANSWERS_TURN: Duration = Duration::from_millis(100);
 /// Bytes of a pad in an encrypted handshake (MSE); a longer one ends the connection.
 pub const MSE_PAD_LEN_MAX: usize = 512;
 /// Bytes of initial payload that a peer may send along with its encrypted handshake. Its field could say 65535, but
@@ -264,9 +268,10 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 pub const LINGER_TIME_AT_END: Duration = Duration::from_millis(500);
 /// Bytes that are read and thrown away of a connection that we end.
 pub const LINGER_LEN_MAX: u64 = 4 * 1024 * 1024;
-/// Connections of one worker that have not completed their handshake; above it the oldest is closed.
+/// Connections of one worker that have not completed their handshake; above it the oldest of the site that has most is
+/// closed.
 pub const HALF_OPEN_PER_WORKER_MAX: usize = 4_096;
-/// Connections from one address prefix (/24, /64) of one worker without a finished handshake.
+/// Connections from one site (/24, /48) of one worker without a finished handshake.
 /// Loopback is exempt, since every local test would meet it.
 pub const HALF_OPEN_PER_PREFIX_MAX: usize = 256;
 
@@ -388,6 +393,23 @@ pub const PASSED_OVER_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 /// Time that a super-seed waits for a piece it showed to spread, before it shows that peer another: a megabyte
 /// passed on at 20 kB/s and more.
 pub const SUPERSEED_PATIENCE: Duration = Duration::from_secs(60);
+/// Time that a super-seed keeps a piece for a peer that does not ask for it, or takes nothing of it: some slow round trips.
+/// Later the piece may be shown to others.
+pub const SUPERSEED_ASK_TIME: Duration = Duration::from_secs(3);
+/// Time that it keeps a piece for peers that have passed nothing on yet, while one that has waits and no other piece is left.
+pub const SUPERSEED_DOUBT_TIME: Duration = Duration::from_secs(1);
+/// Time that it keeps a piece for who took it to pass it on, while it is not known how long that takes in this swarm; and for
+/// who asks and receives nothing, as slots may be few.
+pub const SUPERSEED_SPREAD_TIME: Duration = Duration::from_secs(15);
+/// When it is known, so many times as long. Who is much slower than others holds nobody up.
+pub const SUPERSEED_SPREAD_TIMES: u32 = 4;
+/// But no less than this.
+pub const SUPERSEED_SPREAD_TIME_MIN: Duration = Duration::from_secs(5);
+/// The part of a torrent's pieces that peers of one address prefix (/24, /64) may be shown at a time: one in so many.
+/// Loopback is exempt, and a prefix that is alone.
+pub const SUPERSEED_PREFIX_SHARE: u32 = 4;
+/// They may always be shown so many.
+pub const SUPERSEED_PREFIX_PIECES_MIN: u32 = 4;
 /// Time that a super-seed waits for a newcomer's word about what it has before it shows it a piece.
 pub const SUPERSEED_STOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Haves that wait for a peer one by one, 9 KB; further ones are merged, and as many go out with one send.

@@ -7,7 +7,7 @@ use crate::engine::message::ToWorker;
 use crate::engine::zero_copy::ZeroCopyMode;
 use crate::limits::{ENCRYPTED_BATCH_LEN_MAX, HANDSHAKE_TIMEOUT, MSE_ANSWERS_PER_PREFIX_MAX};
 use crate::rng::Rng;
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 use crate::wire::{CryptoMethods, Encryption, check_prefix};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -266,4 +266,64 @@ fn keys_beyond_a_networks_share_wait_and_nobody_else_does() {
     assert!(rig.now() < began + Duration::from_secs(4));
     assert_eq!(rig.worker.backlog_bytes(), 0);
     rig.stop();
+}
+
+/// Ten thousand connections a second, each with a public key and no more, from so many networks.
+struct KeyFlood {
+    networks: u32,
+    began: Instant,
+    sent: u32,
+}
+
+impl KeyFlood {
+    const PER_SECOND: u64 = 10_000;
+
+    fn pass(&mut self, rig: &mut Rig, until: Instant) {
+        while rig.now() < until {
+            self.turn(rig);
+        }
+    }
+
+    fn turn(&mut self, rig: &mut Rig) {
+        let due = rig.now().since(self.began).as_micros() as u64 * Self::PER_SECOND / 1_000_000;
+        while u64::from(self.sent) < due {
+            self.sent += 1;
+            let [_, _, high, low] = (self.sent % self.networks).to_be_bytes();
+            let address = SocketAddr::from(([20, high, low, self.sent as u8], 1000));
+            let socket = rig.ring().dial_from(address);
+            rig.ring().peer_sends(socket, &[0x55; 96]);
+        }
+        rig.run(1);
+    }
+}
+
+#[test]
+fn a_flood_of_keys_keeps_neither_encrypted_nor_plaintext_peers_out() {
+    for networks in [20, 200] {
+        // Half of these may be half open: a twentieth of a second's newcomers.
+        let faults = Faults { connections_max: 1000, ..Faults::default() };
+        let mut rig = Rig::encrypting(11, faults, ZeroCopyMode::Always, Encryption::Allow);
+        let mut flood = KeyFlood { networks, began: rig.now(), sent: 0 };
+        let mut until = rig.now() + Duration::from_millis(600);
+        flood.pass(&mut rig, until);
+        for round in 0..2 {
+            let came = rig.now();
+            let address = |number: u8| SocketAddr::from(([198, 51, 100 + number, round], 1000));
+            let mut honest = [
+                SimPeer::joined_from(&mut rig, address(1)),
+                SimPeer::joined_encrypted_from(&mut rig, address(2), CryptoMethods::RC4),
+            ];
+            while honest.iter().any(|peer| peer.choked) {
+                flood.turn(&mut rig);
+                honest.iter_mut().for_each(|peer| peer.read(&mut rig));
+                let took = rig.now().since(came);
+                assert!(took < Duration::from_secs(2), "{networks} networks, round {round}: {took:?}");
+            }
+            until += Duration::from_millis(400);
+            flood.pass(&mut rig, until);
+        }
+        let statistics = rig.statistics[0].snapshot();
+        assert!(statistics.half_open <= 500);
+        rig.stop();
+    }
 }

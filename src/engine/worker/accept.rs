@@ -141,28 +141,28 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.arm_receive(key);
     }
 
-    /// Whether another connection fits, or why not. A newcomer beyond a bound replaces the oldest that has not introduced
-    /// itself, so that silent connections cannot lock honest peers out.
+    /// Whether another connection fits, or why not. A newcomer beyond a bound replaces one that has not introduced
+    /// itself, of the site that has most of those, so that silent connections cannot lock honest peers out.
     fn make_room_for(&mut self, ends: &Ends) -> Result<(), &'static str> {
         if self.stopping.is_some() {
             return Err("the session ends");
         }
         let is_full = self.connections.len() - self.closing >= self.connections_max;
-        if is_full && self.half_open.is_empty() {
+        let first_to_go = self.half_open.first_to_go();
+        if is_full && first_to_go.is_none() {
             return Err("there are as many connections as may be");
         }
-        let prefix = crate::id::AddressPrefix::of(ends.remote.ip());
-        let of_prefix = self.half_open_by_prefix.get(&prefix).copied().unwrap_or(0) as usize;
-        if of_prefix >= HALF_OPEN_PER_PREFIX_MAX && !ends.remote.ip().to_canonical().is_loopback() {
+        let of_site = self.half_open.of_site(ends.remote.ip());
+        if of_site >= HALF_OPEN_PER_PREFIX_MAX && !ends.remote.ip().to_canonical().is_loopback() {
             return Err("too many from its address prefix have not introduced themselves");
         }
         if !self.prefixes.enter(ends.remote.ip()) {
             return Err("its address prefix has as many connections as it may have");
         }
         if (is_full || self.half_open_count() >= self.half_open_max())
-            && let Some(&oldest) = self.half_open.front()
+            && let Some(first_to_go) = first_to_go
         {
-            self.close(oldest, Closing::Abruptly);
+            self.close(first_to_go, Closing::Abruptly);
         }
         Ok(())
     }

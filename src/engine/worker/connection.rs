@@ -75,7 +75,8 @@ pub(super) struct Connection {
     pub ticket: Option<u64>,
     /// Bytes already charged to the torrent's own limit and not sent.
     pub charged: u32,
-    pub half_open: bool,
+    /// Its number among those that have not introduced themselves, while it is one.
+    pub half_open: Option<u64>,
     /// The last tick in which it sent blocks; ticks count from one.
     pub active_in: u64,
     /// What its torrent's home was told of it.
@@ -172,7 +173,7 @@ impl Connection {
             throttled: false,
             ticket: None,
             charged: 0,
-            half_open: true,
+            half_open: None,
             active_in: 0,
             told: Told::default(),
             backlog: None,
@@ -222,10 +223,12 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     pub(super) fn open_connection(&mut self, socket: RawFd, ends: Ends, machine: PeerMachine) -> Key {
         let deadline = machine.poll_timeout();
         let connection = Connection::new(self.now, socket, ends, machine);
-        let prefix = connection.prefix();
+        let remote = ends.remote.ip();
         let key = self.connections.insert_with(|_| connection);
-        *self.half_open_by_prefix.entry(prefix).or_default() += 1;
-        self.half_open.push_back(key);
+        let number = self.half_open.enter(remote, key);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.half_open = Some(number);
+        }
         self.statistics().connections().add(1);
         self.statistics().half_open().add(1);
         self.timers.set(deadline, TimerOwner::Connection(key));
@@ -243,23 +246,8 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
     /// The handshake is over, one way or the other.
     pub(super) fn leave_half_open(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if !std::mem::replace(&mut connection.half_open, false) {
-            return;
-        }
-        let prefix = connection.prefix();
-        if let Some(count) = self.half_open_by_prefix.get_mut(&prefix) {
-            *count -= 1;
-            if *count == 0 {
-                self.half_open_by_prefix.remove(&prefix);
-            }
-        }
-        while self
-            .half_open
-            .front()
-            .is_some_and(|&key| self.connections.get(key).is_none_or(|it| !it.half_open))
-        {
-            self.half_open.pop_front();
-        }
+        let Some(number) = connection.half_open.take() else { return };
+        self.half_open.leave(connection.ends.remote.ip(), number);
         self.statistics().half_open().subtract(1);
     }
 

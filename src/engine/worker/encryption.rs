@@ -8,15 +8,14 @@
 use super::super::ring::Ring;
 use super::super::slab::Key;
 use super::super::store::BlockStore;
-use super::Worker;
-use super::budget::Budget;
 use super::connection::Connection;
+use super::key_line::KeyLine;
 use super::mail::Backlog;
+use super::{TimerOwner, Worker};
 use crate::id::InfoHash;
-use crate::limits::{MSE_ANSWERS_MAX, MSE_ANSWERS_PER_PREFIX_MAX};
 use crate::peer::{PeerError, PeerEvent};
 use crate::wire::{Answering, Encryption, MseStream, SkeyHash};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// What a worker has for encrypted connections.
 #[derive(Debug)]
@@ -26,16 +25,17 @@ pub(super) struct EncryptionState {
     pub secret: fn() -> [u8; 20],
     /// The torrents that a peer may ask for.
     skeys: BTreeMap<SkeyHash, InfoHash>,
-    /// Public keys that may still be answered in this second.
-    answers: Budget,
-    /// Connections whose keys wait for another second, in the order in which they came.
-    waiting: VecDeque<Key>,
+    /// Connections whose keys wait for their turn.
+    line: KeyLine<Key>,
+    /// The one whose turn it is.
+    answered: Option<Key>,
+    /// A timer is set for the end of the turn.
+    timed: bool,
 }
 
 impl EncryptionState {
     pub fn new(policy: Encryption, secret: fn() -> [u8; 20]) -> Self {
-        let answers = Budget::new(MSE_ANSWERS_MAX.into(), MSE_ANSWERS_PER_PREFIX_MAX.into());
-        Self { policy, secret, skeys: BTreeMap::new(), answers, waiting: VecDeque::new() }
+        Self { policy, secret, skeys: BTreeMap::new(), line: KeyLine::new(), answered: None, timed: false }
     }
 
     pub fn add(&mut self, info_hash: InfoHash) {
@@ -81,9 +81,15 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         }
         let Some(stream) = &mut connection.stream else { return self.handle_bytes(key, event, bytes) };
         let remote = connection.ends.remote.ip();
-        if stream.answers_key(bytes) && !self.encryption.answers.take(remote, 1) {
-            return self.wait_for_answer(key, bytes);
+        if stream.answers_key(bytes) && self.encryption.answered.take() != Some(key) {
+            let is_answered = self.encryption.line.ask(self.now, remote, key);
+            self.time_answers();
+            if !is_answered {
+                return self.wait_for_answer(key, bytes);
+            }
         }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(stream) = &mut connection.stream else { return };
         let encryption = &self.encryption;
         let mut answering =
             Answering { secret: encryption.secret, pads: &mut self.rng, skeys: &encryption.skeys };
@@ -100,31 +106,40 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.handle_bytes(key, event, &bytes[received.start..]);
     }
 
-    /// More keys have come in this second than are answered: this one waits for the next.
+    /// More keys have come than are answered at once: this one waits for its turn.
     fn wait_for_answer(&mut self, key: Key, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let backlog = Backlog { bytes: bytes.to_vec(), raw: true, ..Backlog::default() };
         connection.backlog = Some(Box::new(backlog));
         self.stop_receiving(key);
-        let line = &mut self.encryption.waiting;
-        line.push_back(key);
-        if line.len() > 2 * self.connections.len() {
+        let connections = &self.connections;
+        let line = &mut self.encryption.line;
+        if line.len() > 2 * connections.len() {
             // Most of them have gone meanwhile.
-            line.retain(|&key| self.connections.get(key).is_some());
+            line.retain(|key| connections.get(key).is_some_and(|it| it.closing.is_none()));
         }
     }
 
-    /// Once a second: those who wait are answered, as many as may be.
-    pub(super) fn tend_handshakes(&mut self) {
-        self.encryption.answers.renew();
-        for _ in 0..self.encryption.waiting.len() {
-            if self.encryption.answers.is_spent() {
-                return;
-            }
-            if let Some(key) = self.encryption.waiting.pop_front() {
-                self.resume(key);
-            }
+    fn time_answers(&mut self) {
+        if let Some(due) = self.encryption.line.poll_timeout().filter(|_| !self.encryption.timed) {
+            self.encryption.timed = true;
+            self.timers.set(due, TimerOwner::Keys);
         }
+    }
+
+    /// A turn of answers is over: those who wait are answered, as many as may be.
+    pub(super) fn answer_keys(&mut self) {
+        self.encryption.timed = false;
+        self.encryption.line.handle_timeout(self.now);
+        loop {
+            let connections = &self.connections;
+            let is_there = |key| connections.get(key).is_some_and(|it| it.closing.is_none());
+            let Some(key) = self.encryption.line.poll_answer(is_there) else { break };
+            self.encryption.answered = Some(key);
+            self.resume(key);
+            self.encryption.answered = None;
+        }
+        self.time_answers();
     }
 
     /// Encrypts what is about to be sent, when that was agreed on.

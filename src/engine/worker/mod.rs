@@ -11,10 +11,12 @@ mod connection;
 mod download;
 mod encryption;
 mod fetch;
+mod half_open;
 mod holdings;
 mod home;
 mod kernel_limits;
 mod info;
+mod key_line;
 mod mail;
 mod on_demand;
 mod receive;
@@ -50,6 +52,7 @@ use connection::Connection;
 use download::BlockEnd;
 use encryption::EncryptionState;
 use fetch::{Fetches, Owner};
+use half_open::HalfOpen;
 use holdings::Copies;
 use home::Home;
 use info::Infos;
@@ -161,9 +164,8 @@ pub struct Worker<R: Ring, S: BlockStore> {
     queued_bytes: usize,
     /// Connections that wait for a rate limit.
     throttle: Throttle,
-    /// Connections without a finished handshake, oldest first; those that have finished are skipped.
-    half_open: VecDeque<Key>,
-    half_open_by_prefix: BTreeMap<AddressPrefix, u32>,
+    /// Connections without a finished handshake.
+    half_open: HalfOpen,
     /// Peers that we have connected to.
     dialled: BTreeSet<(InfoHash, SocketAddr)>,
     timers: Timers<TimerOwner>,
@@ -227,6 +229,7 @@ enum TimerOwner {
     Download(Key),
     Torrent(InfoHash),
     Accept(usize),
+    Keys,
     Tick,
 }
 
@@ -274,8 +277,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
             copies: Copies::default(),
             queued_bytes: 0,
             throttle: Throttle::default(),
-            half_open: VecDeque::new(),
-            half_open_by_prefix: BTreeMap::new(),
+            half_open: HalfOpen::default(),
             dialled: BTreeSet::new(),
             timers: Timers::default(),
             unsent_events: EventLanes::default(),
@@ -474,6 +476,7 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
                 TimerOwner::Download(key) => self.handle_download_timeout(key),
                 TimerOwner::Torrent(info_hash) => self.handle_home_timeout(info_hash),
                 TimerOwner::Accept(listener) => self.try_to_listen(listener),
+                TimerOwner::Keys => self.answer_keys(),
                 TimerOwner::Tick => self.tick(),
             }
         }
@@ -496,7 +499,6 @@ impl<R: Ring, S: BlockStore> Worker<R, S> {
         self.ticks += 1;
         self.tend_holdings();
         self.listen_again();
-        self.tend_handshakes();
         self.active_before = std::mem::take(&mut self.active);
         self.fast_grants.retain(|_, granted_at| self.now < *granted_at + ALLOWED_FAST_INTERVAL);
         self.timers.set(self.now + TICK_INTERVAL, TimerOwner::Tick);
