@@ -11,13 +11,22 @@ fn conn(number: usize) -> ConnId {
     ConnId { worker: 0, slot: number as u32, generation: 0 }
 }
 
+fn prefix(number: usize) -> AddressPrefix {
+    let [_, _, high, low] = (number as u32).to_be_bytes();
+    AddressPrefix::of([11, high, low, 1].into())
+}
+
+/// Whoever was shown something asks for it, and has not got anything lately.
+const ASKING: Taking = Taking { taken: 0, asks: true };
+const SILENT: Taking = Taking { taken: 0, asks: false };
+
 fn at(secs: u64) -> Instant {
     START + Duration::from_secs(secs)
 }
 
 fn with_peers(pieces: u32, peers: usize) -> SuperSeed {
     let mut policy = SuperSeed::new(pieces);
-    (0..peers).for_each(|number| policy.handle_joined(START, conn(number)));
+    (0..peers).for_each(|number| policy.handle_joined(START, conn(number), prefix(number)));
     policy
 }
 
@@ -78,8 +87,8 @@ fn a_peer_that_never_says_have_goes_on_when_served_or_after_the_patience() {
     policy.handle_served(at(5), conn(0), PieceIndex(0));
     assert_eq!(reveals(&mut policy, at(5)), pairs(&[(0, 1)]));
     let due = at(5) + SUPERSEED_PATIENCE;
-    assert_eq!(policy.poll_timeout(), Some(due));
-    policy.handle_timeout(due);
+    assert_eq!(wait(&mut policy, due - Duration::from_nanos(1), ASKING), []);
+    policy.handle_timeout(due, |_| ASKING);
     assert_eq!(reveals(&mut policy, due), pairs(&[(0, 2)]));
 }
 
@@ -88,7 +97,7 @@ fn a_pieces_last_holder_that_leaves_makes_it_fresh_again() {
     let mut policy = with_peers(2, 2);
     assert_eq!(reveals(&mut policy, START), pairs(&[(0, 0), (1, 1)]));
     policy.handle_have(START, conn(0), PieceIndex(0));
-    policy.handle_left(conn(0));
+    policy.handle_left(START, conn(0));
     policy.handle_have(at(1), conn(1), PieceIndex(1));
     assert_eq!(reveals(&mut policy, at(1)), pairs(&[(1, 0)]));
 }
@@ -97,9 +106,130 @@ fn a_pieces_last_holder_that_leaves_makes_it_fresh_again() {
 fn when_all_are_shown_the_patient_wait_and_the_impatient_share() {
     let mut policy = with_peers(2, 3);
     assert_eq!(reveals(&mut policy, START), pairs(&[(0, 0), (1, 1)]));
-    let due = policy.poll_timeout().expect("three peers wait");
-    policy.handle_timeout(due);
+    let due = START + SUPERSEED_PATIENCE;
+    let mut taken = 0;
+    let shown = wait_for(&mut policy, due - Duration::from_nanos(1), |_| {
+        taken += 1;
+        Taking { taken, asks: true }
+    });
+    assert_eq!(shown, [], "who takes a piece slowly is waited for");
+    policy.handle_timeout(due, |_| ASKING);
     assert_eq!(reveals(&mut policy, due).len(), 3);
+}
+
+/// What is shown to whom until then, while the counters say this.
+fn wait(policy: &mut SuperSeed, until: Instant, taking: Taking) -> Vec<(ConnId, PieceIndex)> {
+    wait_for(policy, until, |_| taking)
+}
+
+fn wait_for(
+    policy: &mut SuperSeed,
+    until: Instant,
+    mut taking: impl FnMut(ConnId) -> Taking,
+) -> Vec<(ConnId, PieceIndex)> {
+    let mut shown = Vec::new();
+    while let Some(now) = policy.poll_timeout().filter(|&due| due <= until) {
+        policy.handle_timeout(now, &mut taking);
+        shown.extend(reveals(policy, now));
+    }
+    shown
+}
+
+#[test]
+fn what_is_not_asked_for_within_seconds_is_shown_to_who_waits() {
+    let mut policy = with_peers(2, 3);
+    assert_eq!(reveals(&mut policy, START), pairs(&[(0, 0), (1, 1)]));
+    let due = START + SUPERSEED_ASK_TIME;
+    assert_eq!(wait(&mut policy, due, SILENT), pairs(&[(2, 0)]));
+    assert!(policy.may_request(conn(0), PieceIndex(0)), "what was shown may still be asked for");
+    // It was slow, no idler: with the piece it is waited for again.
+    policy.handle_served(due, conn(0), PieceIndex(0));
+    policy.handle_have(due, conn(1), PieceIndex(0));
+    assert_eq!(reveals(&mut policy, due), pairs(&[(0, 1)]), "it had the piece and goes on");
+}
+
+#[test]
+fn who_passes_on_is_not_made_to_wait_for_those_who_do_not() {
+    // 0 and 1 trade; 2 to 5 take what they are shown and keep it to themselves.
+    let mut policy = with_peers(8, 6);
+    assert_eq!(reveals(&mut policy, START).len(), 6);
+    (2..6).for_each(|mute| policy.handle_served(START, conn(mute), PieceIndex(mute as u32)));
+    let mut next = vec![(0, 0), (1, 1)];
+    let mut now = START;
+    let mut shown = 2;
+    while let Some((number, piece)) = next.pop() {
+        now += Duration::from_millis(100);
+        let (from, to) = (conn(number), conn(1 - number));
+        policy.handle_served(now, from, PieceIndex(piece));
+        policy.handle_have(now, from, PieceIndex(piece));
+        policy.handle_have(now, to, PieceIndex(piece));
+        let more = reveals(&mut policy, now);
+        let more = if more.is_empty() && next.is_empty() && !policy.is_over() {
+            now = policy.poll_timeout().expect("they are to be shown what the others have");
+            policy.handle_timeout(now, |_| SILENT);
+            reveals(&mut policy, now)
+        } else {
+            more
+        };
+        shown += more.len();
+        next.extend(more.into_iter().map(|(conn, piece)| (conn.slot as usize, piece.0)));
+    }
+    assert!(policy.is_over(), "{} unseen", policy.unseen());
+    assert_eq!(shown, 8);
+    assert!(now <= START + SUPERSEED_ASK_TIME + Duration::from_secs(2), "{:?}", now.since(START));
+}
+
+#[test]
+fn who_has_idle_company_alone_is_shown_piece_after_piece() {
+    let mut policy = with_peers(10, 4);
+    assert_eq!(reveals(&mut policy, START).len(), 4);
+    policy.handle_have(START, conn(0), PieceIndex(0));
+    assert_eq!(reveals(&mut policy, START), []);
+    let now = START + SUPERSEED_ASK_TIME;
+    assert_eq!(wait(&mut policy, now, SILENT), pairs(&[(0, 4)]));
+    for piece in 4..9 {
+        policy.handle_have(now, conn(0), PieceIndex(piece));
+        assert_eq!(reveals(&mut policy, now).len(), 1);
+    }
+}
+
+#[test]
+fn one_network_holds_no_more_than_its_share_unless_it_is_alone() {
+    let mut policy = SuperSeed::new(40);
+    let crowd = prefix(9);
+    (0..30).for_each(|number| policy.handle_joined(START, conn(number), crowd));
+    assert_eq!(reveals(&mut policy, START).len(), 30);
+    let mut policy = SuperSeed::new(40);
+    policy.handle_joined(START, conn(99), prefix(1));
+    (0..30).for_each(|number| policy.handle_joined(START, conn(number), crowd));
+    assert_eq!(reveals(&mut policy, START).len(), 1 + 10);
+    policy.handle_left(START, conn(0));
+    assert_eq!(reveals(&mut policy, START).len(), 1, "the next of them");
+    policy.handle_left(START, conn(99));
+    assert_eq!(reveals(&mut policy, START).len(), 19);
+}
+
+#[test]
+fn two_hundred_idlers_of_one_network_hold_nothing_that_others_wait_for() {
+    let mut policy = SuperSeed::new(64);
+    (0..200).for_each(|number| policy.handle_joined(START, conn(number), prefix(7)));
+    (200..202).for_each(|number| policy.handle_joined(START, conn(number), prefix(number)));
+    reveals(&mut policy, START);
+    let mut now = START;
+    while !policy.is_over() && now < at(600) {
+        now += Duration::from_millis(100);
+        let shown: Vec<_> = wait(&mut policy, now, SILENT);
+        assert!(shown.iter().filter(|(conn, _)| conn.slot < 200).count() <= 64);
+        for number in [200, 201] {
+            let of_it = policy.peers.get(&conn(number)).map(|peer| peer.state);
+            if let Some(State::Shown(showing)) = of_it {
+                policy.handle_have(now, conn(number), showing.piece);
+                policy.handle_have(now, conn(401 - number), showing.piece);
+            }
+        }
+        reveals(&mut policy, now);
+    }
+    assert!(now <= at(10), "{:?}", now.since(START));
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -175,7 +305,7 @@ impl Model {
     fn second(&mut self) {
         self.now += Duration::from_secs(1);
         if self.policy.poll_timeout().is_some_and(|due| due <= self.now) {
-            self.policy.handle_timeout(self.now);
+            self.policy.handle_timeout(self.now, |_| ASKING);
         }
         while let Some((conn, piece)) = self.policy.poll_reveal(self.now) {
             assert!(self.shown[conn.slot as usize].insert(piece.0), "shown twice");
@@ -254,7 +384,7 @@ fn leavers_take_nothing_with_them_for_good() {
             (0..5).for_each(|_| model.second());
             model.present[number] = false;
             model.has[number].clear();
-            model.policy.handle_left(conn(number));
+            model.policy.handle_left(model.now, conn(number));
         }
         assert!(model.run(10_000).is_some(), "seed {seed}");
     }
@@ -275,12 +405,12 @@ proptest! {
             let (conn, index) = (conn(number), PieceIndex(piece));
             match event {
                 0 => {
-                    policy.handle_joined(now, conn);
+                    policy.handle_joined(now, conn, prefix(number));
                     has.insert(conn, BTreeSet::new());
                     shown.insert(conn, BTreeSet::new());
                 }
                 1 => {
-                    policy.handle_left(conn);
+                    policy.handle_left(now, conn);
                     has.remove(&conn);
                     shown.remove(&conn);
                 }
@@ -292,7 +422,7 @@ proptest! {
                     }
                 }
             }
-            policy.handle_timeout(now);
+            policy.handle_timeout(now, |_| if number % 2 == 0 { ASKING } else { SILENT });
             while let Some((conn, piece)) = policy.poll_reveal(now) {
                 prop_assert!(!policy.is_over());
                 prop_assert!(!has.values().any(|has| has.contains(&piece.0)), "a seen piece is shown");

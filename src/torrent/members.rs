@@ -137,7 +137,7 @@ impl TorrentMachine {
         }
         self.handle_joined(now, conn, AddressPrefix::of(remote));
         self.download_joined(conn, remote, peer_id);
-        self.super_seed_joined(now, conn);
+        self.super_seed_joined(now, conn, AddressPrefix::of(newcomer.remote));
         self.dial(now, rng);
         true
     }

@@ -306,7 +306,7 @@ impl TorrentMachine {
         self.actions.retain(|action| action.conn() != Some(conn));
         self.download_left(now, conn);
         self.exchange.left(conn, self.peers.is_empty());
-        self.super_seed_left(conn, self.peers.is_empty());
+        self.super_seed_left(now, conn, self.peers.is_empty());
         self.interested -= usize::from(peer.interested);
         self.free_slot(now, peer.grant);
         self.charge_for_slots(now, &peer);
@@ -373,7 +373,7 @@ impl TorrentMachine {
         rng: &mut Rng,
     ) {
         self.exchange(now, &mut sample);
-        self.super_seed_timeout(now);
+        self.super_seed_timeout(now, &mut sample);
         let fills = self.fill_at.is_some_and(|at| at <= now);
         if fills || self.look_at.is_some_and(|at| at <= now) {
             self.look_at_slots(now, &mut sample);

@@ -6,10 +6,11 @@
 
 use super::{TorrentAction, TorrentMachine};
 use crate::bitfield::Bitfield;
-use crate::id::ConnId;
+use crate::id::{AddressPrefix, ConnId};
 use crate::limits::SUPERSEED_STOCK_TIMEOUT;
+use crate::meter::PeerSample;
 use crate::peer::Stock;
-use crate::superseed::SuperSeed;
+use crate::superseed::{SuperSeed, Taking};
 use crate::time::Instant;
 use crate::units::PieceIndex;
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ pub(super) struct SuperSeeding {
     piece_count: u32,
     policy: Option<Box<SuperSeed>>,
     /// Peers that have not said what they have, and until when they may.
-    newcomers: BTreeMap<ConnId, Instant>,
+    newcomers: BTreeMap<ConnId, (Instant, AddressPrefix)>,
 }
 
 impl SuperSeeding {
@@ -30,18 +31,18 @@ impl SuperSeeding {
 
     /// A newcomer's time of silence is over.
     fn settle_in(&mut self, now: Instant, conn: ConnId) {
-        if self.newcomers.remove(&conn).is_some() {
-            self.policy().handle_joined(now, conn);
+        if let Some((_, prefix)) = self.newcomers.remove(&conn) {
+            self.policy().handle_joined(now, conn, prefix);
         }
     }
 
     fn late_newcomers(&self, now: Instant) -> Vec<ConnId> {
-        self.newcomers.iter().filter(|(_, until)| **until <= now).map(|(&conn, _)| conn).collect()
+        self.newcomers.iter().filter(|(_, (until, _))| *until <= now).map(|(&conn, _)| conn).collect()
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let policy_at = self.policy.as_ref().and_then(|policy| policy.poll_timeout());
-        self.newcomers.values().copied().chain(policy_at).min()
+        self.newcomers.values().map(|&(until, _)| until).chain(policy_at).min()
     }
 }
 
@@ -66,19 +67,20 @@ impl TorrentMachine {
         }
     }
 
-    pub(super) fn super_seed_joined(&mut self, now: Instant, conn: ConnId) {
+    pub(super) fn super_seed_joined(&mut self, now: Instant, conn: ConnId, prefix: AddressPrefix) {
         if let Some(super_seeding) = &mut self.super_seeding {
-            super_seeding.newcomers.insert(conn, now + SUPERSEED_STOCK_TIMEOUT);
+            super_seeding.newcomers.insert(conn, (now + SUPERSEED_STOCK_TIMEOUT, prefix));
         }
     }
 
-    pub(super) fn super_seed_left(&mut self, conn: ConnId, is_last: bool) {
+    pub(super) fn super_seed_left(&mut self, now: Instant, conn: ConnId, is_last: bool) {
         let Some(super_seeding) = &mut self.super_seeding else { return };
         super_seeding.newcomers.remove(&conn);
         if is_last {
             super_seeding.policy = None;
         } else if let Some(policy) = &mut super_seeding.policy {
-            policy.handle_left(conn);
+            policy.handle_left(now, conn);
+            self.reveal(now);
         }
     }
 
@@ -106,13 +108,16 @@ impl TorrentMachine {
         }
     }
 
-    pub(super) fn super_seed_timeout(&mut self, now: Instant) {
+    pub(super) fn super_seed_timeout(&mut self, now: Instant, sample: &mut impl FnMut(ConnId) -> PeerSample) {
         let Some(super_seeding) = &mut self.super_seeding else { return };
         for conn in super_seeding.late_newcomers(now) {
             super_seeding.settle_in(now, conn);
         }
         if let Some(policy) = &mut super_seeding.policy {
-            policy.handle_timeout(now);
+            policy.handle_timeout(now, |conn| {
+                let sample = sample(conn);
+                Taking { taken: sample.uploaded, asks: sample.unasked_since.is_none() }
+            });
         }
         self.reveal(now);
     }

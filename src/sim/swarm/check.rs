@@ -292,7 +292,7 @@ fn check_slots(node: &Node, has_optimistic: bool) -> Finding {
             "{regular} regular ({open} counted) and {optimistic} optimistic of {slots} slots"
         ));
     }
-    if node.terms.manner == Manner::FreeRider {
+    if matches!(node.terms.manner, Manner::FreeRider | Manner::Mute) {
         return Ok(());
     }
     for (conn, grant) in machine.grants() {

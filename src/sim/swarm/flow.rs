@@ -77,7 +77,9 @@ impl Node {
         let from = Seat { node: self.number, slot, generation: connection.generation };
         let ends = Ends { from, to: connection.other? };
         if let Some(news) = self.gained.get(connection.told..) {
-            connection.machine.handle_haves_ours(news);
+            if manner != Manner::Mute {
+                connection.machine.handle_haves_ours(news);
+            }
             connection.told = self.gained.len();
         }
         control.clear();

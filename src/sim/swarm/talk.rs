@@ -331,7 +331,7 @@ impl Swarm {
         let seat_of = |conn| Seat::of(number, conn);
         match action {
             TorrentAction::Unchoke(conn) => {
-                if node.terms.manner != Manner::FreeRider {
+                if !matches!(node.terms.manner, Manner::FreeRider | Manner::Mute) {
                     self.with(seat_of(conn), |connection| connection.machine.handle_choke(false));
                 }
             }
@@ -344,6 +344,7 @@ impl Swarm {
                 });
                 self.settle_download(seat_of(conn));
             }
+            TorrentAction::Ask(..) if node.terms.manner == Manner::Idler => {}
             TorrentAction::Ask(conn, spans) => {
                 if let Some(checks) = &mut self.checks {
                     checks.asked(now, node, seat_of(conn), &spans);

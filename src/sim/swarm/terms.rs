@@ -18,6 +18,10 @@ pub enum Manner {
     Honest,
     /// Takes and never unchokes anybody.
     FreeRider,
+    /// The same, and tells nobody what it has got since it came.
+    Mute,
+    /// Is interested and never asks for anything.
+    Idler,
     /// Unchokes, takes requests and sends no block.
     Staller,
     /// Unchokes, takes requests and sends no block; leaves after a while, and comes back at once.

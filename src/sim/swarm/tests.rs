@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bitfield::Bitfield;
+use crate::choker::Slots;
 use crate::units::ByteRate;
 
 const SHAPE: ContentShape = ContentShape { piece_length: 64 * 1024, total_len: 40 * 64 * 1024 - 5000 };
@@ -90,5 +91,44 @@ fn many_that_give_a_block_now_and_then_hardly_slow_a_download_from_one_fast_seed
     for (drips, theirs) in [(5, 10), (10, 10), (15, 10), (60, 10), (60, 3), (60, 40)] {
         let took = time_from(16_000, 4, drips, Manner::Honest, theirs);
         assert!(took <= 1.2 * alone, "{took} s beside {drips} of {theirs} kB/s, {alone} s alone");
+    }
+}
+
+/// Seconds that two honest leeches, which come a moment after the others, need to get everything of a seed.
+fn time_of_two_beside(others: usize, manner: Manner, super_seed: bool) -> f64 {
+    let shape = ContentShape { piece_length: 64 * 1024, total_len: 300 * 64 * 1024 };
+    let peer = |up| PeerTerms::new(rate(up), Bitfield::none(shape.piece_count()));
+    let come = Instant::ZERO + Duration::from_secs(2);
+    let mut peers = vec![PeerTerms::new(rate(500), Bitfield::all(shape.piece_count()))];
+    peers.extend((0..2).map(|_| PeerTerms { arrives: come, ..peer(500) }));
+    peers.extend((0..others).map(|_| PeerTerms { manner, ..peer(500) }));
+    let policies =
+        Policies { super_seed, seed_slots: Slots::Auto, connections_max: 400, ..Policies::default() };
+    let mut swarm = Swarm::new(1, shape, policies, peers);
+    let mut until = come;
+    let done = |swarm: &Swarm| swarm.outcomes().skip(1).take(2).all(|leech| leech.completed_at.is_some());
+    while !done(&swarm) && until < come + Duration::from_secs(600) {
+        until += Duration::from_millis(100);
+        swarm.run_on(until);
+    }
+    until.since(come).as_secs_f64()
+}
+
+#[test]
+fn who_asks_for_nothing_keeps_nothing_of_a_super_seed_from_others() {
+    let alone = time_of_two_beside(0, Manner::Honest, true);
+    for others in [5, 40, 120] {
+        // What is lost is lost between the two: each has others that want its slots.
+        let took = time_of_two_beside(others, Manner::Idler, true);
+        assert!(took <= 2.0 * alone, "{took} s beside {others}, {alone} s alone");
+    }
+}
+
+#[test]
+fn who_takes_and_passes_nothing_on_keeps_no_more_of_a_super_seed_than_of_another() {
+    for others in [10, 20] {
+        let plain = time_of_two_beside(others, Manner::Mute, false);
+        let took = time_of_two_beside(others, Manner::Mute, true);
+        assert!(took <= 1.5 * plain, "{took} s beside {others}, {plain} s of a seed that shows all");
     }
 }
