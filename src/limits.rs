@@ -169,8 +169,10 @@ pub const METADATA_REQUESTS_QUEUED_MAX: usize = 64;
 pub const METADATA_PIECE_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests for pieces of the info dictionary that we reject before they are not answered any more.
 pub const METADATA_REJECTS_MAX: u32 = 50;
-/// Time that a peer has to answer a request for a piece of an info dictionary before others are asked for it too.
+/// Time that a peer has to answer a request for a piece of an info dictionary before it is asked for something again.
 pub const METADATA_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which one more peer may be asked for a piece of an info dictionary: at 10 kB/s one comes in less.
+pub const METADATA_LATE: Duration = Duration::from_secs(2);
 /// Time for which a peer that rejects such a request is left alone; doubles each time.
 pub const METADATA_REJECT_PATIENCE_MIN: Duration = Duration::from_secs(10);
 /// The longest such time.

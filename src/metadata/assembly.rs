@@ -8,14 +8,15 @@
 //! A whole heap is hashed. When the hash is wrong, all of it is thrown away, and from then on each peer feeds a heap of its
 //! own, as many at once as [`METADATA_FED_LEN_MAX`] has room for: the next wrong hash has exactly one culprit, who is
 //! convicted and not asked again. So an honest peer that stays is heard, however slowly others lie, and never are wrong
-//! bytes returned. At most one request is under way to each
-//! peer; one without an answer for ten seconds is asked elsewhere too.
+//! bytes returned. At most one request is under way to each peer. A piece that was asked of others is asked of one more after
+//! two seconds, and at once of who has given pieces when none of the others has; so those who say much and give nothing hold
+//! no piece. After ten seconds without an answer a peer is asked for something again.
 //!
 //! Sans-IO. Connections are named by the shell, which tells their coming, their going and what they say.
 
 use crate::id::{ConnId, InfoHash};
 use crate::limits::{
-    METADATA_FED_LEN_MAX, METADATA_HELD_LEN_MAX, METADATA_LEN_MAX, METADATA_PEERS_MAX,
+    METADATA_FED_LEN_MAX, METADATA_HELD_LEN_MAX, METADATA_LATE, METADATA_LEN_MAX, METADATA_PEERS_MAX,
     METADATA_REJECT_PATIENCE_MAX, METADATA_REJECT_PATIENCE_MIN, METADATA_REQUEST_TIMEOUT, METADATA_SIZES_MAX,
     METADATA_TURN,
 };
@@ -74,6 +75,10 @@ struct Peer {
     misses: u32,
     /// Wrong dictionaries that it gave a part of.
     suspicions: u32,
+    /// It has given a piece.
+    gave: bool,
+    /// Since when there has been nothing to ask it for.
+    waits_since: Option<Instant>,
     convicted: bool,
 }
 
@@ -81,6 +86,8 @@ struct Peer {
 struct Asked {
     piece: u32,
     at: Instant,
+    /// One more may be asked for the piece.
+    late: bool,
     /// The time for an answer is over.
     lapsed: bool,
 }
@@ -155,12 +162,34 @@ impl MetadataAssembly {
             all.find(|piece| !given.contains_key(piece))?
         } else {
             let of_len = self.peers.values().filter(|other| other.len == len);
-            let elsewhere = of_len.filter_map(|other| other.asked.filter(|asked| !asked.lapsed));
-            let elsewhere: Vec<u32> = elsewhere.map(|asked| asked.piece).collect();
-            let heap = self.heaps.get(place)?;
-            all.find(|piece| !heap.pieces.contains_key(piece) && !elsewhere.contains(piece))?
+            let elsewhere =
+                of_len.filter_map(|other| Some((other.asked.filter(|it| !it.lapsed)?, other.gave)));
+            let elsewhere: Vec<(Asked, bool)> = elsewhere.collect();
+            let (heap, gave) = (self.heaps.get(place)?, self.peers.get(&conn)?.gave);
+            let is_asked = |piece: u32| elsewhere.iter().any(|(asked, _)| asked.piece == piece);
+            let has_its_time = |&(asked, owner_gave): &(Asked, bool)| !asked.late && (owner_gave || !gave);
+            let waits = |piece: u32| elsewhere.iter().any(|it| it.0.piece == piece && has_its_time(it));
+            let missing = || all.clone().filter(|piece| !heap.pieces.contains_key(piece));
+            let free = missing().find(|&piece| !is_asked(piece));
+            // Who has waited longest comes first, so that newcomers take no turn of others.
+            let since = self.peers.get(&conn)?.waits_since;
+            let waits_longer = |other: &Peer| {
+                let is_idle = !other.convicted && !other.is_asked() && now >= other.ready_at;
+                let is_before = other.waits_since.is_some_and(|at| since.is_none_or(|since| at < since));
+                other.len == len && is_idle && is_before
+            };
+            let is_first = !self.peers.values().any(waits_longer);
+            let piece = free.or_else(|| missing().find(|&piece| !waits(piece)));
+            let Some(piece) = piece.filter(|_| is_first || gave) else {
+                let waits_since = &mut self.peers.get_mut(&conn)?.waits_since;
+                *waits_since = waits_since.or(Some(now));
+                return None;
+            };
+            piece
         };
-        self.peers.get_mut(&conn)?.asked = Some(Asked { piece, at: now, lapsed: false });
+        let peer = self.peers.get_mut(&conn)?;
+        peer.waits_since = None;
+        peer.asked = Some(Asked { piece, at: now, late: false, lapsed: false });
         Some(piece)
     }
 
@@ -179,7 +208,7 @@ impl MetadataAssembly {
             peer.misses = peer.misses.saturating_add(1);
             return Outcome::Useless;
         }
-        peer.misses = 0;
+        (peer.misses, peer.gave) = (0, true);
         if heap.failures > 0 {
             let Some(given) = heap.fed.get_mut(&conn) else { return Outcome::Useless };
             given.insert(piece, bytes.into());
@@ -218,6 +247,7 @@ impl MetadataAssembly {
     /// When [`pick`](Self::pick) may have something that it has not now.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let times = self.peers.values().filter(|peer| !peer.convicted).filter_map(|peer| match peer.asked {
+            Some(Asked { at, late: false, .. }) => Some(at + METADATA_LATE),
             Some(Asked { at, lapsed: false, .. }) => Some(at + METADATA_REQUEST_TIMEOUT),
             _ => (peer.ready_at > Instant::ZERO).then_some(peer.ready_at),
         });
@@ -271,6 +301,9 @@ impl MetadataAssembly {
     fn lapse(&mut self, now: Instant) {
         let mut changed = false;
         for peer in self.peers.values_mut() {
+            if let Some(asked) = &mut peer.asked {
+                asked.late = now >= asked.at + METADATA_LATE;
+            }
             if let Some(asked) = &mut peer.asked
                 && !asked.lapsed
                 && now >= asked.at + METADATA_REQUEST_TIMEOUT
@@ -376,7 +409,16 @@ impl MetadataAssembly {
 
 impl Peer {
     fn new(len: u32) -> Self {
-        Self { len, asked: None, ready_at: Instant::ZERO, misses: 0, suspicions: 0, convicted: false }
+        Self {
+            len,
+            asked: None,
+            ready_at: Instant::ZERO,
+            misses: 0,
+            suspicions: 0,
+            gave: false,
+            waits_since: None,
+            convicted: false,
+        }
     }
 
     fn is_asked(&self) -> bool {

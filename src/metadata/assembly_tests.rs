@@ -64,15 +64,44 @@ fn peers_share_the_work_and_a_silent_one_is_asked_around() {
     let mut assembly = with_peers(&[1, 2]);
     assert_eq!(assembly.pick(Instant::ZERO, conn(1)), Some(0));
     assert_eq!(assembly.pick(Instant::ZERO, conn(2)), Some(1));
-    assert_eq!(assembly.poll_timeout(), Some(Instant::ZERO + METADATA_REQUEST_TIMEOUT));
+    assert_eq!(assembly.poll_timeout(), Some(Instant::ZERO + METADATA_LATE));
     assert_eq!(assembly.handle_data(conn(2), 1, Some(LEN), &piece_of(&info(), 1)), Outcome::Kept);
-    assert_eq!(assembly.pick(later(9), conn(2)), Some(2));
+    assert_eq!(assembly.pick(later(1), conn(2)), Some(2));
     assert_eq!(assembly.handle_data(conn(2), 2, Some(LEN), &piece_of(&info(), 2)), Outcome::Kept);
-    assert_eq!(assembly.pick(later(10), conn(2)), Some(0), "its time is over at the other");
+    assert_eq!(assembly.pick(later(1), conn(2)), Some(3));
+    assert_eq!(assembly.handle_data(conn(2), 3, Some(LEN), &piece_of(&info(), 3)), Outcome::Kept);
+    assert_eq!(assembly.pick(later(1), conn(2)), Some(0), "it gives, and the other has given nothing");
+    assert_eq!(assembly.pick(later(1), conn(2)), None);
+    assert_eq!(assembly.poll_timeout(), Some(later(2)));
+    assert_eq!(assembly.pick(later(2), conn(2)), None);
+    assert_eq!(assembly.poll_timeout(), Some(later(1) + METADATA_LATE));
+    assert_eq!(assembly.pick(later(3), conn(2)), None);
+    assert_eq!(assembly.poll_timeout(), Some(Instant::ZERO + METADATA_REQUEST_TIMEOUT));
     // What comes late is as good.
-    assert_eq!(assembly.handle_data(conn(1), 0, Some(LEN), &piece_of(&info(), 0)), Outcome::Kept);
-    assert_eq!(assembly.handle_data(conn(2), 0, Some(LEN), &piece_of(&info(), 0)), Outcome::Useless);
-    assert_eq!(feed(&mut assembly, later(10), 2, &info()), Outcome::Complete(info().into()));
+    let complete = Outcome::Complete(info().into());
+    assert_eq!(assembly.handle_data(conn(1), 0, Some(LEN), &piece_of(&info(), 0)), complete);
+}
+
+#[test]
+fn those_who_come_in_turn_and_give_nothing_hold_no_piece() {
+    let mut assembly = with_peers(&[]);
+    // Every quarter of a second one leaves and another comes; all of them are looked at before the honest one.
+    for (newcomer, quarter) in (1000..).zip(0..200) {
+        let now = Instant::ZERO + Duration::from_millis(250) * quarter;
+        assembly.handle_left(conn(newcomer - 20));
+        assert!(assembly.handle_peer(conn(newcomer), LEN));
+        for other in (newcomer - 19..=newcomer).rev() {
+            assembly.pick(now, conn(other));
+        }
+        if quarter == 10 {
+            assert!(assembly.handle_peer(conn(1), LEN));
+        }
+        if feed(&mut assembly, now, 1, &info()) == Outcome::Complete(info().into()) {
+            assert!(quarter < 40, "after {quarter} quarters of a second");
+            return;
+        }
+    }
+    panic!("it never comes");
 }
 
 #[test]
