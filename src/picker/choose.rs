@@ -99,9 +99,9 @@ impl Picker {
             )
     }
 
-    /// The blocks that are most worth asking of the peer, too, although others owe each; at most `count`. In the endgame one
-    /// other may, and does not count where the peer gives and the other is dormant, and one of two that gives much more slowly
-    /// is replaced; else all others have to be dormant.
+    /// The blocks that are most worth asking of the peer, too, although others owe each; at most `count`. For a peer that gives,
+    /// owners that are dormant do not count. Outside of the endgame no other owner may be left. In the endgame one may, and where
+    /// there are two, one that gives much more slowly than the peer is replaced.
     pub(super) fn choose_rescues(&mut self, peer: PeerNumber, count: usize, in_endgame: bool, rng: &mut Rng) {
         const { assert!(BLOCK_OWED_MAX == 2, "one owner leaves room for one more") };
         self.rescues.clear();
@@ -117,7 +117,7 @@ impl Picker {
                 };
                 let awake = block.asked().filter(is_awake).count();
                 let is_shared = in_endgame && !partial.exclusive;
-                // Of two that are slow one may be replaced at once: those who give little would ask each other's blocks again.
+                // A slow owner is replaced at once: slow peers share each other's blocks, and two of them would fill a block's places.
                 let is_slow = |other| self.peers.is_much_faster(peer, other);
                 let are_too_many =
                     awake > usize::from(is_shared) && !(is_shared && block.owners().any(is_slow));

@@ -101,7 +101,7 @@ impl Checks {
     }
 
     /// Begins nothing more, and waits for the checks under way as long as they go on; those that have read nothing for so long
-    /// are left behind, and their names answered. Whoever told them to break off has done so before.
+    /// are left behind, and their names answered. They were told to break off before.
     pub fn leave(&self, patience: Duration) -> Vec<String> {
         let mut state = self.0.lock();
         state.ends = true;

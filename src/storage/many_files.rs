@@ -258,7 +258,7 @@ impl ManyFiles {
         }
         let open = || {
             let (fd, _) = self.root.open_for_writing(place.path).map_err(vanished)?;
-            // Whoever has it now only for a while makes the piece wait.
+            // Another program that holds it for a while makes the piece wait; that is no fault.
             lock_to_write(&fd, &path)?;
             let state = stat(&fd, &path)?;
             self.compare_closed(place.file, state, &path)?;
@@ -578,7 +578,7 @@ impl ManyFiles {
 
 impl Drop for ManyFiles {
     fn drop(&mut self) {
-        // Whoever holds it last may be a data core.
+        // The last to hold it may be a data core.
         let files = (self.handles.take(), self.guard.take());
         self.room.iter().for_each(Room::begin_closing);
         drop_later(self.device, Box::new((files, self.room.take())));

@@ -402,7 +402,7 @@ impl SuperSeed {
         self.look_for_the_lonely(now);
     }
 
-    /// Whoever has no company but those under suspicion need not wait for them.
+    /// A peer need not wait for others when all others are under suspicion.
     fn look_for_the_lonely(&mut self, now: Instant) {
         let mut company = self.company.iter();
         if let (Some(&conn), None) = (company.next(), company.next())

@@ -16,7 +16,7 @@ fn prefix(number: usize) -> AddressPrefix {
     AddressPrefix::of([11, high, low, 1].into())
 }
 
-/// Whoever was shown something asks for it, and has not got anything lately.
+/// Every peer that was shown a piece asks for it, and has received nothing lately.
 const ASKING: Taking = Taking { taken: 0, asks: true };
 const SILENT: Taking = Taking { taken: 0, asks: false };
 

@@ -2,13 +2,13 @@
 //!
 //! Blocks go from the mapping and cost nothing while they wait. What is made in memory of ours does: blocks that were
 //! encrypted or gathered, pieces of an info dictionary, many control bytes ([`Copies`]). They are made only when the worker's
-//! budget has room for them; who finds none waits in line, and the prefix that holds least is first. The fuller the budget, the
-//! shorter the messages, and a part of it is for prefixes that hold next to nothing. So nobody who reads waits for long: his
-//! messages come back into the budget at once. Encrypted bytes cannot be thrown away without their connection, so while others
-//! wait the connection goes whose message has stood still for longest, if that is more than some seconds.
+//! budget has room for them. A connection that finds no room waits in line; the prefix that holds least is served first. The fuller
+//! the budget, the shorter the messages, and a part of it is kept for prefixes that hold next to nothing. A peer that reads gives
+//! its bytes back to the budget at once, so it never waits for long. Encrypted bytes cannot be thrown away without their
+//! connection. So while others wait, the connection whose message has stood still longest is closed, after some seconds at least.
 //!
-//! Queued requests and control bytes are few for whoever reads. When all of them together are too many, connections that hold
-//! many are read once a second, and those that have taken nothing for longest go.
+//! A peer that reads has few requests and control bytes queued. When those of all connections are too many, connections that hold
+//! many are read once a second, and those that have taken nothing for longest are closed.
 
 use super::super::ring::Ring;
 use super::super::slab::Key;
@@ -332,7 +332,7 @@ mod tests {
         (1..6).for_each(|number| drop(fill(&mut copies, prefix(number), 16 * BLOCK)));
         let full = copies.held();
         assert!((COPIED_LEN_MAX - COPIED_LEN_RESERVED - BLOCK..COPIED_LEN_MAX).contains(&full), "{full}");
-        // Whoever holds nothing has room for a block, also for a long one.
+        // A prefix that holds nothing has room for one block, however long.
         let granted = copies.grant(prefix(100), BLOCK, 16 * BLOCK).unwrap();
         assert!((BLOCK..=8 * BLOCK).contains(&granted), "{granted}");
         assert_eq!(copies.grant(prefix(100), 8 * BLOCK, 16 * BLOCK), Some(8 * BLOCK));

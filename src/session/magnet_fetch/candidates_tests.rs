@@ -192,7 +192,7 @@ proptest::proptest! {
                 candidates.add(source, [newcomer]);
                 if let Some((own, most, false)) = shares {
                     let is_in = candidates.all.contains_key(&newcomer);
-                    // Whoever goes has at least as many neighbours; and a poor network gets in.
+                    // The one that goes has at least as many neighbours, and a network with few candidates gets in.
                     proptest::prop_assert!(!is_in || own <= most || source == Source::User);
                     proptest::prop_assert!(is_in || own + 1 >= most, "{own} of {most}");
                 }

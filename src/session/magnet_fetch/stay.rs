@@ -3,7 +3,7 @@
 //!
 //! While others wait, each step that is the peer's (to introduce itself, to tell a length, to give a piece that it was
 //! asked for) has [`MAGNET_STEP_TIMEOUT`], and all of them together [`MAGNET_STAY`] and [`MAGNET_STAY_PER_PIECE`] for each
-//! piece given: who drips leaves, too. Whoever has left is dialled again after those who waited.
+//! piece given: a peer that drips leaves, too. One that has left is dialled again after those that waited.
 
 use crate::limits::{
     HANDSHAKE_TIMEOUT, MAGNET_IDLE_TIMEOUT, MAGNET_STAY, MAGNET_STAY_PER_PIECE, MAGNET_STEP_TIMEOUT,

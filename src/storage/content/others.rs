@@ -57,7 +57,7 @@ impl Content {
             if is_right == Ok(true) {
                 continue;
             }
-            // Whoever wrote there may have written elsewhere.
+            // Another program that wrote there may have written to the other files, too.
             self.mapped_files().for_each(|(_, file)| file.doubt());
             let named = self.layout.spans(span).next().map_or(FileIndex(0), |span| span.file);
             return Err(is_right
